@@ -1,0 +1,170 @@
+use super::*;
+use crate::{HostFacts, PodFiles, ResolvedUser, container_spec};
+use berth_ids::{ContainerId, SandboxId};
+use berth_model::{ContainerConfig, Mount as Asked, SandboxConfig};
+use oci_spec::image::ImageConfiguration;
+
+struct Rig {
+    sandbox: SandboxConfig,
+    container: ContainerConfig,
+    host: HostFacts,
+    shm: bool,
+    image: ImageConfiguration,
+}
+
+impl Default for Rig {
+    fn default() -> Self {
+        Self {
+            sandbox: SandboxConfig {
+                log_directory: "/logs".into(),
+                hostname: "pod".into(),
+                ..Default::default()
+            },
+            container: ContainerConfig { command: vec!["/app".into(), "x".into()], ..Default::default() },
+            host: HostFacts::default(),
+            shm: true,
+            image: ImageConfiguration::default(),
+        }
+    }
+}
+
+impl Rig {
+    fn plan(&self) -> (Spec, ContainerPlan) {
+        let inputs = ContainerInputs {
+            sandbox_id: &SandboxId::from_bytes([1; 32]),
+            container_id: &ContainerId::from_bytes([2; 32]),
+            sandbox: &self.sandbox,
+            container: &self.container,
+            image: &self.image,
+            user: &ResolvedUser { uid: 5, gid: 6, groups: vec![6, 7], home: "/".into(), name: String::new() },
+            files: &PodFiles {
+                hostname: "/s/hostname".into(),
+                hosts: "/s/hosts".into(),
+                resolv_conf: "/s/resolv".into(),
+            },
+            host: &self.host,
+            cgroup_path: "/kube/c",
+            seccomp: Some(CompiledFilter { bytes: vec![1; 8], flags: 2 }),
+            devices: &[],
+            target_pid_container: None,
+            sandbox_has_shm: self.shm,
+        };
+        let spec = container_spec(&inputs).unwrap();
+        let plan = container_plan(&spec, &inputs).unwrap();
+        (spec, plan)
+    }
+}
+
+fn targets(plan: &ContainerPlan) -> Vec<String> {
+    plan.launch.mounts.iter().map(|m| m.target.to_string_lossy().into_owned()).collect()
+}
+
+fn at<'a>(plan: &'a ContainerPlan, target: &str) -> &'a MountStep {
+    plan.launch.mounts.iter().find(|m| m.target.to_bytes() == target.as_bytes()).unwrap()
+}
+
+#[test]
+fn a_plain_container() {
+    let (spec, plan) = Rig::default().plan();
+    assert_eq!(plan.launch.argv, [c"/app".to_owned(), c"x".to_owned()]);
+    let expected = [
+        "/proc",
+        "/dev",
+        "/sys",
+        "/dev/pts",
+        "/dev/mqueue",
+        "/dev/shm",
+        "/etc/hosts",
+        "/etc/resolv.conf",
+        "/etc/hostname",
+        "/sys/fs/cgroup",
+    ];
+    assert_eq!(targets(&plan), expected);
+    assert!(at(&plan, "/sys").attrs.readonly && at(&plan, "/sys/fs/cgroup").attrs.readonly);
+    assert!(!at(&plan, "/etc/hosts").attrs.readonly);
+    let identity = &plan.launch.identity;
+    assert_eq!((identity.uid, identity.gid, identity.groups.as_slice()), (5, 6, &[6, 7][..]));
+    assert_eq!((identity.seccomp.len(), identity.seccomp_flags), (8, 2));
+    assert_eq!(identity.caps.inheritable, 0);
+    assert_eq!(plan.fds[usize::from(plan.launch.rootfs.0)], FdSource::Rootfs);
+    assert_eq!(plan.launch.stdio.log, LogTarget::Discard);
+    let rules = plan.resources.devices().clone().unwrap();
+    assert!(!rules[0].allow() && rules[0].access().as_deref() == Some("rwm"));
+    let json = serde_json::to_value(&spec).unwrap();
+    assert_eq!(json["process"]["args"], serde_json::json!(["/app", "x"]));
+    assert_eq!(json["linux"]["cgroupsPath"], "/kube/c");
+}
+
+#[test]
+fn pid_namespaces() {
+    let mut rig = Rig::default();
+    for (mode, expected) in [
+        (NamespaceMode::Pod, PidNamespace::Pod),
+        (NamespaceMode::Container, PidNamespace::New),
+        (NamespaceMode::Node, PidNamespace::Host),
+    ] {
+        rig.container.security.namespaces.pid = mode;
+        assert_eq!(rig.plan().1.launch.pid_namespace, expected);
+    }
+}
+
+#[test]
+fn requested_mounts_replace_and_nest() {
+    let mut rig = Rig::default();
+    let ask = |target: &str, source: &str| Asked {
+        container_path: target.into(),
+        host_path: source.into(),
+        ..Default::default()
+    };
+    rig.container.mounts = vec![ask("/a/b/", "/1"), ask("/a", "/2"), ask("/etc/hosts", "/3")];
+    rig.container.mounts[1].readonly = true;
+    rig.container.log_path = "c.log".into();
+    let (_, plan) = rig.plan();
+    let order = targets(&plan);
+    let place = |target: &str| order.iter().position(|t| t == target).unwrap();
+    assert!(place("/a") < place("/a/b"));
+    assert_eq!(order.iter().filter(|t| *t == "/etc/hosts").count(), 1);
+    assert!(at(&plan, "/a").attrs.readonly && !at(&plan, "/a").attrs.recursive_readonly);
+    assert!(!at(&plan, "/a/b").attrs.readonly);
+    let MountKind::Bind(fd) = at(&plan, "/a").kind else { panic!("no bind") };
+    let FdSource::Bind { source, missing, .. } = &plan.fds[usize::from(fd.0)] else { panic!("no source") };
+    assert_eq!((source.to_str(), *missing), (Some("/2"), MissingSource::CreateDirectory));
+    let LogTarget::File(fd) = plan.launch.stdio.log else { panic!("no log") };
+    assert_eq!(plan.fds[usize::from(fd.0)], FdSource::Log);
+}
+
+#[test]
+fn privileged_opens_up() {
+    let mut rig = Rig::default();
+    rig.container.security.privileged = true;
+    rig.container.security.masked_paths = vec!["/proc/kcore".into()];
+    rig.host.host_devices = vec![crate::HostDevice {
+        path: "/dev/fuse".into(),
+        character: true,
+        major: 10,
+        minor: 229,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    }];
+    let (_, plan) = rig.plan();
+    assert!(plan.launch.masked_paths.is_empty());
+    assert!(!at(&plan, "/sys").attrs.readonly);
+    assert!(plan.launch.devices.iter().any(|d| d.path.as_c_str() == c"/dev/fuse"));
+    assert!(plan.resources.devices().clone().unwrap().iter().all(|rule| rule.allow()));
+    assert_eq!(plan.launch.identity.caps.bounding, (1 << 41) - 1);
+}
+
+#[test]
+fn image_volumes_get_a_directory_unless_mounted_over() {
+    let json = serde_json::json!({"architecture": "amd64", "os": "linux",
+        "config": {"Volumes": {"/data": {}, "/over": {}, "/../etc": {}}},
+        "rootfs": {"type": "layers", "diff_ids": []}, "history": []});
+    let mut rig = Rig { image: serde_json::from_value(json).unwrap(), ..Rig::default() };
+    rig.container.mounts =
+        vec![Asked { container_path: "/over".into(), host_path: "/h".into(), ..Default::default() }];
+    let (_, plan) = rig.plan();
+    assert_eq!(plan.volumes, ["/data"]);
+    let MountKind::Bind(fd) = at(&plan, "/data").kind else { panic!("no bind") };
+    assert_eq!(plan.fds[usize::from(fd.0)], FdSource::Volume { index: 0 });
+}
