@@ -1,1 +1,146 @@
-//! See crates/ARCHITECTURE.md.
+//! The domain: pod sandboxes and containers, their lives, and what happens to them when the daemon dies half-way.
+//!
+//! Everything outside comes through the traits in [`ports`]: nothing here knows tonic, a path below /proc, a
+//! cgroup file or a netlink message. Each mutating call runs as a detached operation keyed by the object it is
+//! about: a lost client never aborts it, a repeated call joins it (see [`flight`]).
+
+mod container;
+mod error;
+mod files;
+mod flight;
+mod lookup;
+pub mod ports;
+mod record;
+mod recover;
+mod sandbox;
+mod state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_ids::{ContainerId, SandboxId};
+use berth_model::{
+    ContainerConfig, ContainerFilter, ContainerStatus, ExecOutput, SandboxConfig, SandboxFilter,
+    SandboxStatus,
+};
+
+pub use error::PodsError;
+pub use record::{ContainerRecord, ContainerRun, Phase, SandboxRecord};
+pub use recover::Recovered;
+
+use crate::ports::Ports;
+use crate::state::State;
+
+/// The name under which the built-in runtime answers, besides the empty one.
+pub const DEFAULT_HANDLER: &str = "berth";
+
+/// The domain's front: what the CRI verbs call. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Pods {
+    state: Arc<State>,
+}
+
+impl Pods {
+    /// Over the given ports, knowing nothing yet: call [`Pods::recover`] before serving.
+    pub fn new(ports: Ports, settings: Settings) -> Self {
+        Self { state: Arc::new(State::new(ports, settings)) }
+    }
+
+    /// Reads the records back, adopts what still runs and clears what was half made.
+    pub async fn recover(&self) -> Result<Recovered, PodsError> {
+        recover::run(&self.state).await
+    }
+
+    pub async fn run_sandbox(&self, config: SandboxConfig) -> Result<SandboxId, PodsError> {
+        sandbox::run(&self.state, config).await
+    }
+
+    /// Ends the pod's containers and gives its network back. A missing sandbox is no error.
+    pub async fn stop_sandbox(&self, id: &str) -> Result<(), PodsError> {
+        sandbox::stop(&self.state, id).await
+    }
+
+    /// Stops what runs and removes the sandbox with its containers. A missing sandbox is no error.
+    pub async fn remove_sandbox(&self, id: &str) -> Result<(), PodsError> {
+        sandbox::remove(&self.state, id).await
+    }
+
+    /// The sandbox and its containers.
+    pub fn sandbox_status(
+        &self,
+        id: &str,
+        verbose: bool,
+    ) -> Result<(SandboxStatus, Vec<ContainerStatus>), PodsError> {
+        sandbox::status(&self.state, id, verbose)
+    }
+
+    pub fn list_sandboxes(&self, filter: &SandboxFilter) -> Vec<SandboxStatus> {
+        sandbox::list(&self.state, filter)
+    }
+
+    pub async fn create_container(
+        &self,
+        sandbox: &str,
+        config: ContainerConfig,
+    ) -> Result<ContainerId, PodsError> {
+        container::create(&self.state, sandbox, config).await
+    }
+
+    pub async fn start_container(&self, id: &str) -> Result<(), PodsError> {
+        container::start(&self.state, id).await
+    }
+
+    /// Sends the stop signal, and SIGKILL after `grace`. A missing or ended container is no error.
+    pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), PodsError> {
+        container::stop(&self.state, id, grace).await
+    }
+
+    /// Kills it if it runs, and removes it. A missing container is no error.
+    pub async fn remove_container(&self, id: &str) -> Result<(), PodsError> {
+        container::remove(&self.state, id).await
+    }
+
+    pub fn container_status(&self, id: &str, verbose: bool) -> Result<ContainerStatus, PodsError> {
+        container::status(&self.state, id, verbose)
+    }
+
+    pub fn list_containers(&self, filter: &ContainerFilter) -> Vec<ContainerStatus> {
+        container::list(&self.state, filter)
+    }
+
+    pub async fn reopen_log(&self, id: &str) -> Result<(), PodsError> {
+        container::reopen_log(&self.state, id).await
+    }
+
+    /// Runs a command to its end. `timeout` of `None` waits for ever.
+    pub async fn exec_sync(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Result<ExecOutput, PodsError> {
+        container::exec_sync(&self.state, id, command, timeout).await
+    }
+
+    /// How many sandboxes and containers there are.
+    pub fn counts(&self) -> (usize, usize) {
+        self.state.counts()
+    }
+
+    /// Ends and removes every pod; for taking an instance down.
+    pub async fn remove_all(&self) -> Result<(), PodsError> {
+        for sandbox in self.list_sandboxes(&SandboxFilter::default()) {
+            self.remove_sandbox(sandbox.id.as_str()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What the domain needs to be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Parent of the pods that came without a `cgroup_parent`, e.g. `/berth`.
+    pub cgroup_parent: String,
+    /// How long after SIGKILL an end is waited for before the call says that it did not come.
+    pub kill_wait: Duration,
+}

@@ -156,7 +156,8 @@ impl Store {
     pub fn count(&self, table: Table) -> Result<u64, StoreError> {
         let (name, _) = table.sql();
         self.lock()
-            .query_row(&format!("SELECT count(*) FROM {name}"), [], |row| row.get(0))
+            .query_row(&format!("SELECT count(*) FROM {name}"), [], |row| row.get::<_, i64>(0))
+            .map(i64::unsigned_abs)
             .map_err(|source| StoreError::Read { what: name.to_owned(), source })
     }
 

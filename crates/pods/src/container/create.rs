@@ -1,0 +1,122 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use berth_ids::{ContainerId, SandboxId};
+use berth_model::{ContainerConfig, ContainerState};
+
+use crate::PodsError;
+use crate::ports::ImageHandle;
+use crate::record::{ContainerRecord, ContainerRun};
+use crate::state::{Container, Sandbox, State, now, random};
+
+/// Checks everything that can be refused, and records the container; nothing of it exists in the kernel until its
+/// start. The same call again gives the same id as long as the container has not been started.
+pub(crate) async fn create(
+    state: &Arc<State>,
+    sandbox: &str,
+    config: ContainerConfig,
+) -> Result<ContainerId, PodsError> {
+    let sandbox = state.sandbox(sandbox)?;
+    sandbox.ready()?;
+    let key = (sandbox.id.clone(), config.metadata.clone());
+    let work = state.clone();
+    state.creates.join(key, move || async move { make(&work, sandbox, config).await }).await
+}
+
+async fn make(
+    state: &Arc<State>,
+    sandbox: Arc<Sandbox>,
+    config: ContainerConfig,
+) -> Result<ContainerId, PodsError> {
+    if let Some(id) = made_before(state, &sandbox.id, &config)? {
+        return Ok(id);
+    }
+    let sandbox_config = sandbox.read(|r| r.config.clone());
+    let image = find_image(state, &config).await?;
+    berth_plan::validate_container(&sandbox_config, &config, &image.config, state.ports.launcher.facts())?;
+    let user = resolve_user(state, &config, &image).await?;
+
+    let id = ContainerId::from_bytes(random());
+    let record = ContainerRecord {
+        id: id.clone(),
+        sandbox_id: sandbox.id.clone(),
+        created_at: now(),
+        stop_signal: berth_plan::stop_signal(&config, &image.config),
+        log_path: log_path(&sandbox_config.log_directory, &config.log_path),
+        cgroup_path: format!("{}/{id}", sandbox.read(|r| r.cgroup_parent.clone())),
+        image_id: image.id.clone(),
+        image_ref: image.reference,
+        user,
+        run: ContainerRun::created(),
+        spec: None,
+        removing: false,
+        config,
+    };
+    // The lease first: a lease without a record is dropped at the next start, a record without a lease could lose its
+    // layers.
+    let leased = state.ports.images.lease(&image.id, &id).await;
+    leased.map_err(PodsError::port(format!("keep image {}", image.id)))?;
+    if let Err(error) = state.save_container(&record).await {
+        if let Err(undo) = state.ports.images.release(&id).await {
+            tracing::warn!(container = %id, error = &undo as &dyn std::error::Error, "the lease stays until the next start");
+        }
+        return Err(error);
+    }
+    state.insert_container(Container::new(record, sandbox));
+    tracing::info!(container = %id.short(), "container created");
+    Ok(id)
+}
+
+fn made_before(
+    state: &State,
+    sandbox: &SandboxId,
+    config: &ContainerConfig,
+) -> Result<Option<ContainerId>, PodsError> {
+    let earlier =
+        state.containers_of(sandbox).into_iter().find(|c| c.read(|r| r.config.metadata == config.metadata));
+    let Some(earlier) = earlier else { return Ok(None) };
+    match earlier.read(|r| r.run.state == ContainerState::Created && !r.removing && r.config == *config) {
+        true => Ok(Some(earlier.id.clone())),
+        false => Err(PodsError::Exists {
+            kind: "container",
+            name: config.metadata.name.clone(),
+            id: earlier.id.to_string(),
+        }),
+    }
+}
+
+async fn find_image(state: &State, config: &ContainerConfig) -> Result<ImageHandle, PodsError> {
+    let reference = &config.image.image;
+    if reference.is_empty() {
+        return Err(PodsError::Empty { field: "config.image.image" });
+    }
+    let found = state.ports.images.resolve(reference).await;
+    found.ok_or_else(|| PodsError::NoImage { reference: reference.clone() })
+}
+
+async fn resolve_user(
+    state: &State,
+    config: &ContainerConfig,
+    image: &ImageHandle,
+) -> Result<berth_plan::ResolvedUser, PodsError> {
+    let read = |path| {
+        let images = &state.ports.images;
+        async move {
+            images
+                .read_file(&image.id, path)
+                .await
+                .map_err(PodsError::port(format!("read {path} of the image")))
+        }
+    };
+    let (passwd, group) = (read("etc/passwd").await?, read("etc/group").await?);
+    let image_user = image.config.config().as_ref().and_then(|c| c.user().clone()).unwrap_or_default();
+    Ok(berth_plan::resolve_user(&config.security, &image_user, passwd.as_deref(), group.as_deref())?)
+}
+
+/// Both parts may be empty: then there is no log (CRI comments on `log_directory` and `log_path`).
+fn log_path(directory: &str, path: &str) -> String {
+    match (directory, path) {
+        ("", _) | (_, "") => String::new(),
+        (directory, path) => Path::new(directory).join(path).to_string_lossy().into_owned(),
+    }
+}

@@ -1,0 +1,43 @@
+//! A container's verbs, one file each.
+
+mod create;
+mod exec;
+mod remove;
+mod reopen_log;
+mod start;
+mod status;
+mod stop;
+
+pub(crate) use create::create;
+pub(crate) use exec::exec_sync;
+pub(crate) use remove::{remove, remove_cell};
+pub(crate) use reopen_log::reopen_log;
+pub(crate) use start::start;
+pub(crate) use status::{describe, list, status};
+pub(crate) use stop::{end_now, stop};
+
+use berth_model::ContainerState;
+
+use crate::PodsError;
+use crate::state::Container;
+
+/// The word for a state in messages.
+fn word(state: ContainerState) -> &'static str {
+    match state {
+        ContainerState::Created => "created",
+        ContainerState::Running => "running",
+        ContainerState::Exited => "exited",
+        ContainerState::Unknown => "unknown",
+    }
+}
+
+fn must_be(container: &Container, wanted: ContainerState) -> Result<(), PodsError> {
+    match container.state() {
+        state if state == wanted => Ok(()),
+        state => Err(PodsError::WrongState {
+            id: container.id.to_string(),
+            state: word(state),
+            wanted: word(wanted),
+        }),
+    }
+}

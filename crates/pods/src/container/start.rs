@@ -1,0 +1,143 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_ids::{Classify as _, ContainerId};
+use berth_model::{ContainerState, NamespaceMode, ProfileKind};
+use berth_plan::{ContainerInputs, ContainerPlan};
+use oci_spec::runtime::Spec;
+
+use super::must_be;
+use crate::PodsError;
+use crate::ports::{ImageHandle, Pod, StartRequest, Started};
+use crate::state::{Container, State, now};
+
+/// Gives birth to a created container's process.
+pub(crate) async fn start(state: &Arc<State>, id: &str) -> Result<(), PodsError> {
+    let container = state.container(id)?;
+    let key = (container.id.clone(), "start");
+    let work = state.clone();
+    state.container_ops.join(key, move || async move { run(&work, &container).await }).await
+}
+
+async fn run(state: &Arc<State>, container: &Arc<Container>) -> Result<(), PodsError> {
+    let _turn = container.turn.lock().await;
+    must_be(container, ContainerState::Created)?;
+    let pod = container.sandbox.ready()?;
+    let prepared = prepare(state, container).await;
+    let (spec, request) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Err(failed(state, container, error).await),
+    };
+    match pod.start(request).await {
+        Ok(started) => born(state, container, spec, started).await,
+        Err(source) => {
+            let error = PodsError::Port { doing: format!("start container {}", container.id), source };
+            clear(container, &*pod).await;
+            Err(failed(state, container, error).await)
+        }
+    }
+}
+
+/// Everything the start needs, decided before anything is made.
+async fn prepare(state: &State, container: &Container) -> Result<(Spec, StartRequest), PodsError> {
+    let record = container.read(Clone::clone);
+    let sandbox = container.sandbox.read(|r| r.config.clone());
+    let ports = &state.ports;
+    let image: ImageHandle = {
+        let id = record.image_id.to_string();
+        let found = ports.images.resolve(&id).await;
+        found.ok_or(PodsError::NoImage { reference: id })?
+    };
+    let choice = berth_plan::seccomp_choice(&record.config.security)?;
+    let caps = berth_plan::bounding_caps(&record.config.security, ports.launcher.facts())?;
+    let seccomp =
+        ports.launcher.seccomp(&choice, caps).await.map_err(PodsError::port("prepare the seccomp filter"))?;
+    let devices = ports.launcher.devices(&record.config.devices).await;
+    let devices = devices.map_err(PodsError::port("look up config.devices"))?;
+    let target = target(state, container)?;
+    let inputs = ContainerInputs {
+        sandbox_id: &record.sandbox_id,
+        container_id: &record.id,
+        sandbox: &sandbox,
+        container: &record.config,
+        image: &image.config,
+        user: &record.user,
+        files: &ports.launcher.files(&record.sandbox_id),
+        host: ports.launcher.facts(),
+        cgroup_path: &record.cgroup_path,
+        seccomp,
+        devices: &devices,
+        target_pid_container: target,
+        sandbox_has_shm: sandbox.security.namespaces.ipc != NamespaceMode::Node,
+    };
+    let spec = berth_plan::container_spec(&inputs)?;
+    let plan: ContainerPlan = berth_plan::container_plan(&spec, &inputs)?;
+    let request = StartRequest {
+        container: record.id.clone(),
+        image: record.image_id.clone(),
+        cgroup_path: record.cgroup_path.clone(),
+        log_path: (!record.log_path.is_empty()).then(|| PathBuf::from(&record.log_path)),
+        plan,
+    };
+    Ok((spec, request))
+}
+
+/// The running container whose pid namespace is to be joined.
+fn target(state: &State, container: &Container) -> Result<Option<ContainerId>, PodsError> {
+    let namespaces = container.read(|r| r.config.security.namespaces.clone());
+    if namespaces.pid != NamespaceMode::Target {
+        return Ok(None);
+    }
+    let target = state.container(&namespaces.target_id)?;
+    if target.sandbox.id != container.sandbox.id {
+        return Err(PodsError::NotFound { kind: "target container in this pod", id: namespaces.target_id });
+    }
+    must_be(&target, ContainerState::Running)?;
+    Ok(Some(target.id.clone()))
+}
+
+async fn born(state: &State, container: &Container, spec: Spec, started: Started) -> Result<(), PodsError> {
+    let record = container.update(|r| {
+        // A short-lived process may have ended, and its end been told, before the answer came.
+        if r.run.state == ContainerState::Created {
+            r.run.running(started.pid, started.started_at);
+        } else if r.run.started_at == 0 {
+            r.run.started_at = started.started_at;
+            r.run.finished_at = r.run.finished_at.max(started.started_at);
+        }
+        r.spec = Some(spec);
+    });
+    let id = container.id.short();
+    for warning in &started.warnings {
+        tracing::warn!(container = %id, warning);
+    }
+    if record.config.security.seccomp.as_ref().is_some_and(|s| s.kind == ProfileKind::Unconfined) {
+        tracing::debug!(container = %id, "runs without a seccomp filter, as asked");
+    }
+    tracing::info!(container = %id, pid = started.pid, "container started");
+    state.save_container(&record).await
+}
+
+/// A failed start is the container's end: exit code 128, reason StartError.
+async fn failed(state: &State, container: &Container, error: PodsError) -> PodsError {
+    let text = chain(&error);
+    tracing::debug!(container = %container.id, class = ?error.class(), "start failed");
+    if let Some(record) = container.end(|run| run.start_failed(now(), text))
+        && let Err(unsaved) = state.save_container(&record).await
+    {
+        tracing::warn!(container = %container.id, error = &unsaved as &dyn std::error::Error, "the failed start is not on disk");
+    }
+    error
+}
+
+async fn clear(container: &Container, pod: &dyn Pod) {
+    let path = container.read(|r| r.cgroup_path.clone());
+    if let Err(error) = pod.forget(&container.id, &path).await {
+        tracing::warn!(container = %container.id, error = &error as &dyn std::error::Error, "leftovers stay until it is removed");
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,71 @@
+use std::sync::Arc;
+
+use berth_model::{ContainerFilter, ContainerState, ContainerStatus, ContainerUser};
+
+use crate::PodsError;
+use crate::record::ContainerRecord;
+use crate::state::{Container, State};
+
+pub(crate) fn status(state: &State, id: &str, verbose: bool) -> Result<ContainerStatus, PodsError> {
+    Ok(describe(&*state.container(id)?, verbose))
+}
+
+pub(crate) fn list(state: &State, filter: &ContainerFilter) -> Vec<ContainerStatus> {
+    let by_id: Vec<Arc<Container>> = match filter.id.as_str() {
+        "" => state.containers(),
+        // Unknown and ambiguous ids match nothing.
+        id => state.find_container(id).ok().flatten().into_iter().collect(),
+    };
+    let sandbox = match filter.sandbox_id.as_str() {
+        "" => None,
+        id => match state.find_sandbox(id) {
+            Ok(Some(sandbox)) => Some(sandbox.id.clone()),
+            _ => return Vec::new(),
+        },
+    };
+    let wanted = |c: &ContainerStatus| {
+        filter.state.is_none_or(|state| c.state == state)
+            && sandbox.as_ref().is_none_or(|id| c.sandbox_id == *id)
+            && filter.labels.iter().all(|(key, value)| c.labels.get(key) == Some(value))
+    };
+    by_id.iter().map(|c| describe(c, false)).filter(wanted).collect()
+}
+
+pub(crate) fn describe(container: &Container, verbose: bool) -> ContainerStatus {
+    container.read(|r| ContainerStatus {
+        id: r.id.clone(),
+        sandbox_id: r.sandbox_id.clone(),
+        metadata: r.config.metadata.clone(),
+        state: r.run.state,
+        created_at: r.created_at,
+        // CRI hides both while the container is only created.
+        started_at: if r.run.state == ContainerState::Created { 0 } else { r.run.started_at },
+        finished_at: if r.run.state == ContainerState::Exited { r.run.finished_at } else { 0 },
+        exit_code: r.run.exit_code,
+        image: r.config.image.clone(),
+        image_id: r.image_id.clone(),
+        image_ref: r.image_ref.clone(),
+        reason: r.run.reason.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+        message: r.run.message.clone(),
+        labels: r.config.labels.clone(),
+        annotations: r.config.annotations.clone(),
+        mounts: r.config.mounts.clone(),
+        log_path: r.log_path.clone(),
+        resources: r.config.resources.clone(),
+        user: Some(ContainerUser { uid: r.user.uid, gid: r.user.gid, groups: r.user.groups.clone() }),
+        stop_signal: r.stop_signal,
+        verbose: verbose.then(|| info(r)),
+    })
+}
+
+fn info(record: &ContainerRecord) -> String {
+    serde_json::json!({
+        "sandboxID": record.sandbox_id,
+        "pid": record.run.pid,
+        "removing": record.removing,
+        "cgroup": record.cgroup_path,
+        "config": record.config,
+        "runtimeSpec": record.spec,
+    })
+    .to_string()
+}

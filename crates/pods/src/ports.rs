@@ -1,0 +1,244 @@
+//! What the domain needs of the world, as object-safe traits. `crates/berth` implements them over the mechanisms;
+//! tests over fakes.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use berth_ids::{Classify, ContainerId, ErrorClass, ImageId, SandboxId};
+use berth_model::{ExecOutput, PortMapping, Signal};
+use berth_plan::{CompiledFilter, ContainerPlan, HostFacts, RequestedDevice, SeccompChoice};
+use berth_shim_wire::{ExecPlan, ExitStatus, SandboxPlan};
+use oci_spec::image::ImageConfiguration;
+
+use crate::record::{ContainerRecord, SandboxRecord};
+
+/// A failure on the other side of a port.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct PortError {
+    class: ErrorClass,
+    message: String,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl PortError {
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), source: None }
+    }
+
+    /// Wraps a typed error under what was being done.
+    pub fn wrap<E: std::error::Error + Classify + Send + Sync + 'static>(
+        doing: impl Into<String>,
+        error: E,
+    ) -> Self {
+        Self { class: error.class(), message: doing.into(), source: Some(Arc::new(error)) }
+    }
+}
+
+impl Classify for PortError {
+    fn class(&self) -> ErrorClass {
+        self.class
+    }
+}
+
+/// All the ports together.
+#[derive(Clone)]
+pub struct Ports {
+    pub launcher: Arc<dyn Launcher>,
+    pub network: Arc<dyn Network>,
+    pub images: Arc<dyn Images>,
+    pub store: Arc<dyn Store>,
+}
+
+impl fmt::Debug for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ports")
+    }
+}
+
+/// Makes, finds and clears the processes of pods.
+#[async_trait]
+pub trait Launcher: Send + Sync {
+    /// A shim with its namespaces. `events` hears of every end from here on.
+    async fn spawn(
+        &self,
+        id: &SandboxId,
+        plan: SandboxPlan,
+        events: Arc<dyn Events>,
+    ) -> Result<Arc<dyn Pod>, PortError>;
+    /// The living shim of an earlier daemon, or `None` when it is gone.
+    async fn adopt(&self, id: &SandboxId, events: Arc<dyn Events>)
+    -> Result<Option<Arc<dyn Pod>>, PortError>;
+    /// The ends a shim wrote down, for when it is no longer there to ask.
+    async fn exit_records(&self, id: &SandboxId) -> Vec<(ContainerId, ExitStatus)>;
+    /// Writes the pod's files and says where they are.
+    async fn write_files(&self, id: &SandboxId, files: PodFileContents) -> Result<(), PortError>;
+    /// Where [`Launcher::write_files`] puts them.
+    fn files(&self, id: &SandboxId) -> berth_plan::PodFiles;
+    /// A small file of the host, bounded; `None` when it is not there.
+    async fn host_file(&self, path: &str) -> Option<Vec<u8>>;
+    /// Ends whatever of the pod still runs and removes its directory. Idempotent.
+    async fn destroy(&self, id: &SandboxId, cgroup_paths: Vec<String>) -> Result<(), PortError>;
+    /// Kills what runs in a container's cgroup without a shim's help and removes the cgroup. Idempotent.
+    async fn clear_cgroup(&self, cgroup_path: &str) -> Result<(), PortError>;
+    /// Clears what belongs to no pod in `known`.
+    async fn sweep(&self, known: &[SandboxId]);
+    /// What the host can do; probed once.
+    fn facts(&self) -> &HostFacts;
+    /// The filter of a choice, compiled once and cached. `None`: unconfined.
+    async fn seccomp(&self, choice: &SeccompChoice, caps: u64) -> Result<Option<CompiledFilter>, PortError>;
+    /// Looks up the device nodes a container asks for.
+    async fn devices(&self, requested: &[berth_model::Device]) -> Result<Vec<RequestedDevice>, PortError>;
+}
+
+/// The files every container of a pod sees.
+#[derive(Debug, Clone, Default)]
+pub struct PodFileContents {
+    pub hostname: Vec<u8>,
+    pub hosts: Vec<u8>,
+    pub resolv_conf: Vec<u8>,
+}
+
+/// A container to be born.
+#[derive(Debug)]
+pub struct StartRequest {
+    pub container: ContainerId,
+    pub image: ImageId,
+    pub cgroup_path: String,
+    /// Absolute; `None` for no log.
+    pub log_path: Option<PathBuf>,
+    pub plan: ContainerPlan,
+}
+
+#[derive(Debug, Clone)]
+pub struct Started {
+    pub pid: u32,
+    pub started_at: i64,
+    /// Things that were clamped or skipped, for people.
+    pub warnings: Vec<String>,
+}
+
+/// Why an exec gave no output.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ExecError {
+    #[error("command timed out after {0:?}")]
+    TimedOut(Duration),
+    #[error(transparent)]
+    Failed(#[from] PortError),
+}
+
+/// A living pod.
+#[async_trait]
+pub trait Pod: Send + Sync {
+    /// Of the shim.
+    fn pid(&self) -> u32;
+    /// The pod's network namespace.
+    fn netns(&self) -> Arc<OwnedFd>;
+    async fn start(&self, request: StartRequest) -> Result<Started, PortError>;
+    /// What the shim knows: containers running or ended.
+    async fn snapshot(&self) -> Result<Vec<Seen>, PortError>;
+    async fn signal(&self, container: &ContainerId, signal: Signal) -> Result<(), PortError>;
+    /// SIGKILL to everything in the container's cgroup.
+    async fn kill(&self, container: &ContainerId, cgroup_path: &str) -> Result<(), PortError>;
+    async fn exec(
+        &self,
+        plan: ExecPlan,
+        cgroup_path: &str,
+        timeout: Option<Duration>,
+    ) -> Result<ExecOutput, ExecError>;
+    async fn reopen_log(&self, container: &ContainerId, path: &std::path::Path) -> Result<(), PortError>;
+    /// Drops what the shim and the cgroup tree keep of an ended container.
+    async fn forget(&self, container: &ContainerId, cgroup_path: &str) -> Result<(), PortError>;
+    /// Ends the shim and with it the namespaces.
+    async fn shutdown(&self) -> Result<(), PortError>;
+}
+
+impl fmt::Debug for dyn Pod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pod({})", self.pid())
+    }
+}
+
+/// A container as its shim sees it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub container: ContainerId,
+    pub pid: u32,
+    pub started_at: i64,
+    pub exit: Option<ExitStatus>,
+}
+
+/// What a pod's processes report. Calls must not block.
+pub trait Events: Send + Sync {
+    fn container_exited(&self, sandbox: &SandboxId, container: &ContainerId, status: ExitStatus);
+    /// The shim died without being asked to.
+    fn pod_lost(&self, sandbox: &SandboxId);
+}
+
+/// What a pod's network gave; kept in the sandbox's record so that tear-down needs nothing else.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Attachment {
+    /// First the primary.
+    pub ips: Vec<std::net::IpAddr>,
+    /// The network's own record, opaque here.
+    pub record: serde_json::Value,
+}
+
+#[async_trait]
+pub trait Network: Send + Sync {
+    async fn attach(
+        &self,
+        id: &SandboxId,
+        netns: Arc<OwnedFd>,
+        ports: &[PortMapping],
+    ) -> Result<Attachment, PortError>;
+    /// Gives everything back; works when netns, link or rules are already gone.
+    async fn detach(&self, id: &SandboxId, attachment: Option<&Attachment>) -> Result<(), PortError>;
+    /// At start: these live, everything else of ours goes.
+    async fn restore(&self, live: Vec<(SandboxId, Attachment)>) -> Result<(), PortError>;
+}
+
+/// An image as the domain needs it.
+#[derive(Debug, Clone)]
+pub struct ImageHandle {
+    pub id: ImageId,
+    /// `repo@digest` where known, else the id.
+    pub reference: String,
+    pub config: Arc<ImageConfiguration>,
+}
+
+#[async_trait]
+pub trait Images: Send + Sync {
+    /// By tag, digest or id.
+    async fn resolve(&self, reference: &str) -> Option<ImageHandle>;
+    /// A small file of the image, followed safely; `None` when it has none.
+    async fn read_file(&self, id: &ImageId, path: &str) -> Result<Option<Vec<u8>>, PortError>;
+    /// Keeps the image's layers as long as the container is there.
+    async fn lease(&self, id: &ImageId, container: &ContainerId) -> Result<(), PortError>;
+    /// Gives the lease back and removes the container's writable layer. Idempotent.
+    async fn release(&self, container: &ContainerId) -> Result<(), PortError>;
+    /// At start: these containers exist with these images, other leases and writable layers go.
+    async fn restore(&self, live: Vec<(ContainerId, ImageId)>) -> Result<(), PortError>;
+}
+
+/// What was read back at start.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub sandboxes: Vec<SandboxRecord>,
+    pub containers: Vec<ContainerRecord>,
+    /// The machine was booted since the records were written.
+    pub rebooted: bool,
+}
+
+#[async_trait]
+pub trait Store: Send + Sync {
+    async fn put_sandbox(&self, record: &SandboxRecord) -> Result<(), PortError>;
+    async fn put_container(&self, record: &ContainerRecord) -> Result<(), PortError>;
+    async fn delete_sandbox(&self, id: &SandboxId) -> Result<(), PortError>;
+    async fn delete_container(&self, id: &ContainerId) -> Result<(), PortError>;
+    async fn load(&self) -> Result<Loaded, PortError>;
+}

@@ -1,0 +1,263 @@
+//! What is in memory: the authority while the daemon runs. Lists read it without any I/O.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use berth_ids::{ContainerId, SandboxId};
+use berth_model::{ContainerMetadata, ContainerState, SandboxMetadata, UnixNanos};
+use berth_shim_wire::ExitStatus;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::flight::Flights;
+use crate::ports::{Events, Pod, Ports};
+use crate::record::{ContainerRecord, ContainerRun, Phase, SandboxRecord};
+use crate::{PodsError, Settings, lookup};
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) ports: Ports,
+    pub(crate) settings: Settings,
+    sandboxes: RwLock<BTreeMap<SandboxId, Arc<Sandbox>>>,
+    containers: RwLock<BTreeMap<ContainerId, Arc<Container>>>,
+    pub(crate) runs: Flights<SandboxMetadata, SandboxId>,
+    pub(crate) creates: Flights<(SandboxId, ContainerMetadata), ContainerId>,
+    pub(crate) sandbox_ends: Flights<(SandboxId, &'static str), ()>,
+    pub(crate) container_ops: Flights<(ContainerId, &'static str), ()>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub(crate) id: SandboxId,
+    record: Mutex<SandboxRecord>,
+    pod: Mutex<Option<Arc<dyn Pod>>>,
+    /// One mutating operation at a time.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: ContainerId,
+    pub(crate) sandbox: Arc<Sandbox>,
+    record: Mutex<ContainerRecord>,
+    /// Follows the run state; waiting for an end is waiting here.
+    changed: watch::Sender<ContainerState>,
+    /// Start and removal take turns; a stop does not need one.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    /// When SIGKILL is due; set by the first stop, brought forward by later ones.
+    pub(crate) kill_at: watch::Sender<Option<Instant>>,
+}
+
+impl Sandbox {
+    pub(crate) fn new(record: SandboxRecord, pod: Option<Arc<dyn Pod>>) -> Arc<Self> {
+        Arc::new(Self {
+            id: record.id.clone(),
+            record: Mutex::new(record),
+            pod: Mutex::new(pod),
+            turn: tokio::sync::Mutex::default(),
+        })
+    }
+
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&SandboxRecord) -> T) -> T {
+        look(&self.record.lock())
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.record.lock().phase
+    }
+
+    /// The living pod of a ready sandbox.
+    pub(crate) fn ready(&self) -> Result<Arc<dyn Pod>, PodsError> {
+        let pod = self.pod.lock().clone();
+        match pod {
+            Some(pod) if self.phase() == Phase::Ready => Ok(pod),
+            _ => Err(PodsError::SandboxNotReady { id: self.id.to_string() }),
+        }
+    }
+
+    pub(crate) fn pod(&self) -> Option<Arc<dyn Pod>> {
+        self.pod.lock().clone()
+    }
+
+    pub(crate) fn forget_pod(&self) {
+        *self.pod.lock() = None;
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut SandboxRecord)) -> SandboxRecord {
+        let mut record = self.record.lock();
+        change(&mut record);
+        record.clone()
+    }
+}
+
+impl Container {
+    pub(crate) fn new(record: ContainerRecord, sandbox: Arc<Sandbox>) -> Arc<Self> {
+        Arc::new(Self {
+            id: record.id.clone(),
+            sandbox,
+            changed: watch::Sender::new(record.run.state),
+            record: Mutex::new(record),
+            turn: tokio::sync::Mutex::default(),
+            kill_at: watch::Sender::new(None),
+        })
+    }
+
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&ContainerRecord) -> T) -> T {
+        look(&self.record.lock())
+    }
+
+    pub(crate) fn state(&self) -> ContainerState {
+        self.record.lock().run.state
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut ContainerRecord)) -> ContainerRecord {
+        let mut record = self.record.lock();
+        change(&mut record);
+        let copy = record.clone();
+        // Told under the lock: the watch never runs behind the record.
+        self.changed.send_replace(copy.run.state);
+        copy
+    }
+
+    /// Notes how it ended, unless that is known already.
+    pub(crate) fn end(&self, change: impl FnOnce(&mut ContainerRun)) -> Option<ContainerRecord> {
+        let mut record = self.record.lock();
+        if record.run.state == ContainerState::Exited {
+            return None;
+        }
+        change(&mut record.run);
+        let copy = record.clone();
+        self.changed.send_replace(copy.run.state);
+        Some(copy)
+    }
+
+    /// Returns once the container does not run (any more).
+    pub(crate) async fn wait_ended(&self) {
+        let mut changed = self.changed.subscribe();
+        // The sender lives in self, so waiting cannot fail.
+        let _ = changed.wait_for(|state| *state != ContainerState::Running).await;
+    }
+}
+
+impl State {
+    pub(crate) fn new(ports: Ports, settings: Settings) -> Self {
+        Self {
+            ports,
+            settings,
+            sandboxes: RwLock::default(),
+            containers: RwLock::default(),
+            runs: Flights::default(),
+            creates: Flights::default(),
+            sandbox_ends: Flights::default(),
+            container_ops: Flights::default(),
+        }
+    }
+
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.sandboxes.read().len(), self.containers.read().len())
+    }
+
+    /// By id or unique prefix; `None` when there is none.
+    pub(crate) fn find_sandbox(&self, id: &str) -> Result<Option<Arc<Sandbox>>, PodsError> {
+        lookup::find(&self.sandboxes.read(), "sandbox", id).map(Option::<&Arc<Sandbox>>::cloned)
+    }
+
+    pub(crate) fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, PodsError> {
+        self.find_sandbox(id)?.ok_or_else(|| PodsError::NotFound { kind: "sandbox", id: id.to_owned() })
+    }
+
+    pub(crate) fn find_container(&self, id: &str) -> Result<Option<Arc<Container>>, PodsError> {
+        lookup::find(&self.containers.read(), "container", id).map(Option::<&Arc<Container>>::cloned)
+    }
+
+    pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>, PodsError> {
+        self.find_container(id)?.ok_or_else(|| PodsError::NotFound { kind: "container", id: id.to_owned() })
+    }
+
+    pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        self.sandboxes.read().values().cloned().collect()
+    }
+
+    pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
+        self.containers.read().values().cloned().collect()
+    }
+
+    pub(crate) fn containers_of(&self, sandbox: &SandboxId) -> Vec<Arc<Container>> {
+        self.containers.read().values().filter(|c| c.sandbox.id == *sandbox).cloned().collect()
+    }
+
+    pub(crate) fn insert_sandbox(&self, sandbox: Arc<Sandbox>) {
+        self.sandboxes.write().insert(sandbox.id.clone(), sandbox);
+    }
+
+    pub(crate) fn insert_container(&self, container: Arc<Container>) {
+        self.containers.write().insert(container.id.clone(), container);
+    }
+
+    pub(crate) fn drop_sandbox(&self, id: &SandboxId) {
+        self.sandboxes.write().remove(id);
+    }
+
+    pub(crate) fn drop_container(&self, id: &ContainerId) {
+        self.containers.write().remove(id);
+    }
+
+    pub(crate) async fn save_sandbox(&self, record: &SandboxRecord) -> Result<(), PodsError> {
+        let saved = self.ports.store.put_sandbox(record).await;
+        saved.map_err(PodsError::port(format!("record sandbox {}", record.id)))
+    }
+
+    pub(crate) async fn save_container(&self, record: &ContainerRecord) -> Result<(), PodsError> {
+        let saved = self.ports.store.put_container(record).await;
+        saved.map_err(PodsError::port(format!("record container {}", record.id)))
+    }
+
+    /// The sink for what this state's pods report.
+    pub(crate) fn events(self: &Arc<Self>) -> Arc<dyn Events> {
+        Arc::new(Reports { state: Arc::downgrade(self), runtime: tokio::runtime::Handle::current() })
+    }
+}
+
+#[derive(Debug)]
+struct Reports {
+    // Pods hold the sink and the state holds the pods: a strong reference would keep all of it for ever.
+    state: std::sync::Weak<State>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Events for Reports {
+    fn container_exited(&self, _sandbox: &SandboxId, container: &ContainerId, status: ExitStatus) {
+        let Some(state) = self.state.upgrade() else { return };
+        let Ok(Some(cell)) = state.find_container(container.as_str()) else { return };
+        let Some(record) = cell.end(|run| run.ended(status)) else { return };
+        let reason = record.run.reason.map_or("", |r| r.as_str());
+        tracing::info!(container = %container.short(), code = status.code, reason, "container ended");
+        self.runtime.spawn(async move {
+            if let Err(error) = state.save_container(&record).await {
+                tracing::error!(container = %record.id, error = &error as &dyn std::error::Error, "the end is not on disk");
+            }
+        });
+    }
+
+    fn pod_lost(&self, sandbox: &SandboxId) {
+        let Some(state) = self.state.upgrade() else { return };
+        let Ok(Some(sandbox)) = state.find_sandbox(sandbox.as_str()) else { return };
+        self.runtime.spawn(async move { crate::recover::lost(&state, &sandbox).await });
+    }
+}
+
+pub(crate) fn now() -> UnixNanos {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// 32 random bytes for a new id.
+pub(crate) fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    // getrandom(2) with no flags cannot fail once the pool is ready, which it is long before a runtime starts.
+    #[expect(clippy::expect_used, reason = "see above")]
+    getrandom::fill(&mut bytes).expect("getrandom(2)");
+    bytes
+}
