@@ -1,0 +1,33 @@
+//! The admin socket: `berth image import`, `berth status` and `berth reset` ask the daemon that owns the store.
+//!
+//! One SOCK_SEQPACKET connection is one request: a JSON packet with at most one descriptor beside it, answered by JSON
+//! that may span packets and ends with the connection.
+
+pub(crate) mod client;
+pub(crate) mod protocol;
+pub(crate) mod server;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+
+use async_trait::async_trait;
+
+pub(crate) use protocol::ImportedImage;
+
+/// Any error; a person reads it, nobody matches on it.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the daemon can do for an administrator.
+#[async_trait]
+pub(crate) trait AdminBackend: Send + Sync {
+    /// Reads an OCI archive or a `docker save` tarball. The file is whatever the client has open, also a pipe.
+    async fn import(&self, archive: File) -> Result<Vec<ImportedImage>, Failure>;
+
+    /// Ends and removes every pod, the network and the control groups of the instance. Images stay. The daemon ends
+    /// after it.
+    async fn reset(&self) -> Result<(), Failure>;
+
+    /// An object of scalars, objects of scalars and lists of objects; shown to a person as it is.
+    async fn status(&self) -> serde_json::Value;
+}

@@ -1,0 +1,82 @@
+//! Requests and replies, and how they travel.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use serde::{Deserialize, Serialize};
+
+/// A request is one packet of at most this many bytes.
+pub(super) const REQUEST_MAX: usize = 4096;
+/// Bytes of a reply in one packet: well below any socket buffer.
+pub(super) const CHUNK: usize = 32 * 1024;
+/// A longer reply is refused by the client.
+pub(super) const REPLY_MAX: usize = 16 * 1024 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// The archive's descriptor travels beside it.
+    ImageImport {},
+    Status {},
+    Reset {},
+}
+
+/// What `image_import` brought.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImportedImage {
+    pub(crate) id: String,
+    /// References it can be run by; none for an archive without names.
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub(super) enum Reply {
+    Done {
+        value: serde_json::Value,
+    },
+    /// The whole chain of causes in one line.
+    Failed {
+        error: String,
+    },
+}
+
+/// Why a packet is no request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RequestError {
+    #[error("receive the request")]
+    Receive(#[source] io::Error),
+    #[error("the request is not understood")]
+    Decode(#[source] serde_json::Error),
+    #[error("image_import needs exactly one descriptor, {0} came")]
+    Descriptors(usize),
+}
+
+/// Sends a request; the descriptor is copied by the kernel.
+pub(super) fn send(
+    socket: BorrowedFd<'_>,
+    request: &Request,
+    archive: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let bytes = serde_json::to_vec(request)?;
+    berth_sys::fd::send_packet(socket, &bytes, archive.as_slice())
+}
+
+/// Understands one packet.
+pub(super) fn decode(
+    bytes: &[u8],
+    mut fds: Vec<OwnedFd>,
+) -> Result<(Request, Option<OwnedFd>), RequestError> {
+    let request = serde_json::from_slice(bytes).map_err(RequestError::Decode)?;
+    match (&request, fds.len()) {
+        (Request::ImageImport {}, 1) => Ok((request, fds.pop())),
+        (Request::ImageImport {}, count) => Err(RequestError::Descriptors(count)),
+        _ => Ok((request, None)),
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,108 @@
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::protocol::{Reply, Request};
+use super::*;
+
+/// Knows what it was asked; the status is longer than a packet.
+#[derive(Default)]
+struct Recorder {
+    was_reset: AtomicBool,
+    refuse: bool,
+}
+
+#[async_trait]
+impl AdminBackend for Recorder {
+    async fn import(&self, mut archive: File) -> Result<Vec<ImportedImage>, Failure> {
+        let mut text = String::new();
+        archive.read_to_string(&mut text)?;
+        Ok(vec![ImportedImage { id: text, names: vec!["a:1".into()] }])
+    }
+
+    async fn reset(&self) -> Result<(), Failure> {
+        self.was_reset.store(true, Ordering::Relaxed);
+        if self.refuse { Err("a pod stays".into()) } else { Ok(()) }
+    }
+
+    async fn status(&self) -> Value {
+        json!({ "text": "x".repeat(100_000) })
+    }
+}
+
+/// Asks over a pair of sockets: the same code as over the socket file but for connecting.
+async fn ask(backend: Recorder, request: Request, archive: Option<File>) -> (Reply, bool) {
+    let (client, server) = berth_sys::fd::seqpacket_pair().unwrap();
+    berth_sys::fd::set_nonblocking(server.as_fd(), true).unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let asking = tokio::task::spawn_blocking(move || {
+        client::exchange(&client, &request, archive.as_ref().map(|file| file.as_fd())).unwrap()
+    });
+    let server = tokio::net::UnixStream::from_std(server.into()).unwrap();
+    server::answer(server, &backend, &stop).await.unwrap();
+    let reply = serde_json::from_slice(&asking.await.unwrap()).unwrap();
+    let stopping = *stopped.borrow();
+    (reply, stopping)
+}
+
+#[tokio::test]
+async fn a_reply_may_be_longer_than_a_packet() {
+    let (reply, stopping) = ask(Recorder::default(), Request::Status {}, None).await;
+    let Reply::Done { value } = reply else { panic!("{reply:?}") };
+    assert_eq!(value["text"].as_str().unwrap().len(), 100_000);
+    assert!(!stopping);
+}
+
+#[tokio::test]
+async fn the_archive_is_the_clients_own_descriptor() {
+    let (read, write) = std::io::pipe().unwrap();
+    let mut write = File::from(std::os::fd::OwnedFd::from(write));
+    write.write_all(b"a tarball").unwrap();
+    drop(write);
+    let archive = File::from(std::os::fd::OwnedFd::from(read));
+    let (reply, _) = ask(Recorder::default(), Request::ImageImport {}, Some(archive)).await;
+    assert_eq!(reply, Reply::Done { value: json!([{ "id": "a tarball", "names": ["a:1"] }]) });
+}
+
+#[tokio::test]
+async fn an_import_without_a_descriptor_is_refused() {
+    let (reply, _) = ask(Recorder::default(), Request::ImageImport {}, None).await;
+    assert_eq!(reply, Reply::Failed { error: "image_import needs exactly one descriptor, 0 came".into() });
+}
+
+#[tokio::test]
+async fn only_a_reset_that_worked_stops_the_daemon() {
+    let (reply, stopping) = ask(Recorder::default(), Request::Reset {}, None).await;
+    assert_eq!((reply, stopping), (Reply::Done { value: Value::Null }, true));
+    let (reply, stopping) =
+        ask(Recorder { refuse: true, ..Recorder::default() }, Request::Reset {}, None).await;
+    assert_eq!((reply, stopping), (Reply::Failed { error: "a pod stays".into() }, false));
+}
+
+#[test]
+fn what_is_no_request_is_named() {
+    for bad in ["", "{}", "{\"verb\":\"format_disk\"}", "{\"verb\":\"status\",\"more\":1}"] {
+        assert!(protocol::decode(bad.as_bytes(), Vec::new()).is_err(), "{bad:?} was taken as a request");
+    }
+}
+
+#[tokio::test]
+async fn the_socket_is_for_root_alone_and_replaces_a_stale_one() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("admin.sock");
+    drop(server::listen(&path).unwrap());
+    let refused = client::ask(&path, &Request::Status {}, None);
+    assert!(matches!(refused, Err(client::AskError::NoDaemon { .. })), "{refused:?}");
+    let listener = server::listen(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let (stop, _) = watch::channel(false);
+    let serving = tokio::spawn(server::serve(listener, std::sync::Arc::new(Recorder::default()), stop));
+    let answer =
+        tokio::task::spawn_blocking(move || client::ask(&path, &Request::Status {}, None)).await.unwrap();
+    assert!(answer.unwrap()["text"].is_string());
+    serving.abort();
+}

@@ -1,0 +1,122 @@
+//! What an instance is told: one struct per section, lowered once from the settings of [`table`].
+//!
+//! Sources in order, the later one wins: defaults, `/etc/berth/config.toml`, `/etc/berth/conf.d/*.toml` by name, the
+//! environment, flags. `--config FILE` (or `BERTH_CONFIG`) takes the place of all files. Nothing outside this module
+//! and the command line reads the environment.
+
+mod error;
+mod file;
+mod parse;
+mod render;
+mod settings;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub(crate) use error::ConfigError;
+pub(crate) use parse::Subnet;
+pub(crate) use render::{default_text, dump};
+pub(crate) use settings::{Origin, Settings, Sources};
+pub(crate) use table::SETTINGS;
+
+/// Everything one instance needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// The instance's name: bridge, packet filter table and control groups carry it.
+    pub(crate) name: String,
+    /// What may be lost with a reboot: sockets, pod directories, lock.
+    pub(crate) state: PathBuf,
+    /// What stays: database, layers, writable container layers.
+    pub(crate) root: PathBuf,
+    /// Where CRI is answered.
+    pub(crate) socket: PathBuf,
+    /// The shim program, if it is not to be looked for beside this one.
+    pub(crate) shim: Option<PathBuf>,
+    pub(crate) log: Log,
+    pub(crate) network: Network,
+    pub(crate) registry: Registry,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) pods: Pods,
+    pub(crate) shutdown: Shutdown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Log {
+    /// A level, or directives such as `info,berth_pods=debug`.
+    pub(crate) level: String,
+    pub(crate) format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Network {
+    /// Name of the bridge, at most 15 bytes (netdevice(7)).
+    pub(crate) bridge: String,
+    /// At most one per address family; the first address of each is the bridge's own.
+    pub(crate) subnets: Vec<Subnet>,
+    /// Bytes.
+    pub(crate) mtu: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Registry {
+    /// Searched in order for `<host>/hosts.toml`.
+    pub(crate) certs_d: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cgroup {
+    /// Parent of the pods that come without one, below the root of each hierarchy.
+    pub(crate) root: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pods {
+    /// How long an end is waited for after SIGKILL.
+    pub(crate) kill_wait: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shutdown {
+    /// How long requests in flight may take after SIGTERM.
+    pub(crate) drain: Duration,
+}
+
+impl Config {
+    /// Lowers the settings; the first value that does not hold is named with where it came from.
+    pub(crate) fn lower(settings: &Settings) -> Result<Self, ConfigError> {
+        Ok(Self {
+            name: settings.read("name", parse::name)?,
+            state: settings.read("state", parse::absolute)?,
+            root: settings.read("root", parse::absolute)?,
+            socket: settings.read("socket", parse::socket)?,
+            shim: settings.read("shim", parse::optional_file)?,
+            log: Log {
+                level: settings.read("log.level", parse::level)?,
+                format: settings.read("log.format", parse::log_format)?,
+            },
+            network: Network {
+                bridge: settings.read("network.bridge", parse::interface)?,
+                subnets: settings.read("network.subnets", parse::subnets)?,
+                mtu: settings.read("network.mtu", parse::mtu)?,
+            },
+            registry: Registry { certs_d: settings.read("registry.certs_d", parse::directories)? },
+            cgroup: Cgroup { root: settings.read("cgroup.root", parse::cgroup)? },
+            pods: Pods { kill_wait: settings.read("pods.kill_wait", parse::duration)? },
+            shutdown: Shutdown { drain: settings.read("shutdown.drain", parse::duration)? },
+        })
+    }
+
+    /// Where `berth status`, `berth reset` and `berth image` reach the daemon.
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.state.join("admin.sock")
+    }
+}

@@ -1,0 +1,175 @@
+//! Values to what they mean. Each function says in one clause what is wrong.
+
+use std::net::IpAddr;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use super::LogFormat;
+use super::settings::Value;
+
+/// IFNAMSIZ of netdevice(7) without the closing NUL.
+const INTERFACE_NAME_MAX: usize = 15;
+/// `sun_path` of unix(7) without the closing NUL and without the mark of a socket that is being made.
+const SOCKET_PATH_MAX: usize = 106;
+
+/// An address range, written `10.85.0.0/16`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subnet {
+    /// The range's first address: no bit is set below the prefix.
+    pub(crate) address: IpAddr,
+    pub(crate) prefix: u8,
+}
+
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+fn text(value: &Value) -> Result<&str, String> {
+    match value {
+        Value::Text(text) => Ok(text),
+        _ => Err("expected a text".into()),
+    }
+}
+
+fn list(value: &Value) -> Result<&[String], String> {
+    match value {
+        Value::List(items) => Ok(items),
+        _ => Err("expected a list of texts".into()),
+    }
+}
+
+pub(super) fn name(value: &Value) -> Result<String, String> {
+    let name = text(value)?;
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    // 12, so that the name with a suffix still is an interface name.
+    if (1..=12).contains(&name.len()) && name.bytes().all(good) && name.as_bytes()[0].is_ascii_lowercase() {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("{name:?} is not 1 to 12 of a-z, 0-9 and - with a letter first"))
+    }
+}
+
+pub(super) fn absolute(value: &Value) -> Result<PathBuf, String> {
+    absolute_path(text(value)?)
+}
+
+fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    let plain = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+    match path.is_absolute() && plain && path.parent().is_some() {
+        true => Ok(path.components().collect()),
+        false => Err(format!("{text:?} is not an absolute path without \"..\"")),
+    }
+}
+
+pub(super) fn socket(value: &Value) -> Result<PathBuf, String> {
+    let path = absolute(value)?;
+    match path.as_os_str().len() {
+        0..=SOCKET_PATH_MAX => Ok(path),
+        length => {
+            Err(format!("a socket's path has at most {SOCKET_PATH_MAX} bytes (unix(7)), this one {length}"))
+        }
+    }
+}
+
+pub(super) fn optional_file(value: &Value) -> Result<Option<PathBuf>, String> {
+    match text(value)? {
+        "" => Ok(None),
+        path => absolute_path(path).map(Some),
+    }
+}
+
+pub(super) fn directories(value: &Value) -> Result<Vec<PathBuf>, String> {
+    list(value)?.iter().map(|path| absolute_path(path)).collect()
+}
+
+pub(super) fn level(value: &Value) -> Result<String, String> {
+    let level = text(value)?;
+    match tracing_subscriber::EnvFilter::try_new(level) {
+        Ok(_) if !level.trim().is_empty() => Ok(level.to_owned()),
+        _ => Err(format!("{level:?} is neither a level nor a list of part=level")),
+    }
+}
+
+pub(super) fn log_format(value: &Value) -> Result<LogFormat, String> {
+    match text(value)? {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        other => Err(format!("{other:?} is neither \"text\" nor \"json\"")),
+    }
+}
+
+pub(super) fn interface(value: &Value) -> Result<String, String> {
+    let name = text(value)?;
+    let good = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
+    let fits = (1..=INTERFACE_NAME_MAX).contains(&name.len()) && name != "." && name != "..";
+    if fits && name.bytes().all(good) {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("{name:?} is no interface name of 1 to {INTERFACE_NAME_MAX} bytes"))
+    }
+}
+
+pub(super) fn subnets(value: &Value) -> Result<Vec<Subnet>, String> {
+    let subnets = list(value)?.iter().map(|text| subnet(text)).collect::<Result<Vec<_>, _>>()?;
+    let of_v4 = subnets.iter().filter(|subnet| subnet.address.is_ipv4()).count();
+    match (of_v4, subnets.len() - of_v4) {
+        (0, 0) => Err("at least one subnet is needed".into()),
+        (0 | 1, 0 | 1) => Ok(subnets),
+        _ => Err("at most one subnet per address family".into()),
+    }
+}
+
+fn subnet(text: &str) -> Result<Subnet, String> {
+    let wrong = || format!("{text:?} is no subnet such as 10.85.0.0/16");
+    let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+    let address: IpAddr = address.parse().map_err(|_| wrong())?;
+    let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
+    let (bits, low) = match address {
+        IpAddr::V4(v4) => (32, u128::from(u32::from(v4))),
+        IpAddr::V6(v6) => (128, u128::from(v6)),
+    };
+    // Room for the bridge and at least one pod beside the first and the last address.
+    if prefix == 0 || prefix > bits - 2 {
+        return Err(format!("{text:?}: a prefix from 1 to {} is needed", bits - 2));
+    }
+    if low & ((1_u128 << (bits - prefix)) - 1) != 0 {
+        return Err(format!("{text:?}: the address has bits below the prefix"));
+    }
+    Ok(Subnet { address, prefix })
+}
+
+pub(super) fn mtu(value: &Value) -> Result<u32, String> {
+    match value {
+        // Below 1280 there is no IPv6 (RFC 8200, section 5).
+        Value::Number(bytes @ 1280..=65535) => u32::try_from(*bytes).map_err(|error| error.to_string()),
+        Value::Number(other) => Err(format!("{other} is not between 1280 and 65535")),
+        _ => Err("expected a whole number".into()),
+    }
+}
+
+pub(super) fn cgroup(value: &Value) -> Result<String, String> {
+    let path = text(value)?;
+    absolute_path(path)
+        .map_err(|_| format!("{path:?} is no control group below the root, such as /berth"))?;
+    Ok(path.trim_end_matches('/').to_owned())
+}
+
+pub(super) fn duration(value: &Value) -> Result<Duration, String> {
+    let text = text(value)?;
+    let wrong = || format!("{text:?} is no time such as 500ms, 10s or 2m, at most an hour");
+    let unit = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let number: u64 = text[..unit].parse().map_err(|_| wrong())?;
+    let milliseconds = match &text[unit..] {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60_000),
+        _ => None,
+    };
+    match milliseconds {
+        Some(milliseconds @ 0..=3_600_000) => Ok(Duration::from_millis(milliseconds)),
+        _ => Err(wrong()),
+    }
+}

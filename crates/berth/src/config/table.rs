@@ -1,0 +1,167 @@
+//! Every setting there is. Flags, environment names, file keys, help, the default file and the nearest-key hints all
+//! come from this one table, so they cannot drift apart.
+
+use super::settings::{Settings, Value};
+
+/// The form a value has before it is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Text,
+    Number,
+    /// In the environment and in flags the items are separated by commas.
+    List,
+}
+
+/// Where the value comes from when nobody sets it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Default {
+    /// As it would be written in the environment.
+    Fixed(&'static str),
+    /// From settings further up in the table; with the keys it was derived from.
+    Derived(fn(&Settings) -> Value, &'static str),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    /// `section.key`, or `key` for those of the instance itself.
+    pub(crate) key: &'static str,
+    pub(crate) form: Form,
+    pub(super) default: Default,
+    /// What it means, with its unit. The first sentence is the flag's help.
+    pub(crate) help: &'static str,
+}
+
+impl Setting {
+    /// `BERTH_SECTION_KEY`.
+    pub(crate) fn variable(&self) -> String {
+        format!("BERTH_{}", self.key.replace('.', "_").to_uppercase())
+    }
+
+    /// `section-key`, without the dashes in front.
+    pub(crate) fn flag(&self) -> String {
+        self.key.replace(['.', '_'], "-")
+    }
+
+    pub(crate) fn find(key: &str) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.key == key)
+    }
+}
+
+/// In the order of the file; what derives stands below what it derives from.
+pub(crate) static SETTINGS: &[Setting] = &[
+    Setting {
+        key: "name",
+        form: Form::Text,
+        default: Default::Fixed("berth"),
+        help: "Name of the instance, 1 to 12 of a-z, 0-9 and -. \
+               Instances of different names live side by side: every default below that is said to follow the name \
+               differs between them.",
+    },
+    Setting {
+        key: "state",
+        form: Form::Text,
+        default: Default::Derived(|s| per_name(s, "/run/berth"), "name"),
+        help: "Directory for what a reboot may take: sockets, pod directories, the lock. \
+               Follows the name: /run/berth, else /run/berth-NAME.",
+    },
+    Setting {
+        key: "root",
+        form: Form::Text,
+        default: Default::Derived(|s| per_name(s, "/var/lib/berth"), "name"),
+        help: "Directory for what stays: database, image layers, writable layers. \
+               Follows the name: /var/lib/berth, else /var/lib/berth-NAME.",
+    },
+    Setting {
+        key: "socket",
+        form: Form::Text,
+        default: Default::Derived(|s| Value::Text(format!("{}/berth.sock", s.text("state"))), "state"),
+        help: "Unix socket on which CRI is answered, mode 0600. Follows the state directory.",
+    },
+    Setting {
+        key: "shim",
+        form: Form::Text,
+        default: Default::Fixed(""),
+        help: "The berth-shim program. Empty: beside this program, else in ../libexec/berth next to it.",
+    },
+    Setting {
+        key: "log.level",
+        form: Form::Text,
+        default: Default::Fixed("info"),
+        help: "error, warn, info, debug or trace, also per part: info,berth_pods=debug.",
+    },
+    Setting {
+        key: "log.format",
+        form: Form::Text,
+        default: Default::Fixed("text"),
+        help: "text for people, json for collectors. One line per event on stderr.",
+    },
+    Setting {
+        key: "network.bridge",
+        form: Form::Text,
+        default: Default::Derived(|s| Value::Text(format!("{}0", s.text("name"))), "name"),
+        help: "Name of the bridge that connects the pods, at most 15 bytes. Follows the name: NAME0.",
+    },
+    Setting {
+        key: "network.subnets",
+        form: Form::List,
+        default: Default::Derived(subnets, "name"),
+        help: "Addresses for pods, at most one subnet per address family. \
+               The first address of each is the bridge's. \
+               Follows the name: 10.85.0.0/16, else a /20 between 10.160.0.0 and 10.223.255.255 picked by the name.",
+    },
+    Setting {
+        key: "network.mtu",
+        form: Form::Number,
+        default: Default::Fixed("1500"),
+        help: "Largest packet of the bridge and of the pods' eth0, in bytes, 1280 to 65535.",
+    },
+    Setting {
+        key: "registry.certs_d",
+        form: Form::List,
+        default: Default::Fixed("/etc/berth/certs.d,/etc/containerd/certs.d"),
+        help: "Directories searched in order for HOST/hosts.toml: mirrors, plain HTTP, certificates.",
+    },
+    Setting {
+        key: "cgroup.root",
+        form: Form::Text,
+        default: Default::Derived(|s| per_name(s, "/berth"), "name"),
+        help: "Control group for pods that come without a parent of their own. \
+               Follows the name: /berth, else /berth-NAME.",
+    },
+    Setting {
+        key: "pods.kill_wait",
+        form: Form::Text,
+        default: Default::Fixed("10s"),
+        help: "How long a killed process is waited for before the call fails, such as 500ms, 10s or 2m.",
+    },
+    Setting {
+        key: "shutdown.drain",
+        form: Form::Text,
+        default: Default::Fixed("10s"),
+        help: "How long requests in flight may take after SIGTERM. The pods go on running either way.",
+    },
+];
+
+const USUAL_NAME: &str = "berth";
+
+fn per_name(settings: &Settings, base: &str) -> Value {
+    match settings.text("name") {
+        USUAL_NAME => Value::Text(base.to_owned()),
+        name => Value::Text(format!("{base}-{name}")),
+    }
+}
+
+/// 1024 subnets of 4094 addresses each; two of a handful of instances seldom meet (and can be set apart by hand).
+fn subnets(settings: &Settings) -> Value {
+    let subnet = match settings.text("name") {
+        USUAL_NAME => "10.85.0.0/16".to_owned(),
+        name => {
+            // FNV-1a: the same on every machine and in every release.
+            let hash =
+                name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+            let nth = (hash ^ (hash >> 16)) % 1024;
+            format!("10.{}.{}.0/20", 160 + nth / 16, nth % 16 * 16)
+        }
+    };
+    Value::List(vec![subnet])
+}
