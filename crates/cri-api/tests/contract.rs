@@ -1,5 +1,7 @@
 //! The compiled descriptor against the contract of CRI 0.37, both ways: nothing missing, nothing added, no number moved.
 
+#![allow(clippy::unwrap_used, reason = "a test: a failure is what it reports")]
+
 use std::collections::BTreeMap;
 
 use prost_reflect::{Cardinality, DescriptorPool, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};

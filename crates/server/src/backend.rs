@@ -1,0 +1,140 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use berth_ids::{Classify, ContainerId, ErrorClass, SandboxId};
+use berth_model::{
+    ContainerConfig, ContainerFilter, ContainerStatus, ExecOutput, FsUsage, ImageSpec, SandboxConfig,
+    SandboxFilter, SandboxStatus, StringMap,
+};
+
+/// A failed call: what kind, and the text for the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub class: ErrorClass,
+    pub message: String,
+}
+
+/// A gRPC status travels in header fields; proxies and clients refuse those beyond 8 to 16 KiB.
+const MESSAGE_MAX: usize = 4096;
+
+impl Failure {
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > MESSAGE_MAX {
+            let end = (0..=MESSAGE_MAX).rev().find(|n| message.is_char_boundary(*n)).unwrap_or(0);
+            message.truncate(end);
+            message.push('…');
+        }
+        Self { class, message }
+    }
+}
+
+impl<E: std::error::Error + Classify + 'static> From<E> for Failure {
+    /// The error and its causes on one line; a cause that only repeats the text before it is told once.
+    fn from(error: E) -> Self {
+        let mut parts: Vec<String> = Vec::new();
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(current) = next {
+            let text = current.to_string();
+            if parts.last().is_none_or(|last| !last.ends_with(&text)) {
+                parts.push(text);
+            }
+            next = current.source();
+        }
+        Self::new(error.class(), parts.join(": "))
+    }
+}
+
+/// Credentials of one pull; never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RegistryAuth {
+    pub username: String,
+    pub password: String,
+    /// base64 of `user:password`.
+    pub auth: String,
+    pub server_address: String,
+    pub identity_token: String,
+    pub registry_token: String,
+}
+
+impl fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryAuth").field("server_address", &self.server_address).finish_non_exhaustive()
+    }
+}
+
+/// An image as CRI lists it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// The config digest.
+    pub id: String,
+    pub repo_tags: Vec<String>,
+    pub repo_digests: Vec<String>,
+    /// Bytes; never 0, the kubelet takes that as an error.
+    pub size: u64,
+    /// Of the image's user when it is a number.
+    pub uid: Option<i64>,
+    /// Of the image's user when it is a name.
+    pub username: String,
+    pub pinned: bool,
+    pub annotations: StringMap,
+    /// JSON for the verbose `info` map.
+    pub verbose: Option<String>,
+}
+
+/// One of the kubelet's conditions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Condition {
+    pub ok: bool,
+    /// One word in CamelCase; empty when ok.
+    pub reason: String,
+    pub message: String,
+}
+
+/// What Status tells.
+#[derive(Debug, Clone, Default)]
+pub struct RuntimeReport {
+    pub runtime: Condition,
+    pub network: Condition,
+    pub recursive_readonly: bool,
+    /// Verbose only: key to JSON or text.
+    pub info: BTreeMap<String, String>,
+}
+
+/// What the verbs call. `crates/berth` implements it over the domain.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    async fn run_sandbox(&self, config: SandboxConfig) -> Result<SandboxId, Failure>;
+    async fn stop_sandbox(&self, id: &str) -> Result<(), Failure>;
+    async fn remove_sandbox(&self, id: &str) -> Result<(), Failure>;
+    async fn sandbox_status(
+        &self,
+        id: &str,
+        verbose: bool,
+    ) -> Result<(SandboxStatus, Vec<ContainerStatus>), Failure>;
+    async fn list_sandboxes(&self, filter: SandboxFilter) -> Result<Vec<SandboxStatus>, Failure>;
+    async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<ContainerId, Failure>;
+    async fn start_container(&self, id: &str) -> Result<(), Failure>;
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Failure>;
+    async fn remove_container(&self, id: &str) -> Result<(), Failure>;
+    async fn container_status(&self, id: &str, verbose: bool) -> Result<ContainerStatus, Failure>;
+    async fn list_containers(&self, filter: ContainerFilter) -> Result<Vec<ContainerStatus>, Failure>;
+    async fn reopen_log(&self, id: &str) -> Result<(), Failure>;
+    async fn exec_sync(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Result<ExecOutput, Failure>;
+    /// The image's id.
+    async fn pull_image(&self, image: ImageSpec, auth: Option<RegistryAuth>) -> Result<String, Failure>;
+    async fn image_status(&self, reference: &str, verbose: bool) -> Result<Option<ImageInfo>, Failure>;
+    async fn list_images(&self, filter: Option<&str>) -> Result<Vec<ImageInfo>, Failure>;
+    async fn remove_image(&self, reference: &str) -> Result<(), Failure>;
+    /// Of images, and of the containers' writable layers where they are on a file system of their own.
+    async fn image_fs(&self) -> Result<(FsUsage, Option<FsUsage>), Failure>;
+    async fn report(&self, verbose: bool) -> RuntimeReport;
+    async fn update_pod_cidr(&self, cidr: &str) -> Result<(), Failure>;
+}
