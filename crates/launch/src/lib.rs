@@ -1,1 +1,24 @@
-//! See crates/ARCHITECTURE.md.
+//! What the cloned child does between clone3 and execve: a launch plan, carried out step by step.
+//!
+//! The child is a copy of the shim, which has one thread, so the allocator's locks are free and memory may be taken;
+//! it never returns. Every path inside the container is resolved below its root by openat2(2) into a descriptor once,
+//! and mounts go by descriptor: there is no second look at a name that could have become a link meanwhile.
+
+#![allow(unsafe_code)]
+
+mod cgroupfs;
+mod child;
+mod clone;
+mod devices;
+mod exec;
+mod identity;
+mod mounts;
+mod process;
+mod report;
+mod root;
+
+pub use cgroupfs::Hierarchy;
+pub use child::{Birth, Streams, launch};
+pub use clone::clone_child;
+pub use exec::{ExecBirth, exec};
+pub use report::{Outcome, Report};

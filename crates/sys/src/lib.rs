@@ -3,13 +3,15 @@
 //! Linked by the shim: libc and nix only. Owned descriptors in, owned descriptors out; no raw fd or bare pid crosses.
 #![allow(unsafe_code)]
 
-/// clone3, pidfds, waitid, prctl, capabilities, seccomp install.
-pub mod process;
-/// fsopen, fsmount, move_mount, open_tree, mount_setattr, overlay.
-pub mod mount;
-/// openat2: paths inside an untrusted root.
-pub mod path;
-/// Work in another network namespace, on a thread of its own.
-pub mod netns;
 /// Descriptors over sockets, memfds, close_range.
 pub mod fd;
+/// fsopen, fsmount, move_mount, open_tree, mount_setattr, overlay.
+pub mod mount;
+/// Work in another network namespace, on a thread of its own.
+pub mod netns;
+/// openat2: paths inside an untrusted root.
+pub mod path;
+/// clone3, pidfds, waitid, prctl, capabilities, seccomp install.
+pub mod process;
+/// Pseudo terminals by descriptor.
+pub mod tty;

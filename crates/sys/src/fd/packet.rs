@@ -7,7 +7,9 @@ use std::path::Path;
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
 };
-use nix::sys::socket::{accept4, bind, connect, getsockopt, listen, recvmsg, sendmsg, socket, socketpair, sockopt};
+use nix::sys::socket::{
+    accept4, bind, connect, getsockopt, listen, recvmsg, sendmsg, socket, socketpair, sockopt,
+};
 
 /// Descriptors one packet can carry: SCM_MAX_FD of the kernel.
 pub const MAX_FDS: usize = 253;

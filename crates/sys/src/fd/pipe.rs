@@ -55,3 +55,10 @@ pub fn close_range_cloexec(first: u32) -> io::Result<()> {
     // SAFETY: takes three integers; marking descriptors close-on-exec invalidates none of ours.
     done(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
 }
+
+/// Closes every descriptor from `first` on (close_range(2)). For a cloned child that goes on to own nothing: no
+/// [`OwnedFd`] of the process may be used, or dropped, afterwards.
+pub fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: integers only; what that means for descriptors somebody owns is the caller's promise above.
+    done(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })
+}

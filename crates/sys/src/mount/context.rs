@@ -16,7 +16,8 @@ impl Context {
     /// `filesystem` as in /proc/filesystems.
     pub fn open(filesystem: &CStr) -> io::Result<Self> {
         // SAFETY: the string ends with NUL; the call touches no other memory of ours.
-        let fd = owned(unsafe { libc::syscall(libc::SYS_fsopen, filesystem.as_ptr(), libc::FSOPEN_CLOEXEC) })?;
+        let fd =
+            owned(unsafe { libc::syscall(libc::SYS_fsopen, filesystem.as_ptr(), libc::FSOPEN_CLOEXEC) })?;
         Ok(Self { fd })
     }
 
@@ -40,9 +41,7 @@ impl Context {
         self.configure(libc::FSCONFIG_CMD_CREATE, null(), null(), 0)?;
         let flags = attributes.bits();
         // SAFETY: integers only.
-        owned(unsafe {
-            libc::syscall(libc::SYS_fsmount, self.fd.as_raw_fd(), libc::FSMOUNT_CLOEXEC, flags)
-        })
+        owned(unsafe { libc::syscall(libc::SYS_fsmount, self.fd.as_raw_fd(), libc::FSMOUNT_CLOEXEC, flags) })
     }
 
     /// What the kernel says about the last failure (`e overlay: ...`), newest last; read from the context as

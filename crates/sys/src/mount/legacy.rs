@@ -15,7 +15,8 @@ use crate::fd::done;
 
 pub(super) fn overlay(wanted: &Overlay<'_>) -> io::Result<OwnedFd> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("overlay".into()).spawn_scoped(scope, || make(wanted))?;
+        let thread =
+            std::thread::Builder::new().name("overlay".into()).spawn_scoped(scope, || make(wanted))?;
         thread.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
     })
 }
@@ -86,7 +87,12 @@ fn radix(mut number: usize) -> String {
 }
 
 /// mount(2).
-fn mount(kind: Option<&std::ffi::CStr>, target: &std::ffi::CStr, flags: u64, data: Option<&CString>) -> io::Result<()> {
+fn mount(
+    kind: Option<&std::ffi::CStr>,
+    target: &std::ffi::CStr,
+    flags: u64,
+    data: Option<&CString>,
+) -> io::Result<()> {
     let kind = kind.map_or(null(), std::ffi::CStr::as_ptr);
     let data = data.map_or(null(), |data| data.as_ptr().cast());
     // SAFETY: every pointer is null or leads to a NUL-terminated string alive during the call.

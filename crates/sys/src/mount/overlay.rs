@@ -74,7 +74,11 @@ fn modern(wanted: &Overlay<'_>) -> io::Result<OwnedFd> {
         Err(error) => error,
     };
     let said = context.message();
-    Err(if said.is_empty() { mounted } else { io::Error::new(mounted.kind(), Said { said, source: mounted }) })
+    Err(if said.is_empty() {
+        mounted
+    } else {
+        io::Error::new(mounted.kind(), Said { said, source: mounted })
+    })
 }
 
 fn configure(context: &Context, wanted: &Overlay<'_>) -> io::Result<()> {

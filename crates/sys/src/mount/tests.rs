@@ -45,7 +45,8 @@ fn check_overlay(make: impl Fn(&Overlay<'_>) -> std::io::Result<OwnedFd>, name: 
     fs::write(two.join("a"), "hidden").unwrap();
     let (upper, work) = (scratch.directory("upper"), scratch.directory("work"));
     let lowers = [Layer::Path(&one), Layer::Path(&two)];
-    let wanted = Overlay { lowers: &lowers, upper: Some((Layer::Path(&upper), Layer::Path(&work))), volatile: true };
+    let wanted =
+        Overlay { lowers: &lowers, upper: Some((Layer::Path(&upper), Layer::Path(&work))), volatile: true };
     let mount = make(&wanted).unwrap();
     assert_eq!(fs::read_to_string(inside(&mount, "a")).unwrap(), "one");
     assert_eq!(fs::read_to_string(inside(&mount, "b")).unwrap(), "two");
@@ -66,7 +67,8 @@ fn an_old_kernel_gets_the_same() {
 #[test]
 fn an_old_kernel_takes_as_many_layers_as_a_new_one() {
     let scratch = Scratch::new("many");
-    let paths: Vec<PathBuf> = (0..200).map(|n| scratch.layer(&format!("layer-with-a-long-name-{n}"), &n.to_string())).collect();
+    let paths: Vec<PathBuf> =
+        (0..200).map(|n| scratch.layer(&format!("layer-with-a-long-name-{n}"), &n.to_string())).collect();
     let lowers: Vec<Layer<'_>> = paths.iter().map(|path| Layer::Path(path)).collect();
     for make in [overlay, legacy::overlay] {
         let mount = make(&Overlay { lowers: &lowers, upper: None, volatile: false }).unwrap();

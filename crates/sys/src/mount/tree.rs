@@ -17,7 +17,8 @@ pub fn clone_path(path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
 
 fn open_tree(directory: i32, path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
     let recursive = if recursive { libc::AT_RECURSIVE.cast_unsigned() } else { 0 };
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.cast_unsigned() | recursive;
+    let flags =
+        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.cast_unsigned() | recursive;
     // SAFETY: the path ends with NUL and is alive during the call.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags) })
 }

@@ -12,7 +12,8 @@ pub struct CloneFlags {
 
 impl CloneFlags {
     fn bits(self) -> i32 {
-        (if self.new_mount { libc::CLONE_NEWNS } else { 0 }) | (if self.new_pid { libc::CLONE_NEWPID } else { 0 })
+        (if self.new_mount { libc::CLONE_NEWNS } else { 0 })
+            | (if self.new_pid { libc::CLONE_NEWPID } else { 0 })
     }
 }
 

@@ -76,9 +76,7 @@ pub fn reset_signals() -> io::Result<()> {
     let none = 0_u64;
     let nothing = std::ptr::null::<u64>();
     // SAFETY: the mask is alive and 8 bytes long, as said.
-    done(unsafe {
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, nothing, 8)
-    })
+    done(unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, nothing, 8) })
 }
 
 /// A new session without a terminal, led by us (setsid(2)).

@@ -71,7 +71,8 @@ fn root_becomes_a_user_with_one_capability() {
         // SAFETY: no memory is touched.
         let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
         // SAFETY: integers only; 0 is CAP_CHOWN, 1 is CAP_DAC_OVERRIDE.
-        let (chown, other) = unsafe { (libc::prctl(libc::PR_CAPBSET_READ, 0), libc::prctl(libc::PR_CAPBSET_READ, 1)) };
+        let (chown, other) =
+            unsafe { (libc::prctl(libc::PR_CAPBSET_READ, 0), libc::prctl(libc::PR_CAPBSET_READ, 1)) };
         i32::from(!(changed && (uid, gid) == (1001, 1000) && (chown, other) == (1, 0) && set_uid(0).is_err()))
     });
     assert_eq!(code(exit), 0);
@@ -80,8 +81,12 @@ fn root_becomes_a_user_with_one_capability() {
 #[test]
 fn a_filter_answers_for_the_kernel() {
     /// BPF: load the number; getppid gives EPERM + 40; all else is allowed.
-    const FILTER: [(u16, u8, u8, u32); 4] =
-        [(0x20, 0, 0, 0), (0x15, 0, 1, libc::SYS_getppid as u32), (0x06, 0, 0, 0x0005_0029), (0x06, 0, 0, 0x7fff_0000)];
+    const FILTER: [(u16, u8, u8, u32); 4] = [
+        (0x20, 0, 0, 0),
+        (0x15, 0, 1, libc::SYS_getppid as u32),
+        (0x06, 0, 0, 0x0005_0029),
+        (0x06, 0, 0, 0x7fff_0000),
+    ];
     let bytes: Vec<u8> = FILTER
         .iter()
         .flat_map(|(code, yes, no, k)| [&code.to_ne_bytes()[..], &[*yes, *no], &k.to_ne_bytes()].concat())

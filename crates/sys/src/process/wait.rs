@@ -52,7 +52,9 @@ fn wait(kind: libc::idtype_t, id: libc::id_t, flags: i32) -> io::Result<Option<E
         let waited = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | libc::__WALL | flags) };
         match done(waited.into()) {
             Err(error) if error.raw_os_error() == Some(libc::EINTR) => continue,
-            Err(error) if error.raw_os_error() == Some(libc::ECHILD) && kind == libc::P_ALL => return Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) && kind == libc::P_ALL => {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
             Ok(()) => {}
         }

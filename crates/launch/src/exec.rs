@@ -1,0 +1,74 @@
+//! A process born into a running container.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use berth_shim_wire::ExecPlan;
+use berth_sys::{process, tty};
+use nix::fcntl::OFlag;
+
+use crate::Streams;
+use crate::identity::become_user;
+use crate::process::{enter_cwd, execute, oom_score, rlimits, streams, tie_to_parent};
+use crate::report::{At as _, Failed, Report, Step};
+use crate::root::Root;
+
+/// What an exec needs besides its plan. The pid namespace is the shim's doing, before the clone.
+#[derive(Debug)]
+pub struct ExecBirth<'a> {
+    pub plan: &'a ExecPlan,
+    pub streams: Streams,
+    pub report: Report,
+    /// One byte comes when the process is in its cgroups.
+    pub attached: Option<OwnedFd>,
+    /// Of the container's process 1.
+    pub container: BorrowedFd<'a>,
+    /// The host's /proc.
+    pub proc: BorrowedFd<'a>,
+}
+
+/// Runs in the cloned child; never returns.
+pub fn exec(birth: ExecBirth<'_>) -> ! {
+    let failed = match run(&birth) {
+        Err(failed) => failed,
+        Ok(never) => never,
+    };
+    birth.report.fail(&failed);
+    // SAFETY: _exit(2) ends the process and touches nothing of it; destructors belong to the shim we are a copy of.
+    unsafe { libc::_exit(127) }
+}
+
+fn run(birth: &ExecBirth<'_>) -> Step<Failed> {
+    let plan = birth.plan;
+    process::set_dumpable(false).at("hide from tracing", "")?;
+    oom_score(plan.oom_score_adj, birth.proc, &birth.report)?;
+    if let Some(attached) = &birth.attached {
+        let mut byte = [0];
+        if berth_sys::fd::read(attached, &mut byte).at("join the cgroup", "")? == 0 {
+            return Err(nix::Error::ECANCELED).at("join the cgroup", "");
+        }
+    }
+    // The root and working directory become the container's with its mount namespace.
+    let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP;
+    process::enter(birth.container, namespaces).at("enter the container", &plan.container_id)?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::open(c"/", flags, nix::sys::stat::Mode::empty()).at("open", "/")?;
+    let root = Root(root);
+    process::session_leader().at("lead a session", "")?;
+    match &birth.streams {
+        Streams::Pipes { stdin, stdout, stderr } => streams(stdin, stdout, stderr)?,
+        Streams::Terminal { socket } => {
+            let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
+            let master = root.open_as(c"/dev/pts/ptmx", flags).at("open", "/dev/pts/ptmx")?;
+            let terminal = tty::open_peer(master.as_fd()).at("open the terminal", "")?;
+            berth_sys::fd::send_packet(socket.as_fd(), b"t", &[master.as_fd()])
+                .at("hand over the terminal", "")?;
+            tty::control(terminal.as_fd()).at("take the terminal", "")?;
+            streams(&terminal, &terminal, &terminal)?;
+        }
+    }
+    rlimits(&plan.rlimits, &birth.report)?;
+    enter_cwd(&root, &plan.cwd)?;
+    become_user(&plan.identity)?;
+    tie_to_parent(&birth.report)?;
+    Ok(execute(&plan.argv, &plan.env))
+}

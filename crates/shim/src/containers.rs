@@ -1,0 +1,120 @@
+//! Containers and execs that run or ran.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use berth_shim_wire::{ContainerSnapshot, ExitStatus};
+use berth_sys::process::Exit;
+
+use crate::clock;
+use crate::log::{Log, Pending, Stream};
+
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) started_at: i64,
+    pub(crate) exit: Option<ExitStatus>,
+    pub(crate) log: Log,
+    pub(crate) outputs: Vec<Output>,
+    /// The writing end of its stdin, kept open for whoever attaches.
+    pub(crate) stdin: Option<OwnedFd>,
+    /// `memory.events` or `memory.oom_control`, and its count when the container started.
+    pub(crate) oom: Option<(OwnedFd, u64)>,
+}
+
+/// One stream of a container's output.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) stream: Stream,
+    pub(crate) pipe: OwnedFd,
+    pending: Pending,
+}
+
+impl Output {
+    pub(crate) fn new(stream: Stream, pipe: OwnedFd) -> Self {
+        Self { stream, pipe, pending: Pending::default() }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) id: u64,
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) die_with_daemon: bool,
+}
+
+/// How the kernel says that a process ended, as CRI counts.
+pub(crate) fn status(exit: Exit, oom_killed: bool) -> ExitStatus {
+    let (code, signal) = if exit.killed { (128 + exit.status, exit.status) } else { (exit.status, 0) };
+    ExitStatus { code, signal, oom_killed, finished_at: clock::now() }
+}
+
+impl Container {
+    pub(crate) fn snapshot(&self) -> ContainerSnapshot {
+        ContainerSnapshot {
+            container_id: self.id.clone(),
+            pid: u32::try_from(self.pid).unwrap_or(0),
+            started_at: self.started_at,
+            exit: self.exit,
+            log_dropped: self.log.dropped(),
+        }
+    }
+
+    /// Reads what the stream has now. `false`: it ended.
+    pub(crate) fn pump(&mut self, index: usize, buffer: &mut [u8], lines: &mut Vec<u8>) -> bool {
+        let Some(output) = self.outputs.get_mut(index) else { return false };
+        match berth_sys::fd::read(&output.pipe, buffer) {
+            Ok(0) => {}
+            Ok(length) => {
+                self.log.write_batch(&mut output.pending, output.stream, Some(&buffer[..length]), lines);
+                return true;
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return true;
+            }
+            // EIO: a terminal nobody has open any more (pty(7)).
+            Err(_) => {}
+        }
+        self.log.write_batch(&mut output.pending, output.stream, None, lines);
+        false
+    }
+
+    /// The process ended: what it wrote is in the pipes. A straggler may hold them open for ever, so only what is there
+    /// now is read, and no more than a pipe can hold.
+    pub(crate) fn drain(&mut self, buffer: &mut [u8], lines: &mut Vec<u8>) {
+        const PIPE_HOLDS: usize = 2 * 1024 * 1024;
+        for mut output in std::mem::take(&mut self.outputs) {
+            let mut taken = 0;
+            while taken < PIPE_HOLDS {
+                match berth_sys::fd::read(&output.pipe, buffer) {
+                    Ok(length) if length > 0 => {
+                        taken += length;
+                        let batch = Some(&buffer[..length]);
+                        self.log.write_batch(&mut output.pending, output.stream, batch, lines);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    _ => break,
+                }
+            }
+            self.log.write_batch(&mut output.pending, output.stream, None, lines);
+        }
+    }
+
+    /// Killed by SIGKILL while the kernel counted a kill for want of memory in its cgroup.
+    pub(crate) fn was_oom_killed(&self, exit: Exit) -> bool {
+        let counted = self.oom.as_ref().is_some_and(|(file, before)| oom_kills(file) > *before);
+        counted && exit.killed && exit.status == libc::SIGKILL
+    }
+}
+
+/// The `oom_kill` line of an open `memory.events` or `memory.oom_control`.
+pub(crate) fn oom_kills(file: &OwnedFd) -> u64 {
+    let mut text = [0; 1024];
+    let length = berth_sys::fd::read_at(file, &mut text, 0).unwrap_or(0);
+    let text = String::from_utf8_lossy(&text[..length]);
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
