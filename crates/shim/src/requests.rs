@@ -278,9 +278,8 @@ impl Shim {
         let cloned =
             self.clone_inside(CloneFlags::default(), cgroup.map(|c| c.as_fd()), Some(&container), || {
                 drop(gate.take());
-                match theirs.take() {
-                    Some(birth) => berth_launch::exec(birth),
-                    None => berth_launch::abandon(),
+                if let Some(birth) = theirs.take() {
+                    berth_launch::exec(birth);
                 }
             });
         let (pid, pidfd) = cloned.at("clone", "")?;
