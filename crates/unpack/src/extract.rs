@@ -1,0 +1,449 @@
+//! Entries to files below one directory.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, BufRead, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+
+use berth_sys::path::{open_in_root, set_xattr, set_xattr_at};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat,
+    mknodat, utimensat,
+};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
+
+use crate::tar::{Archive, Entry, Kind, Time};
+use crate::{Limits, UnpackError, remove_tree};
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Open directories kept; a layer's neighbours in the archive are mostly neighbours in the tree.
+const CACHED: usize = 200;
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
+
+pub(crate) struct Extracted {
+    pub(crate) size: u64,
+    pub(crate) entries: u64,
+}
+
+pub(crate) struct Extractor<'a> {
+    root: BorrowedFd<'a>,
+    limits: &'a Limits,
+    /// By cleaned path; emptied whenever something is replaced, since a path may then mean another directory.
+    directories: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    /// Set at the end: each entry made in a directory changes its time.
+    times: Vec<(Vec<u8>, Time, Time)>,
+    done: Extracted,
+}
+
+/// A place to make an entry at: the open parent and one component.
+struct Place {
+    parent: Rc<OwnedFd>,
+    name: CString,
+}
+
+type Step<T> = Result<T, Problem>;
+
+enum Problem {
+    Refused(&'static str),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Errno> for Problem {
+    fn from(error: Errno) -> Self {
+        Self::Io(error.into())
+    }
+}
+
+impl<'a> Extractor<'a> {
+    pub(crate) fn new(root: BorrowedFd<'a>, limits: &'a Limits) -> Self {
+        Self {
+            root,
+            limits,
+            directories: HashMap::new(),
+            times: Vec::new(),
+            done: Extracted { size: 0, entries: 0 },
+        }
+    }
+
+    pub(crate) fn add<R: BufRead>(
+        &mut self,
+        entry: &Entry,
+        archive: &mut Archive<R>,
+    ) -> Result<(), UnpackError> {
+        self.make(entry, archive).map_err(|problem| {
+            let name = shown(&entry.name);
+            match problem {
+                Problem::Refused(why) => UnpackError::Refused { name, why },
+                Problem::Io(source) => UnpackError::Create { name, source },
+            }
+        })
+    }
+
+    /// Gives the directories their times.
+    pub(crate) fn finish(mut self) -> Result<Extracted, UnpackError> {
+        self.directories.clear();
+        for (path, atime, mtime) in self.times.drain(..).rev() {
+            let flags = DIRECTORY | OFlag::O_NOFOLLOW;
+            let opened = if path.is_empty() {
+                openat(self.root, c".", flags | OFlag::O_CLOEXEC, Mode::empty()).map_err(io::Error::from)
+            } else {
+                open_in_root(self.root, path.as_slice(), flags, Mode::empty())
+            };
+            // Gone or replaced since.
+            let Ok(directory) = opened else { continue };
+            futimens(&directory, &spec(atime), &spec(mtime))
+                .map_err(|e| UnpackError::Create { name: shown(&path), source: e.into() })?;
+        }
+        Ok(self.done)
+    }
+
+    fn make<R: BufRead>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Step<()> {
+        let path = self.clean(&entry.name)?;
+        let Some((&last, above)) = path.split_last() else {
+            return if entry.kind == Kind::Directory {
+                let root = openat(self.root, c".", DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+                self.dress_directory(&root, entry, Vec::new())
+            } else {
+                Err(Problem::Refused("the root must be a directory"))
+            };
+        };
+        if above.iter().any(|part| part.starts_with(WHITEOUT)) {
+            return Err(Problem::Refused("a path through a whiteout"));
+        }
+        let parent = self.directory(above)?;
+        if last == OPAQUE {
+            return Ok(set_xattr(&*parent, c"trusted.overlay.opaque", b"y")?);
+        }
+        if let Some(hidden) = last.strip_prefix(WHITEOUT) {
+            // `.wh..wh.*` are notes of a filesystem that layers no longer come from.
+            return if hidden.starts_with(WHITEOUT) { Ok(()) } else { self.whiteout(parent, hidden) };
+        }
+        let place = Place { parent, name: c_string(last)? };
+        self.done.entries += 1;
+        match entry.kind {
+            Kind::Directory => return self.make_directory(&place, entry, path.join(&b'/')),
+            Kind::File => return self.make_file(&place, entry, archive),
+            Kind::HardLink => return self.make_link(&place, entry),
+            Kind::Symlink => {
+                if entry.link.is_empty() || entry.link.len() > self.limits.path {
+                    return Err(Problem::Refused("a symbolic link target that is empty or too long"));
+                }
+                let target = c_string(&entry.link)?;
+                self.replace(&place, || symlinkat(target.as_c_str(), &*place.parent, place.name.as_c_str()))?;
+            }
+            Kind::Fifo | Kind::Char | Kind::Block => {
+                let (kind, device) = match entry.kind {
+                    Kind::Fifo => (SFlag::S_IFIFO, 0),
+                    Kind::Char => (SFlag::S_IFCHR, makedev(entry.device.0.into(), entry.device.1.into())),
+                    _ => (SFlag::S_IFBLK, makedev(entry.device.0.into(), entry.device.1.into())),
+                };
+                let none = Mode::empty();
+                self.replace(&place, || mknodat(&*place.parent, place.name.as_c_str(), kind, none, device))?;
+            }
+        }
+        self.dress_at(&place, entry)
+    }
+
+    fn clean<'n>(&self, name: &'n [u8]) -> Step<Vec<&'n [u8]>> {
+        if name.len() > self.limits.path {
+            return Err(Problem::Refused("a path that is too long"));
+        }
+        let path: Vec<_> = name.split(|&b| b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
+        if path.contains(&&b".."[..]) {
+            return Err(Problem::Refused("a path with `..`"));
+        }
+        if path.len() > self.limits.depth {
+            return Err(Problem::Refused("a path that is too deep"));
+        }
+        if name.contains(&0) || path.iter().any(|part| part.len() > 255) {
+            return Err(Problem::Refused("a name that no file can have"));
+        }
+        Ok(path)
+    }
+
+    /// The open directory at `path`; what is missing of it is made.
+    fn directory(&mut self, path: &[&[u8]]) -> Step<Rc<OwnedFd>> {
+        let key = path.join(&b'/');
+        if let Some(open) = self.directories.get(&key) {
+            return Ok(open.clone());
+        }
+        let opened = if key.is_empty() {
+            openat(self.root, c".", DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(io::Error::from)
+        } else {
+            open_in_root(self.root, key.as_slice(), DIRECTORY, Mode::empty())
+        };
+        let open = match opened {
+            Ok(open) => open,
+            Err(error) => match (error.raw_os_error().map(Errno::from_raw), path.split_last()) {
+                (Some(Errno::ENOENT | Errno::ENOTDIR), Some((&last, above))) => {
+                    let place = Place { parent: self.directory(above)?, name: c_string(last)? };
+                    self.fresh_directory(&place)?
+                }
+                _ => return Err(error.into()),
+            },
+        };
+        if self.directories.len() >= CACHED {
+            self.directories.clear();
+        }
+        let open = Rc::new(open);
+        self.directories.insert(key, open.clone());
+        Ok(open)
+    }
+
+    /// Makes a directory where there is none; over a whiteout it must hide what is below, so it becomes opaque.
+    fn fresh_directory(&mut self, place: &Place) -> Step<OwnedFd> {
+        let (parent, name) = (&*place.parent, place.name.as_c_str());
+        let hides = is_whiteout(parent, name)?;
+        if hides {
+            unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?;
+        }
+        mkdirat(parent, name, Mode::from_bits_truncate(0o755))?;
+        let open = open_in_root(parent, name, DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty())?;
+        fchmod(&open, Mode::from_bits_truncate(0o755))?;
+        if hides {
+            set_xattr(&open, c"trusted.overlay.opaque", b"y")?;
+        }
+        self.done.size += 4096;
+        Ok(open)
+    }
+
+    fn whiteout(&mut self, parent: Rc<OwnedFd>, hidden: &[u8]) -> Step<()> {
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(Problem::Refused("a whiteout of nothing"));
+        }
+        let name = c_string(hidden)?;
+        match mknodat(&*parent, name.as_c_str(), SFlag::S_IFCHR, Mode::empty(), 0) {
+            // A whiteout is about the layers below, so what this layer brings itself stays; a directory only has to
+            // stop showing what is below (OCI image layer spec, "Whiteouts").
+            Err(Errno::EEXIST) => {
+                let flags = DIRECTORY | OFlag::O_NOFOLLOW;
+                match open_in_root(&*parent, name.as_c_str(), flags, Mode::empty()) {
+                    Ok(directory) => Ok(set_xattr(&directory, c"trusted.overlay.opaque", b"y")?),
+                    Err(_) => Ok(()),
+                }
+            }
+            done => {
+                self.done.entries += 1;
+                Ok(done?)
+            }
+        }
+    }
+
+    fn make_directory(&mut self, place: &Place, entry: &Entry, path: Vec<u8>) -> Step<()> {
+        let (parent, name) = (&*place.parent, place.name.as_c_str());
+        let flags = DIRECTORY | OFlag::O_NOFOLLOW;
+        let open = match open_in_root(parent, name, flags, Mode::empty()) {
+            Ok(open) => open,
+            Err(error) => {
+                match error.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::ENOENT) => {}
+                    Some(Errno::ENOTDIR | Errno::ELOOP) if is_whiteout(parent, name)? => {}
+                    Some(Errno::ENOTDIR | Errno::ELOOP | Errno::ENXIO) => self.clear(place)?,
+                    _ => return Err(error.into()),
+                }
+                self.fresh_directory(place)?
+            }
+        };
+        self.dress_directory(&open, entry, path)
+    }
+
+    fn dress_directory(&mut self, open: &OwnedFd, entry: &Entry, path: Vec<u8>) -> Step<()> {
+        let (uid, gid) = owner(entry)?;
+        fchown(open, uid, gid)?;
+        fchmod(open, mode(entry))?;
+        for (name, value) in kept_xattrs(entry)? {
+            tolerate(set_xattr(open, &name, value), &name)?;
+        }
+        self.times.push((path, entry.atime.unwrap_or(entry.mtime), entry.mtime));
+        Ok(())
+    }
+
+    fn make_file<R: BufRead>(&mut self, place: &Place, entry: &Entry, archive: &mut Archive<R>) -> Step<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode_now = Mode::from_bits_truncate(0o600);
+        let file = self.replace(place, || openat(&*place.parent, place.name.as_c_str(), flags, mode_now))?;
+        let mut file = File::from(file);
+        match &entry.sparse {
+            None => {
+                copy(archive, entry.size, |data| file.write_all(data))?;
+            }
+            Some(sparse) => {
+                file.set_len(sparse.real_size)?;
+                for &(offset, length) in &sparse.pieces {
+                    let mut at = offset;
+                    copy(archive, length, |data| {
+                        file.write_all_at(data, at)?;
+                        at += data.len() as u64;
+                        Ok(())
+                    })?;
+                }
+            }
+        }
+        self.done.size += entry.size.next_multiple_of(4096);
+        // Writing and chown clear setuid bits and capabilities, so those come last.
+        let (uid, gid) = owner(entry)?;
+        fchown(&file, uid, gid)?;
+        fchmod(&file, mode(entry))?;
+        for (name, value) in kept_xattrs(entry)? {
+            tolerate(set_xattr(&file, &name, value), &name)?;
+        }
+        Ok(futimens(&file, &spec(entry.atime.unwrap_or(entry.mtime)), &spec(entry.mtime))?)
+    }
+
+    fn make_link(&mut self, place: &Place, entry: &Entry) -> Step<()> {
+        let target = self.clean(&entry.link)?;
+        let Some((&last, above)) = target.split_last() else {
+            return Err(Problem::Refused("a hard link to the root"));
+        };
+        let key = above.join(&b'/');
+        let from = if key.is_empty() {
+            openat(self.root, c".", DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(io::Error::from)
+        } else {
+            open_in_root(self.root, key.as_slice(), DIRECTORY, Mode::empty())
+        }?;
+        let source = c_string(last)?;
+        let found = match fstatat(&from, source.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) => found,
+            Err(Errno::ENOENT) => return Err(Problem::Refused("a hard link to nothing in this layer")),
+            Err(error) => return Err(error.into()),
+        };
+        if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
+            return Err(Problem::Refused("a hard link to a directory"));
+        }
+        let there = fstatat(&*place.parent, place.name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        if there.is_ok_and(|there| (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino)) {
+            return Ok(());
+        }
+        self.replace(place, || {
+            linkat(&from, source.as_c_str(), &*place.parent, place.name.as_c_str(), AtFlags::empty())
+        })
+    }
+
+    /// Runs `make`; what stands in its way is removed first.
+    fn replace<T>(&mut self, place: &Place, make: impl Fn() -> nix::Result<T>) -> Step<T> {
+        match make() {
+            Err(Errno::EEXIST) => {
+                self.clear(place)?;
+                Ok(make()?)
+            }
+            done => Ok(done?),
+        }
+    }
+
+    fn clear(&mut self, place: &Place) -> Step<()> {
+        self.directories.clear();
+        Ok(remove_tree(place.parent.as_fd(), &place.name, &mut || {})?)
+    }
+
+    /// Owner, mode, attributes and times of what cannot be opened.
+    fn dress_at(&mut self, place: &Place, entry: &Entry) -> Step<()> {
+        let (parent, name) = (&*place.parent, place.name.as_c_str());
+        let (uid, gid) = owner(entry)?;
+        fchownat(parent, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        if entry.kind != Kind::Symlink {
+            // Made a moment ago in a directory that only we can reach: it is no link.
+            fchmodat(parent, name, mode(entry), FchmodatFlags::FollowSymlink)?;
+        }
+        for (attribute, value) in kept_xattrs(entry)? {
+            tolerate(set_xattr_at(parent.as_fd(), name, &attribute, value), &attribute)?;
+        }
+        let times = (spec(entry.atime.unwrap_or(entry.mtime)), spec(entry.mtime));
+        Ok(utimensat(parent, name, &times.0, &times.1, UtimensatFlags::NoFollowSymlink)?)
+    }
+}
+
+fn copy<R: BufRead>(
+    archive: &mut Archive<R>,
+    mut count: u64,
+    mut write: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Step<()> {
+    while count > 0 {
+        let data = archive.fill_buf()?;
+        if data.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        let length = data.len().min(usize::try_from(count).unwrap_or(usize::MAX));
+        write(&data[..length])?;
+        archive.consume(length);
+        count -= length as u64;
+    }
+    Ok(())
+}
+
+fn is_whiteout(parent: &OwnedFd, name: &CStr) -> Step<bool> {
+    match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => {
+            Ok(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR && stat.st_rdev == 0)
+        }
+        Err(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The last 32-bit id is chown's "leave as it is", so nobody can own anything by it.
+fn owner(entry: &Entry) -> Step<(Option<Uid>, Option<Gid>)> {
+    let id = |id: u64| match u32::try_from(id) {
+        Ok(id) if id != u32::MAX => Ok(id),
+        _ => Err(Problem::Refused("an owner that does not exist")),
+    };
+    Ok((Some(Uid::from_raw(id(entry.uid)?)), Some(Gid::from_raw(id(entry.gid)?))))
+}
+
+fn mode(entry: &Entry) -> Mode {
+    Mode::from_bits_truncate(entry.mode & 0o7777)
+}
+
+fn spec(time: Time) -> TimeSpec {
+    TimeSpec::new(time.seconds, time.nanos.into())
+}
+
+/// Attributes that mean something on another machine. `trusted.overlay.*` would let an image speak to overlayfs
+/// itself, and security labels belong to the host that made them; both are left out.
+fn kept_xattrs(entry: &Entry) -> Step<Vec<(CString, &[u8])>> {
+    let mut kept = Vec::new();
+    for (name, value) in &entry.xattrs {
+        let keep = name.starts_with(b"user.")
+            || name == b"security.capability"
+            || name.starts_with(b"system.posix_acl_")
+            || (name.starts_with(b"trusted.") && !name.starts_with(b"trusted.overlay."));
+        if keep && (entry.kind != Kind::Symlink || name.starts_with(b"trusted.")) {
+            kept.push((c_string(name)?, value.as_slice()));
+        }
+    }
+    Ok(kept)
+}
+
+/// A filesystem without attributes still holds files; one that drops a capability does not hold this image.
+fn tolerate(done: io::Result<()>, name: &CStr) -> Step<()> {
+    match done {
+        Err(e)
+            if e.raw_os_error() == Some(Errno::EOPNOTSUPP as i32)
+                && name.to_bytes() != b"security.capability" =>
+        {
+            Ok(())
+        }
+        done => Ok(done?),
+    }
+}
+
+fn c_string(name: &[u8]) -> Step<CString> {
+    CString::new(name).map_err(|_| Problem::Refused("a name that no file can have"))
+}
+
+/// A name for people: bounded, whatever the archive says.
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(&name[..name.len().min(200)]).into_owned()
+}

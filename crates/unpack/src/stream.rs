@@ -1,0 +1,224 @@
+//! The two threads of an extraction and the digests they take on the way.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
+
+use berth_ids::Digest;
+use sha2::{Digest as _, Sha256};
+
+use crate::{TarError, UnpackError};
+
+/// Inflated bytes travel in buffers of this size, at most [`RING`] of them: 2 MiB per layer in flight.
+const BUFFER: usize = 256 << 10;
+const RING: usize = 8;
+
+pub(crate) struct Streamed {
+    pub(crate) blob: Digest,
+    pub(crate) blob_size: u64,
+    pub(crate) inflated: Digest,
+    pub(crate) inflated_size: u64,
+}
+
+/// Inflates by the magic number: gzip (all members), zstd (all frames), else as it is.
+pub fn decoder<'a>(mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    // BufReader fills at least these bytes unless the stream is shorter or trickles; a short first read of a
+    // network stream is topped up by the chain below.
+    let mut magic = [0_u8; 4];
+    let mut have = 0;
+    while have < magic.len() {
+        let got = blob.read(&mut magic[have..])?;
+        if got == 0 {
+            break;
+        }
+        have += got;
+    }
+    let head = io::Cursor::new(magic).take(have as u64);
+    let whole = BufReader::with_capacity(64 << 10, head.chain(blob));
+    Ok(match magic {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        // A zstd frame, or a skippable one before it (RFC 8878, 3.1.2).
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
+            let mut zstd = zstd::stream::read::Decoder::with_buffer(whole)?;
+            // 128 MiB of window at most: `zstd --ultra` layers still open, memory bombs do not.
+            zstd.window_log_max(27)?;
+            Box::new(zstd)
+        }
+        _ => Box::new(whole),
+    })
+}
+
+struct Hashing<R> {
+    inner: R,
+    hash: Sha256,
+    size: u64,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..got]);
+        self.size += got as u64;
+        Ok(got)
+    }
+}
+
+fn digest(hash: Sha256) -> Digest {
+    Digest::from_sha256(hash.finalize().into())
+}
+
+/// Keeps what the reader below failed with, so that it is told from an error of the inflater.
+struct Source<R> {
+    inner: R,
+    failed: Option<io::Error>,
+}
+
+impl<R: Read> Read for Source<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                self.failed = Some(error);
+            }
+            kind.into()
+        })
+    }
+}
+
+/// Runs `consume` over the inflated stream while another thread inflates.
+pub(crate) fn pipeline<T>(
+    blob: impl Read + Send,
+    limit: u64,
+    consume: impl FnOnce(Inflated) -> Result<T, UnpackError>,
+) -> Result<(Streamed, T), UnpackError> {
+    let (full, filled) = sync_channel::<Vec<u8>>(RING);
+    let (spent, empty) = channel::<Vec<u8>>();
+    thread::scope(|scope| {
+        let inflater = scope.spawn(move || inflate(blob, limit, &full, &empty));
+        let mut end = None;
+        let input = Inflated {
+            filled,
+            spent,
+            current: Vec::new(),
+            at: 0,
+            hash: Some(Sha256::new()),
+            size: 0,
+            end: &mut end,
+        };
+        let consumed = consume(input);
+        let inflated = inflater.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // The first cause: a stream that failed makes the archive look truncated.
+        let (blob, blob_size) = match inflated {
+            Ok(Some(blob)) => blob,
+            Ok(None) => match consumed {
+                Err(error) => return Err(error),
+                Ok(_) => return Err(TarError::Truncated.into()),
+            },
+            Err(error) => return Err(error),
+        };
+        let consumed = consumed?;
+        let Some((inflated, inflated_size)) = end else { return Err(TarError::Truncated.into()) };
+        Ok((Streamed { blob, blob_size, inflated, inflated_size }, consumed))
+    })
+}
+
+/// `None`: the consumer went away.
+fn inflate(
+    blob: impl Read + Send,
+    limit: u64,
+    full: &SyncSender<Vec<u8>>,
+    empty: &Receiver<Vec<u8>>,
+) -> Result<Option<(Digest, u64)>, UnpackError> {
+    let mut source = Source { inner: Hashing { inner: blob, hash: Sha256::new(), size: 0 }, failed: None };
+    let done = pump(&mut source, limit, full, empty);
+    if let Some(error) = source.failed {
+        return Err(UnpackError::Read { source: error });
+    }
+    done.map(|whole| whole.then(|| (digest(source.inner.hash), source.inner.size)))
+}
+
+fn pump<R: Read + Send>(
+    source: &mut Source<Hashing<R>>,
+    limit: u64,
+    full: &SyncSender<Vec<u8>>,
+    empty: &Receiver<Vec<u8>>,
+) -> Result<bool, UnpackError> {
+    let fail = |source| UnpackError::Inflate { source };
+    let mut total = 0;
+    {
+        let mut decoder = decoder(BufReader::with_capacity(64 << 10, &mut *source)).map_err(fail)?;
+        loop {
+            let mut buffer = empty.try_recv().unwrap_or_default();
+            buffer.resize(BUFFER, 0);
+            let mut length = 0;
+            while length < BUFFER {
+                match decoder.read(&mut buffer[length..]) {
+                    Ok(0) => break,
+                    Ok(got) => length += got,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(fail(error)),
+                }
+            }
+            if length == 0 {
+                break;
+            }
+            total += length as u64;
+            if total > limit {
+                return Err(UnpackError::TooLarge { limit });
+            }
+            buffer.truncate(length);
+            if full.send(buffer).is_err() {
+                return Ok(false);
+            }
+        }
+    }
+    // What follows the compressed stream belongs to the blob's digest too.
+    io::copy(source, &mut io::sink()).map_err(fail)?;
+    // An empty buffer says that this was the end and not a failure.
+    Ok(full.send(Vec::new()).is_ok())
+}
+
+/// The inflated stream; hashes what it hands out.
+pub(crate) struct Inflated<'a> {
+    filled: Receiver<Vec<u8>>,
+    spent: Sender<Vec<u8>>,
+    current: Vec<u8>,
+    at: usize,
+    hash: Option<Sha256>,
+    size: u64,
+    end: &'a mut Option<(Digest, u64)>,
+}
+
+impl Read for Inflated<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let have = self.fill_buf()?;
+        let length = have.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&have[..length]);
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+impl BufRead for Inflated<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.current.len()
+            && let Some(hash) = &mut self.hash
+        {
+            let next = self.filled.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+            hash.update(&next);
+            self.size += next.len() as u64;
+            let spent = std::mem::replace(&mut self.current, next);
+            self.at = 0;
+            // The inflater may have ended already; then nobody needs the buffer.
+            let _ = self.spent.send(spent);
+            if self.current.is_empty() {
+                *self.end = self.hash.take().map(|hash| (digest(hash), self.size));
+            }
+        }
+        Ok(&self.current[self.at..])
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.at += length;
+    }
+}

@@ -1,0 +1,471 @@
+//! Tar as image layers use it: ustar, PAX and GNU long names and sparse files, every size bounded.
+
+use std::borrow::Cow;
+use std::io::{self, BufRead, Read};
+
+use tar::{GnuExtSparseHeader, Header};
+
+use crate::{Limits, TarError, pax};
+
+const BLOCK: u64 = 512;
+
+/// A time stamp; `nanos` counts forward from `seconds`, also before the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Time {
+    pub seconds: i64,
+    pub nanos: u32,
+}
+
+/// What an entry makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    HardLink,
+    Symlink,
+    Char,
+    Block,
+    Directory,
+    Fifo,
+}
+
+/// The pieces of a sparse file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sparse {
+    /// (offset, length), ascending; the data follows in this order.
+    pub pieces: Vec<(u64, u64)>,
+    pub real_size: u64,
+}
+
+/// One entry, with everything that headers before it said.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub name: Vec<u8>,
+    pub kind: Kind,
+    /// Bytes of data in the archive.
+    pub size: u64,
+    /// Where in the stream the data begins.
+    pub offset: u64,
+    /// The target of a link.
+    pub link: Vec<u8>,
+    pub mode: u32,
+    pub uid: u64,
+    pub gid: u64,
+    pub mtime: Time,
+    pub atime: Option<Time>,
+    /// From `SCHILY.xattr.*`.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Major and minor.
+    pub device: (u32, u32),
+    pub sparse: Option<Sparse>,
+}
+
+/// A reader of entries; as a [`Read`] it gives the data of the entry last returned.
+#[derive(Debug)]
+pub struct Archive<R> {
+    input: R,
+    limits: Limits,
+    /// Data of the current entry not yet read, and the zeros after it.
+    left: u64,
+    padding: u64,
+    position: u64,
+    entries: u64,
+    global: Extension,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Extension {
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+    uid: Option<u64>,
+    gid: Option<u64>,
+    mtime: Option<Time>,
+    atime: Option<Time>,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    sparse_name: Option<Vec<u8>>,
+    sparse_size: Option<u64>,
+    sparse_pieces: Vec<u64>,
+    sparse_in_data: bool,
+    sparse: bool,
+}
+
+impl<R: BufRead> Archive<R> {
+    pub fn new(input: R, limits: Limits) -> Self {
+        Self { input, limits, left: 0, padding: 0, position: 0, entries: 0, global: Extension::default() }
+    }
+
+    fn malformed<T>(&self, what: &'static str) -> Result<T, TarError> {
+        Err(TarError::Malformed { at: self.position, what })
+    }
+
+    /// The next entry, `None` at the end of the archive.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+        let mut more = self.global.clone();
+        let mut pending = false;
+        loop {
+            self.skip(self.left + self.padding)?;
+            (self.left, self.padding) = (0, 0);
+            let Some(header) = self.header()? else {
+                return if pending { Err(TarError::Truncated) } else { Ok(None) };
+            };
+            self.entries += 1;
+            if self.entries > self.limits.entries {
+                return Err(TarError::Limit { what: "entries", limit: self.limits.entries });
+            }
+            let Ok(size) = header.entry_size() else { return self.malformed("size") };
+            match header.as_bytes()[156] {
+                b'L' => more.name = Some(until_nul(self.extension(size)?)),
+                b'K' => more.link = Some(until_nul(self.extension(size)?)),
+                b'x' => {
+                    let data = self.extension(size)?;
+                    self.apply(&data, &mut more)?;
+                }
+                b'g' => {
+                    let data = self.extension(size)?;
+                    let mut global = std::mem::take(&mut self.global);
+                    self.apply(&data, &mut global)?;
+                    self.global = global.clone();
+                    more = global;
+                }
+                // A volume label carries nothing.
+                b'V' => {
+                    self.begin(size)?;
+                    continue;
+                }
+                kind => return self.entry(&header, kind, size, more).map(Some),
+            }
+            pending = true;
+        }
+    }
+
+    /// The 512 bytes of a header; `None` at two zero blocks or the end of the stream.
+    fn header(&mut self) -> Result<Option<Header>, TarError> {
+        let mut header = Header::new_old();
+        if !self.block(header.as_mut_bytes())? {
+            return Ok(None);
+        }
+        if header.as_bytes().iter().all(|&b| b == 0) {
+            let mut second = [0; 512];
+            return match self.block(&mut second)? && second.iter().any(|&b| b != 0) {
+                true => self.malformed("an entry after the end mark"),
+                false => Ok(None),
+            };
+        }
+        // The sum with the field itself as blanks; some old writers summed signed bytes.
+        let sum = |value: fn(u8) -> i64| -> i64 {
+            let bytes = header.as_bytes();
+            bytes
+                .iter()
+                .enumerate()
+                .map(|(i, &b)| value(if (148..156).contains(&i) { b' ' } else { b }))
+                .sum()
+        };
+        let (unsigned, signed) = (sum(i64::from), sum(|b| i64::from(b.cast_signed())));
+        match header.cksum().map(i64::from) {
+            Ok(said) if said == unsigned || said == signed => Ok(Some(header)),
+            _ => self.malformed("checksum"),
+        }
+    }
+
+    /// Reads one block; `false` where the stream ends before it.
+    fn block(&mut self, block: &mut [u8; 512]) -> Result<bool, TarError> {
+        let mut have = 0;
+        while have < block.len() {
+            match self.input.read(&mut block[have..]) {
+                Ok(0) if have == 0 => return Ok(false),
+                Ok(0) => return Err(TarError::Truncated),
+                Ok(got) => have += got,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(TarError::Read { source }),
+            }
+        }
+        self.position += BLOCK;
+        Ok(true)
+    }
+
+    fn begin(&mut self, size: u64) -> Result<(), TarError> {
+        if size > self.limits.bytes {
+            return Err(TarError::Limit { what: "bytes", limit: self.limits.bytes });
+        }
+        self.left = size;
+        self.padding = size.next_multiple_of(BLOCK) - size;
+        Ok(())
+    }
+
+    fn extension(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
+        if size > self.limits.extension {
+            let limit = self.limits.extension;
+            return Err(TarError::Limit { what: "bytes in an extended header", limit });
+        }
+        self.begin(size)?;
+        let mut data = Vec::new();
+        self.read_to_end(&mut data).map_err(|source| TarError::Read { source })?;
+        if self.left > 0 { Err(TarError::Truncated) } else { Ok(data) }
+    }
+
+    fn apply(&self, data: &[u8], to: &mut Extension) -> Result<(), TarError> {
+        let Some(records) = pax::records(data) else { return self.malformed("PAX records") };
+        // The records of one header replace what a header before it said about sparse pieces.
+        for (key, value) in records {
+            let number = || match pax::number(value) {
+                Some(number) => Ok(number),
+                None => self.malformed("a number in the PAX records"),
+            };
+            match key {
+                b"path" => to.name = Some(value.to_vec()),
+                b"linkpath" => to.link = Some(value.to_vec()),
+                b"size" => to.size = Some(number()?),
+                b"uid" => to.uid = Some(number()?),
+                b"gid" => to.gid = Some(number()?),
+                b"mtime" => to.mtime = pax::time(value),
+                b"atime" => to.atime = pax::time(value),
+                b"GNU.sparse.name" => to.sparse_name = Some(value.to_vec()),
+                b"GNU.sparse.realsize" | b"GNU.sparse.size" => {
+                    to.sparse_size = Some(number()?);
+                    to.sparse = true;
+                }
+                b"GNU.sparse.major" => to.sparse_in_data = value == b"1",
+                b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => to.sparse_pieces.push(number()?),
+                b"GNU.sparse.map" => {
+                    for part in value.split(|&b| b == b',') {
+                        let Some(part) = pax::number(part) else { return self.malformed("a sparse map") };
+                        to.sparse_pieces.push(part);
+                    }
+                }
+                _ => {
+                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                        to.xattrs.retain(|(have, _)| have != name);
+                        to.xattrs.push((name.to_vec(), value.to_vec()));
+                    }
+                }
+            }
+            if to.sparse_pieces.len() > 2 * self.limits.sparse_pieces {
+                let limit = self.limits.sparse_pieces as u64;
+                return Err(TarError::Limit { what: "pieces of a sparse file", limit });
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, header: &Header, kind: u8, size: u64, more: Extension) -> Result<Entry, TarError> {
+        let name = more.name.unwrap_or_else(|| header.path_bytes().into_owned());
+        let kind = match kind {
+            // Before ustar a directory was a file whose name ends in a slash.
+            b'0' | 0 | b'7' if name.ends_with(b"/") && header.as_ustar().is_none() => Kind::Directory,
+            b'0' | 0 | b'7' | b'S' => Kind::File,
+            b'1' => Kind::HardLink,
+            b'2' => Kind::Symlink,
+            b'3' => Kind::Char,
+            b'4' => Kind::Block,
+            b'5' => Kind::Directory,
+            b'6' => Kind::Fifo,
+            other => return Err(TarError::Kind { kind: char::from(other) }),
+        };
+        let mut old_sparse = None;
+        if header.as_bytes()[156] == b'S' {
+            old_sparse = Some(self.old_sparse(header)?);
+        }
+        // Only files have data; writers leave the size of a link's target in the header (as Go's reader sees it).
+        let size = if kind == Kind::File { more.size.unwrap_or(size) } else { 0 };
+        self.begin(size)?;
+        let sparse = match old_sparse {
+            Some(sparse) => Some(sparse),
+            None if kind == Kind::File && more.sparse => {
+                let real_size = more.sparse_size.unwrap_or(0);
+                let numbers = if more.sparse_in_data { self.sparse_in_data()? } else { more.sparse_pieces };
+                if numbers.len() % 2 != 0 {
+                    return self.malformed("a sparse map");
+                }
+                let pieces = numbers.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+                Some(Sparse { pieces, real_size })
+            }
+            None => None,
+        };
+        if let Some(sparse) = &sparse {
+            self.check_sparse(sparse)?;
+        }
+        let Ok(mode) = header.mode() else { return self.malformed("mode") };
+        let owner = |said: Option<u64>, field: io::Result<u64>| match said.map_or(field, Ok) {
+            Ok(id) => Ok(id),
+            Err(_) => self.malformed("owner"),
+        };
+        let device = match kind {
+            Kind::Char | Kind::Block => match (header.device_major(), header.device_minor()) {
+                (Ok(major), Ok(minor)) => (major.unwrap_or(0), minor.unwrap_or(0)),
+                _ => return self.malformed("device number"),
+            },
+            _ => (0, 0),
+        };
+        let link =
+            more.link.unwrap_or_else(|| header.link_name_bytes().map(Cow::into_owned).unwrap_or_default());
+        let mtime = more.mtime.unwrap_or_else(|| Time {
+            seconds: header.mtime().ok().and_then(|t| i64::try_from(t).ok()).unwrap_or(0),
+            nanos: 0,
+        });
+        Ok(Entry {
+            name: more.sparse_name.filter(|_| more.sparse).unwrap_or(name),
+            kind,
+            size: self.left,
+            offset: self.position,
+            link,
+            mode,
+            uid: owner(more.uid, header.uid())?,
+            gid: owner(more.gid, header.gid())?,
+            mtime,
+            atime: more.atime,
+            xattrs: more.xattrs,
+            device,
+            sparse,
+        })
+    }
+
+    fn old_sparse(&mut self, header: &Header) -> Result<Sparse, TarError> {
+        let Some(gnu) = header.as_gnu() else { return self.malformed("a sparse entry without GNU header") };
+        let mut pieces = Vec::new();
+        let real_size = gnu.real_size();
+        let mut add = |list: &[tar::GnuSparseHeader]| -> io::Result<()> {
+            for piece in list.iter().filter(|piece| !piece.is_empty()) {
+                pieces.push((piece.offset()?, piece.length()?));
+            }
+            Ok(())
+        };
+        let mut good = add(&gnu.sparse);
+        let mut extended = gnu.is_extended();
+        let mut blocks = 0;
+        while extended && good.is_ok() {
+            blocks += 1;
+            if blocks * 21 > self.limits.sparse_pieces {
+                let limit = self.limits.sparse_pieces as u64;
+                return Err(TarError::Limit { what: "pieces of a sparse file", limit });
+            }
+            let mut block = GnuExtSparseHeader::new();
+            if !self.block(block.as_mut_bytes())? {
+                return Err(TarError::Truncated);
+            }
+            good = add(block.sparse());
+            extended = block.is_extended();
+        }
+        match (good, real_size) {
+            (Ok(()), Ok(real_size)) => Ok(Sparse { pieces, real_size }),
+            _ => self.malformed("a sparse map"),
+        }
+    }
+
+    /// GNU's PAX format 1.0: decimal lines before the data, filled up to a block.
+    fn sparse_in_data(&mut self) -> Result<Vec<u64>, TarError> {
+        let mut numbers = Vec::new();
+        let (mut digits, mut want, mut read) = (Vec::new(), None, 0_u64);
+        while want.is_none_or(|want| numbers.len() < want) {
+            let mut byte = [0];
+            if self.read(&mut byte).map_err(|source| TarError::Read { source })? == 0 {
+                return Err(TarError::Truncated);
+            }
+            read += 1;
+            if byte[0] != b'\n' {
+                digits.push(byte[0]);
+                if digits.len() > 20 {
+                    return self.malformed("a sparse map");
+                }
+                continue;
+            }
+            let Some(number) = pax::number(&digits) else { return self.malformed("a sparse map") };
+            digits.clear();
+            match want {
+                Some(_) => numbers.push(number),
+                None if number > self.limits.sparse_pieces as u64 => {
+                    let limit = self.limits.sparse_pieces as u64;
+                    return Err(TarError::Limit { what: "pieces of a sparse file", limit });
+                }
+                None => want = Some(2 * number as usize),
+            }
+        }
+        let fill = read.next_multiple_of(BLOCK) - read;
+        if fill > self.left {
+            return self.malformed("a sparse map");
+        }
+        self.left -= fill;
+        self.skip(fill)?;
+        Ok(numbers)
+    }
+
+    fn check_sparse(&self, sparse: &Sparse) -> Result<(), TarError> {
+        let (mut end, mut sum) = (0_u64, 0_u64);
+        for &(offset, length) in &sparse.pieces {
+            let next = offset.checked_add(length);
+            match next {
+                Some(next) if offset >= end && next <= sparse.real_size => end = next,
+                _ => return self.malformed("a sparse map"),
+            }
+            sum += length;
+        }
+        if sum != self.left {
+            return self.malformed("a sparse map that disagrees with the size");
+        }
+        if sparse.real_size > self.limits.bytes {
+            return Err(TarError::Limit { what: "bytes", limit: self.limits.bytes });
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, mut count: u64) -> Result<(), TarError> {
+        while count > 0 {
+            let have = match self.input.fill_buf() {
+                Ok([]) => return Err(TarError::Truncated),
+                Ok(have) => have.len() as u64,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(TarError::Read { source }),
+            };
+            let length = have.min(count);
+            self.input.consume(length as usize);
+            self.position += length;
+            count -= length;
+        }
+        Ok(())
+    }
+
+    /// Reads on to the end of the stream, so that its digest is whole.
+    pub fn drain(&mut self) -> Result<(), TarError> {
+        loop {
+            let length = match self.input.fill_buf() {
+                Ok([]) => return Ok(()),
+                Ok(have) => have.len(),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(TarError::Read { source }),
+            };
+            self.input.consume(length);
+        }
+    }
+}
+
+impl<R: BufRead> Read for Archive<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let have = self.fill_buf()?;
+        let length = have.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&have[..length]);
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+impl<R: BufRead> BufRead for Archive<R> {
+    /// Empty at the end of the entry, and where the stream ends early: then [`Archive::next_entry`] fails.
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let have = self.input.fill_buf()?;
+        Ok(&have[..have.len().min(usize::try_from(self.left).unwrap_or(usize::MAX))])
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.input.consume(length);
+        self.left -= length as u64;
+        self.position += length as u64;
+    }
+}
+
+fn until_nul(mut name: Vec<u8>) -> Vec<u8> {
+    let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
+    name.truncate(end);
+    name
+}
