@@ -1,1 +1,244 @@
-//! See crates/ARCHITECTURE.md.
+//! Images on this node: what they are called, which layers they have, who uses them, and containers' root filesystems
+//! over them.
+//!
+//! A layer is a directory named by its diff id, unpacked once whoever asks, synced before its record is written: a
+//! record implies that the layer is on disk, a directory without a record is garbage.
+
+mod error;
+mod image;
+mod import;
+mod layers;
+mod lookup;
+mod pull;
+mod rootfs;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_ids::{ContainerId, Digest, ImageId};
+use berth_model::FsUsage;
+use berth_registry::Client;
+use berth_store::{Durability, Store, Table};
+use parking_lot::{Mutex, RwLock};
+
+pub use berth_registry::Credentials;
+pub use error::ImageError;
+pub use image::Image;
+
+use crate::image::{ImageRecord, LayerRecord};
+
+/// Where images are and how they are fetched.
+#[derive(Debug, Clone)]
+pub struct ImagesConfig {
+    /// Holds `layers/`, `containers/` and temporary files.
+    pub root: PathBuf,
+    /// Directories with a `hosts.toml` for each registry host.
+    pub certs_d: Vec<PathBuf>,
+}
+
+/// The images of one instance. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Images {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) root: PathBuf,
+    store: Store,
+    pub(crate) client: Client,
+    known: RwLock<BTreeMap<ImageId, Arc<Image>>>,
+    pub(crate) layers: Mutex<HashMap<Digest, LayerRecord>>,
+    /// Containers and the image whose layers each keeps.
+    leases: Mutex<HashMap<String, Arc<Image>>>,
+    /// Layers being unpacked: whoever needs one of these waits for its turn.
+    pub(crate) turns: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    /// Pulls in flight by reference.
+    pub(crate) pulls: Mutex<HashMap<String, pull::Waiting>>,
+    /// Layers that a pull or import in flight counts on.
+    pub(crate) wanted: Mutex<HashMap<Digest, usize>>,
+}
+
+impl Images {
+    /// Reads the records back and clears what an interrupted pull left.
+    pub fn open(config: ImagesConfig, store: Store) -> Result<Self, ImageError> {
+        let root = config.root;
+        for name in ["layers", "containers"] {
+            let path = root.join(name);
+            std::fs::create_dir_all(&path).map_err(ImageError::file("make", path))?;
+        }
+        let (rows, damaged) = store.all::<LayerRecord>(Table::Layers)?;
+        for row in damaged {
+            tracing::error!(
+                layer = row.id,
+                error = &row.error as &dyn std::error::Error,
+                "a damaged record is dropped"
+            );
+            store.delete(Table::Layers, &row.id)?;
+        }
+        let layers: HashMap<Digest, LayerRecord> =
+            rows.into_iter().filter_map(|(id, record)| Some((id.parse().ok()?, record))).collect();
+        let (rows, damaged) = store.all::<ImageRecord>(Table::Images)?;
+        for row in damaged {
+            tracing::error!(
+                image = row.id,
+                error = &row.error as &dyn std::error::Error,
+                "a damaged record is dropped"
+            );
+            store.delete(Table::Images, &row.id)?;
+        }
+        let mut known = BTreeMap::new();
+        for (id, record) in rows {
+            match Image::from_record(record) {
+                // An image without all its layers is pulled again.
+                Ok(image) if image.layers.iter().all(|l| layers.contains_key(l)) => {
+                    known.insert(image.id.clone(), Arc::new(image));
+                }
+                Ok(_) | Err(_) => {
+                    tracing::warn!(image = id, "an image that is not whole is dropped; pull it again");
+                    store.delete(Table::Images, &id)?;
+                }
+            }
+        }
+        let shared = Arc::new(Shared {
+            root,
+            store,
+            client: Client::new(config.certs_d),
+            known: RwLock::new(known),
+            layers: Mutex::new(layers),
+            leases: Mutex::default(),
+            turns: Mutex::default(),
+            pulls: Mutex::default(),
+            wanted: Mutex::default(),
+        });
+        shared.clear_unknown()?;
+        Ok(Self { shared })
+    }
+
+    /// By id, short id, tag or digest; from memory.
+    pub fn resolve(&self, reference: &str) -> Option<Arc<Image>> {
+        lookup::find(&self.shared.known.read(), reference)
+    }
+
+    pub fn image(&self, id: &ImageId) -> Result<Arc<Image>, ImageError> {
+        let known = self.shared.known.read().get(id).cloned();
+        // A removed image stays usable for containers that have it.
+        let leased = || self.shared.leases.lock().values().find(|image| image.id == *id).cloned();
+        known.or_else(leased).ok_or_else(|| ImageError::Unknown { id: id.to_string() })
+    }
+
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        self.shared.known.read().values().cloned().collect()
+    }
+
+    /// Fetches an image; the same pull under way is joined.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        credentials: Option<Credentials>,
+    ) -> Result<Arc<Image>, ImageError> {
+        pull::pull(&self.shared, reference, credentials).await
+    }
+
+    /// Reads every image of an OCI archive or a `docker save` tarball, from a file or a pipe. Blocks.
+    pub fn import(&self, archive: std::fs::File) -> Result<Vec<Arc<Image>>, ImageError> {
+        import::import(&self.shared, archive)
+    }
+
+    /// Forgets an image under all its names. Its layers go once nobody uses them. Unknown: no error.
+    pub fn remove(&self, reference: &str) -> Result<(), ImageError> {
+        let Some(image) = self.resolve(reference) else { return Ok(()) };
+        self.shared.store.delete(Table::Images, &image.id.to_string())?;
+        self.shared.known.write().remove(&image.id);
+        self.shared.collect_garbage()
+    }
+
+    /// Keeps the image's layers for a container.
+    pub fn acquire(&self, id: &ImageId, holder: &str) -> Result<(), ImageError> {
+        let image = self.image(id)?;
+        self.shared.leases.lock().insert(holder.to_owned(), image);
+        Ok(())
+    }
+
+    /// Gives them back. Idempotent.
+    pub fn release(&self, holder: &str) -> Result<(), ImageError> {
+        let held = self.shared.leases.lock().remove(holder);
+        match held {
+            Some(image) if !self.shared.known.read().contains_key(&image.id) => self.shared.collect_garbage(),
+            _ => Ok(()),
+        }
+    }
+
+    /// What images take on disk, from records: nothing is walked.
+    pub fn fs_usage(&self) -> FsUsage {
+        let layers = self.shared.layers.lock();
+        FsUsage {
+            mountpoint: self.shared.root.to_string_lossy().into_owned(),
+            used_bytes: layers.values().map(|layer| layer.size).sum(),
+            inodes_used: layers.values().map(|layer| layer.entries).sum(),
+        }
+    }
+
+    /// Containers that have a writable layer.
+    pub fn rootfs_ids(&self) -> Result<Vec<ContainerId>, ImageError> {
+        rootfs::ids(&self.shared)
+    }
+}
+
+impl Shared {
+    /// Records an image whose layers are all there, or adds names to one that is known. Names move from other images:
+    /// a tag points at one.
+    pub(crate) fn record(&self, mut image: Image) -> Result<Arc<Image>, ImageError> {
+        let mut known = self.known.write();
+        let losers: Vec<Arc<Image>> = known
+            .values()
+            .filter(|other| {
+                other.id != image.id && other.repo_tags.iter().any(|tag| image.repo_tags.contains(tag))
+            })
+            .cloned()
+            .collect();
+        for other in losers {
+            let mut poorer = Image::clone(&other);
+            poorer.repo_tags.retain(|tag| !image.repo_tags.contains(tag));
+            self.store.put(
+                Table::Images,
+                &poorer.id.to_string(),
+                &poorer.to_record(),
+                Durability::Ordinary,
+            )?;
+            known.insert(poorer.id.clone(), Arc::new(poorer));
+        }
+        if let Some(before) = known.get(&image.id) {
+            image.adopt_names(before);
+        }
+        self.store.put(Table::Images, &image.id.to_string(), &image.to_record(), Durability::Flushed)?;
+        let image = Arc::new(image);
+        known.insert(image.id.clone(), image.clone());
+        Ok(image)
+    }
+
+    pub(crate) fn record_layer(&self, id: &Digest, record: LayerRecord) -> Result<(), ImageError> {
+        self.store.put(Table::Layers, id.as_str(), &record, Durability::Flushed)?;
+        self.layers.lock().insert(id.clone(), record);
+        Ok(())
+    }
+
+    /// Layers of no image, no container and no pull: first the record, then the directory.
+    fn collect_garbage(&self) -> Result<(), ImageError> {
+        let mut used: HashSet<Digest> = self.known.read().values().flat_map(|i| i.layers.clone()).collect();
+        used.extend(self.leases.lock().values().flat_map(|image| image.layers.clone()));
+        used.extend(self.wanted.lock().keys().cloned());
+        let unused: Vec<Digest> =
+            self.layers.lock().keys().filter(|id| !used.contains(*id)).cloned().collect();
+        for id in unused {
+            self.store.delete(Table::Layers, id.as_str())?;
+            self.layers.lock().remove(&id);
+            self.discard_layer(&id)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

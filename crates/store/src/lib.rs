@@ -53,6 +53,9 @@ pub struct Damaged {
     pub error: serde_json::Error,
 }
 
+/// What [`Store::all`] gives: the records by id, and those that did not parse.
+pub type Records<T> = (Vec<(String, T)>, Vec<Damaged>);
+
 /// A handle on the database; clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -130,10 +133,7 @@ impl Store {
     }
 
     /// Every record of a table, and those that did not parse.
-    pub fn all<T: DeserializeOwned>(
-        &self,
-        table: Table,
-    ) -> Result<(Vec<(String, T)>, Vec<Damaged>), StoreError> {
+    pub fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Records<T>, StoreError> {
         let (name, key) = table.sql();
         let fail = |source| StoreError::Read { what: name.to_owned(), source };
         let connection = self.lock();

@@ -1,0 +1,76 @@
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_ids::{Classify, Digest, ErrorClass};
+use berth_registry::{ReferenceError, RegistryError};
+use berth_store::StoreError;
+use berth_unpack::UnpackError;
+
+/// What can go wrong with images. Clonable: everybody who waits for a pull gets its error.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ImageError {
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    #[error(transparent)]
+    Registry(Arc<RegistryError>),
+    #[error("{doing} {}", path.display())]
+    File { doing: &'static str, path: PathBuf, source: Arc<io::Error> },
+    #[error("unpack layer {layer}")]
+    Unpack { layer: String, source: Arc<UnpackError> },
+    #[error("layer {blob} unpacks to {found}, but the image's config says {wanted}")]
+    DiffId { blob: String, wanted: Digest, found: Digest },
+    #[error("layer {wanted} came as {found}: the registry or the way to it is broken")]
+    Blob { wanted: Digest, found: Digest },
+    #[error("the image's config: {problem}")]
+    Config { problem: String },
+    #[error("the archive: {problem}")]
+    Archive { problem: String },
+    #[error("no image {id}")]
+    Unknown { id: String },
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+    #[error("mount the layers of {id}")]
+    Mount { id: String, source: Arc<io::Error> },
+    #[error("the pull of {reference} was lost")]
+    Lost { reference: String },
+}
+
+impl ImageError {
+    pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { doing, path, source: Arc::new(source) }
+    }
+}
+
+impl From<StoreError> for ImageError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}
+
+impl From<RegistryError> for ImageError {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(Arc::new(error))
+    }
+}
+
+impl Classify for ImageError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Reference(error) => error.class(),
+            Self::Registry(error) => error.class(),
+            Self::Unknown { .. } => ErrorClass::NotFound,
+            Self::Archive { .. } => ErrorClass::InvalidArgument,
+            Self::Store(error) => error.class(),
+            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                ErrorClass::ResourceExhausted
+            }
+            // What a pull says reaches a person only under this class.
+            Self::Unpack { .. } | Self::DiffId { .. } | Self::Blob { .. } | Self::Config { .. } => {
+                ErrorClass::Unknown
+            }
+            Self::File { .. } | Self::Mount { .. } | Self::Lost { .. } => ErrorClass::Internal,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+use berth_ids::{Digest, ImageId};
+use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
+
+use crate::ImageError;
+
+/// An image of this node.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The config's digest.
+    pub id: ImageId,
+    /// `host/repository:tag`
+    pub repo_tags: Vec<String>,
+    /// `host/repository@digest`
+    pub repo_digests: Vec<String>,
+    /// Bytes of its layers on disk and of its config; never 0.
+    pub size: u64,
+    pub config: ImageConfiguration,
+    /// Diff ids, the lowest layer first.
+    pub layers: Vec<Digest>,
+    /// As it came; its hash is the id.
+    raw: String,
+}
+
+/// What the store keeps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    repo_tags: Vec<String>,
+    repo_digests: Vec<String>,
+    size: u64,
+    id: ImageId,
+    config: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LayerRecord {
+    /// Bytes on disk.
+    pub(crate) size: u64,
+    pub(crate) entries: u64,
+}
+
+impl Image {
+    /// From a config whose bytes hash to `id`.
+    pub(crate) fn new(id: Digest, raw: &[u8]) -> Result<Self, ImageError> {
+        let broken = |problem: String| ImageError::Config { problem };
+        let raw = std::str::from_utf8(raw).map_err(|error| broken(error.to_string()))?.to_owned();
+        let config: ImageConfiguration =
+            serde_json::from_str(&raw).map_err(|error| broken(error.to_string()))?;
+        let layers =
+            config.rootfs().diff_ids().iter().map(|text| {
+                text.parse::<Digest>().map_err(|error| broken(format!("rootfs.diff_ids: {error}")))
+            });
+        let layers = layers.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            id: ImageId(id),
+            repo_tags: Vec::new(),
+            repo_digests: Vec::new(),
+            size: raw.len() as u64,
+            config,
+            layers,
+            raw,
+        })
+    }
+
+    pub(crate) fn to_record(&self) -> ImageRecord {
+        ImageRecord {
+            repo_tags: self.repo_tags.clone(),
+            repo_digests: self.repo_digests.clone(),
+            size: self.size,
+            id: self.id.clone(),
+            config: self.raw.clone(),
+        }
+    }
+
+    pub(crate) fn from_record(record: ImageRecord) -> Result<Self, ImageError> {
+        let image = Self::new(record.id.0, record.config.as_bytes())?;
+        let (repo_tags, repo_digests) = (record.repo_tags, record.repo_digests);
+        Ok(Self { repo_tags, repo_digests, size: record.size, ..image })
+    }
+
+    /// The config as it came.
+    pub fn raw_config(&self) -> &str {
+        &self.raw
+    }
+
+    pub(crate) fn adopt_names(&mut self, other: &Self) {
+        for (mine, theirs) in
+            [(&mut self.repo_tags, &other.repo_tags), (&mut self.repo_digests, &other.repo_digests)]
+        {
+            mine.extend(theirs.iter().cloned());
+            mine.sort();
+            mine.dedup();
+        }
+    }
+
+    /// The user of the config as CRI splits it: a number or a name.
+    pub fn user(&self) -> (Option<i64>, String) {
+        let user = self.config.config().as_ref().and_then(|c| c.user().clone()).unwrap_or_default();
+        let user = user.split(':').next().unwrap_or_default();
+        match user.parse::<i64>() {
+            Ok(uid) if uid >= 0 => (Some(uid), String::new()),
+            _ if user.is_empty() => (Some(0), String::new()),
+            _ => (None, user.to_owned()),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Pulls: detached from whoever asked, layers in parallel, each streamed from the registry into its directory.
+
+use std::collections::hash_map::Entry;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use berth_ids::Digest;
+use berth_registry::{Credentials, LayerDescriptor, Reference};
+use bytes::{Buf as _, Bytes};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::layers::Wanted;
+use crate::{Image, ImageError, Shared};
+
+type Outcome = Option<Result<Arc<Image>, ImageError>>;
+pub(crate) type Waiting = watch::Receiver<Outcome>;
+
+/// Layers of one pull at a time: the processors inflate, more only takes memory.
+const PARALLEL: usize = 3;
+/// Pieces between the network and the disk: some tens of KiB each.
+const PIPE: usize = 32;
+
+pub(crate) async fn pull(
+    shared: &Arc<Shared>,
+    reference: &str,
+    credentials: Option<Credentials>,
+) -> Result<Arc<Image>, ImageError> {
+    let reference: Reference = reference.parse()?;
+    // Not by name alone: what one user may read another may not.
+    let user = credentials.as_ref().map(|c| c.username.as_str()).unwrap_or_default();
+    let key = format!("{reference} {user}");
+    let mut outcome = match shared.pulls.lock().entry(key.clone()) {
+        Entry::Occupied(running) => running.get().clone(),
+        Entry::Vacant(free) => {
+            let (tell, outcome) = watch::channel(None);
+            free.insert(outcome.clone());
+            let (work, landing) = (shared.clone(), Landing { shared: shared.clone(), key });
+            let reference = reference.clone();
+            tokio::spawn(async move {
+                let result = fetch(&work, &reference, credentials.as_ref()).await;
+                drop(landing);
+                tell.send_replace(Some(result));
+            });
+            outcome
+        }
+    };
+    let landed = outcome.wait_for(Option::is_some).await;
+    match landed.as_deref() {
+        Ok(Some(result)) => result.clone(),
+        _ => Err(ImageError::Lost { reference: reference.to_string() }),
+    }
+}
+
+struct Landing {
+    shared: Arc<Shared>,
+    key: String,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.shared.pulls.lock().remove(&self.key);
+    }
+}
+
+async fn fetch(
+    shared: &Arc<Shared>,
+    reference: &Reference,
+    credentials: Option<&Credentials>,
+) -> Result<Arc<Image>, ImageError> {
+    let (manifest, top, config) = shared.client.resolve(reference, credentials).await?;
+    let mut image = Image::new(manifest.config.clone(), &config)?;
+    if image.layers.len() != manifest.layers.len() {
+        let problem = "it and the manifest disagree about the number of layers".to_owned();
+        return Err(ImageError::Config { problem });
+    }
+    let _wanted = Wanted::new(shared, &image.layers);
+    let mut work = JoinSet::new();
+    let room = Arc::new(Semaphore::new(PARALLEL));
+    for (id, blob) in image.layers.iter().cloned().zip(manifest.layers) {
+        let (shared, reference, credentials) = (shared.clone(), reference.clone(), credentials.cloned());
+        let room = room.clone();
+        work.spawn(async move {
+            let Ok(_room) = room.acquire_owned().await else { return Ok(()) };
+            layer(&shared, &reference, credentials.as_ref(), id, blob).await
+        });
+    }
+    while let Some(done) = work.join_next().await {
+        // The first failure ends the pull; dropping the set ends the other layers.
+        done.unwrap_or_else(|_| Err(ImageError::Lost { reference: reference.to_string() }))?;
+    }
+    image.size += shared.size_of(&image.layers);
+    image.repo_tags.extend(if reference.digest().is_some() { None } else { reference.tagged() });
+    image.repo_digests.push(reference.pinned(&top));
+    let (shared, name) = (shared.clone(), reference.to_string());
+    let recorded = tokio::task::spawn_blocking(move || shared.record(image)).await;
+    let image = recorded.unwrap_or_else(|_| Err(ImageError::Lost { reference: name.clone() }))?;
+    tracing::info!(reference = name, image = %image.id, "image pulled");
+    Ok(image)
+}
+
+async fn layer(
+    shared: &Arc<Shared>,
+    reference: &Reference,
+    credentials: Option<&Credentials>,
+    id: Digest,
+    blob: LayerDescriptor,
+) -> Result<(), ImageError> {
+    if shared.has_layer(&id) {
+        return Ok(());
+    }
+    let (send, receive) = mpsc::channel(PIPE);
+    let (work, digest) = (shared.clone(), blob.digest.clone());
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let turn = work.turn(&id);
+        let _turn = turn.lock();
+        // Another pull may have brought it while we waited; dropping the receiver then ends the transfer.
+        if work.has_layer(&id) {
+            return Ok(());
+        }
+        work.add_layer(&id, Some(&digest), Pieces { receive, current: Bytes::new() })
+    });
+    let transferred = transfer(shared, reference, credentials, &blob, send).await;
+    let unpacked =
+        unpacking.await.unwrap_or_else(|_| Err(ImageError::Lost { reference: reference.to_string() }));
+    // Why the stream ended early says more than that it did.
+    transferred.and(unpacked)
+}
+
+async fn transfer(
+    shared: &Shared,
+    reference: &Reference,
+    credentials: Option<&Credentials>,
+    blob: &LayerDescriptor,
+    send: mpsc::Sender<io::Result<Bytes>>,
+) -> Result<(), ImageError> {
+    let feed = async {
+        let mut stream = shared.client.blob(reference, credentials, &blob.digest).await?;
+        while let Some(piece) = stream.chunk().await? {
+            if send.send(Ok(piece)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let fed: Result<(), ImageError> = feed.await;
+    if fed.is_err() {
+        // So that half a layer is not taken for a whole one.
+        let _ = send.send(Err(io::ErrorKind::ConnectionAborted.into())).await;
+    }
+    fed
+}
+
+/// The receiving end as a blocking stream.
+struct Pieces {
+    receive: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.receive.blocking_recv() {
+                None => return Ok(0),
+                Some(piece) => self.current = piece?,
+            }
+        }
+        let length = self.current.len().min(buffer.len());
+        self.current.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}
