@@ -3,6 +3,8 @@
 //! Linked by the shim: libc and nix only. Owned descriptors in, owned descriptors out; no raw fd or bare pid crosses.
 #![allow(unsafe_code)]
 
+/// Device programs of cgroup v2.
+pub mod bpf;
 /// Descriptors over sockets, memfds, close_range.
 pub mod fd;
 /// fsopen, fsmount, move_mount, open_tree, mount_setattr, overlay.

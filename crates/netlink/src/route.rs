@@ -1,0 +1,236 @@
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{
+    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::sys::socket::SockProtocol;
+
+use crate::socket::{DONE, ERROR, Socket, messages, verdict};
+
+/// Links, addresses and routes of one network namespace (rtnetlink(7)).
+#[derive(Debug)]
+pub struct Routes {
+    socket: Socket,
+    next: AtomicU32,
+}
+
+/// A pair of connected interfaces, the peer in another namespace.
+#[derive(Debug)]
+pub struct Veth<'a> {
+    /// Ours; up and a port of `master`.
+    pub name: &'a str,
+    pub master: u32,
+    pub peer: &'a str,
+    pub peer_netns: BorrowedFd<'a>,
+    pub mtu: u32,
+}
+
+impl Routes {
+    /// In the namespace of the calling thread.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self { socket: Socket::open(SockProtocol::NetlinkRoute)?, next: AtomicU32::new(1) })
+    }
+
+    fn number(&self) -> u32 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn send(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<u32> {
+        let mut packet = NetlinkMessage::from(message);
+        let sequence = self.number();
+        packet.header.flags = NLM_F_REQUEST | flags;
+        packet.header.sequence_number = sequence;
+        packet.finalize();
+        let mut bytes = vec![0; packet.buffer_len()];
+        packet.serialize(&mut bytes);
+        self.socket.send(&bytes)?;
+        Ok(sequence)
+    }
+
+    /// Sends and waits for the acknowledgement.
+    fn call(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        let sequence = self.send(message, flags | NLM_F_ACK)?;
+        loop {
+            let datagram = self.socket.receive()?;
+            let mine = messages(&datagram)
+                .into_iter()
+                .find(|(kind, number, _)| *kind == ERROR && *number == sequence);
+            if let Some((_, _, body)) = mine {
+                return verdict(body);
+            }
+        }
+    }
+
+    /// Every answer to a dump.
+    fn dump(&self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let sequence = self.send(message, NLM_F_DUMP)?;
+        let mut found = Vec::new();
+        loop {
+            let datagram = self.socket.receive()?;
+            let mut at = 0;
+            for (kind, number, body) in messages(&datagram) {
+                let length = body.len() + 16;
+                let bytes = &datagram[at..at + length];
+                at += length.next_multiple_of(4);
+                match kind {
+                    _ if number != sequence => {}
+                    DONE => return Ok(found),
+                    ERROR => verdict(body)?,
+                    // One that the library does not know is not one we look for.
+                    _ => {
+                        if let Ok(parsed) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes)
+                            && let NetlinkPayload::InnerMessage(inner) = parsed.payload
+                        {
+                            found.push(inner);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn links(&self) -> io::Result<Vec<LinkMessage>> {
+        let dumped = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        Ok(dumped
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewLink(link) => Some(link),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// The index of an interface, if there is one of that name.
+    pub fn index(&self, name: &str) -> io::Result<Option<u32>> {
+        let named = |link: &LinkMessage| {
+            link.attributes.iter().any(|a| matches!(a, LinkAttribute::IfName(n) if n == name))
+        };
+        Ok(self.links()?.into_iter().find(named).map(|link| link.header.index))
+    }
+
+    /// Interfaces that are ports of `master`: index and name.
+    pub fn ports(&self, master: u32) -> io::Result<Vec<(u32, String)>> {
+        let port = |link: LinkMessage| {
+            let ours =
+                link.attributes.iter().any(|a| matches!(a, LinkAttribute::Controller(m) if *m == master));
+            let name = link.attributes.iter().find_map(|a| match a {
+                LinkAttribute::IfName(name) => Some(name.clone()),
+                _ => None,
+            });
+            name.filter(|_| ours).map(|name| (link.header.index, name))
+        };
+        Ok(self.links()?.into_iter().filter_map(port).collect())
+    }
+
+    pub fn add_bridge(&self, name: &str, mtu: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Mtu(mtu),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Bridge),
+                // No loops are possible with pods alone, and learning when to forward costs 30 s otherwise.
+                LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::StpState(
+                    netlink_packet_route::link::BridgeStpState::Disabled,
+                )])),
+            ]),
+        ];
+        self.call(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// One request makes the pair, moves the peer, connects ours to the bridge and sets it up.
+    pub fn add_veth(&self, veth: &Veth<'_>) -> io::Result<()> {
+        let mut peer = LinkMessage::default();
+        // Not up yet: a peer that comes up before the pair is complete is refused (ENOTCONN).
+        peer.attributes = vec![
+            LinkAttribute::IfName(veth.peer.to_owned()),
+            LinkAttribute::Mtu(veth.mtu),
+            LinkAttribute::NetNsFd(veth.peer_netns.as_raw_fd()),
+        ];
+        let mut link = LinkMessage::default();
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
+        link.attributes = vec![
+            LinkAttribute::IfName(veth.name.to_owned()),
+            LinkAttribute::Mtu(veth.mtu),
+            LinkAttribute::Controller(veth.master),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+            ]),
+        ];
+        self.call(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    pub fn set_up(&self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
+        self.call(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Waits for the kernel's grace periods: some 20 ms.
+    pub fn delete_link(&self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        self.call(RouteNetlinkMessage::DelLink(link), 0)
+    }
+
+    pub fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = prefix;
+        message.header.index = index;
+        let ip = IpAddr::V4(address);
+        message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
+        self.call(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    pub fn add_default_route(&self, gateway: Ipv4Addr, index: u32) -> io::Result<()> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Boot;
+        message.header.scope = RouteScope::Universe;
+        message.header.kind = RouteType::Unicast;
+        message.attributes =
+            vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(index)];
+        self.call(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// The IPv4 networks the host has routes to, with the interface each leaves by; a default route is 0.0.0.0/0.
+    pub fn networks(&self) -> io::Result<Vec<(Ipv4Addr, u8, u32)>> {
+        let mut wanted = RouteMessage::default();
+        wanted.header.address_family = AddressFamily::Inet;
+        let mut found = Vec::new();
+        for message in self.dump(RouteNetlinkMessage::GetRoute(wanted))? {
+            let RouteNetlinkMessage::NewRoute(route) = message else { continue };
+            if route.header.address_family != AddressFamily::Inet {
+                continue;
+            }
+            let to = route.attributes.iter().find_map(|a| match a {
+                RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+                _ => None,
+            });
+            let by = route.attributes.iter().find_map(|a| match a {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+            let to = to.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            found.push((to, route.header.destination_prefix_length, by.unwrap_or(0)));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,140 @@
+//! One daemon-to-shim connection: requests matched to replies by sequence number, events handed on as they come.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use berth_shim_wire::{Event, Incoming, MAX_PACKET, Reply, Request};
+use berth_sys::fd as sysfd;
+use parking_lot::Mutex;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use crate::ShimError;
+
+/// A reply and the descriptors that came with it.
+pub(crate) type Answer = (Reply, Vec<OwnedFd>);
+
+/// What a connection tells its owner. Calls must not block.
+pub(crate) trait Listener: Send + Sync + 'static {
+    fn event(&self, event: Event);
+    /// The other end is gone. Comes once, last.
+    fn closed(&self);
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    socket: AsyncFd<OwnedFd>,
+    next: AtomicU32,
+    waiting: Mutex<HashMap<u32, oneshot::Sender<Answer>>>,
+    closed: AtomicBool,
+    // A frame is one packet, so writers need no order among them; the lock only keeps wake-ups simple.
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl Connection {
+    /// Takes a connected SOCK_SEQPACKET socket in non-blocking mode.
+    #[expect(deprecated, reason = "its successor is unsafe; an OwnedFd keeps the promise that one asks for")]
+    pub(crate) fn new(socket: OwnedFd, listener: Arc<dyn Listener>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            socket: AsyncFd::with_interest(socket, Interest::READABLE | Interest::WRITABLE)?,
+            next: AtomicU32::new(1),
+            waiting: Mutex::default(),
+            closed: AtomicBool::new(false),
+            writing: tokio::sync::Mutex::default(),
+        });
+        let reader = tokio::spawn(read(shared.clone(), listener));
+        Ok(Self { shared, reader })
+    }
+
+    /// Sends a request and waits for its reply. [`Reply::Failed`] becomes an error.
+    pub(crate) async fn call(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer, ShimError> {
+        let sequence = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let (tell, answer) = oneshot::channel();
+        self.shared.waiting.lock().insert(sequence, tell);
+        let sent = self.send(sequence, request, fds).await;
+        if let Err(error) = sent {
+            self.shared.waiting.lock().remove(&sequence);
+            return Err(error);
+        }
+        // After the entry is in: the reader marks `closed` and then empties the table.
+        if self.shared.closed.load(Ordering::SeqCst) {
+            self.shared.waiting.lock().remove(&sequence);
+        }
+        match answer.await {
+            Ok((Reply::Failed(step), _)) => Err(ShimError::Step(step)),
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(ShimError::Gone),
+        }
+    }
+
+    async fn send(&self, sequence: u32, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(), ShimError> {
+        let frame = berth_shim_wire::encode_request(request, sequence);
+        let memory;
+        let mut all: Vec<BorrowedFd<'_>> = Vec::with_capacity(fds.len() + 1);
+        let packet = if frame.len() > MAX_PACKET {
+            memory = sysfd::sealed_memfd(c"berth-plan", &frame).map_err(ShimError::Socket)?;
+            all.push(memory.as_fd());
+            berth_shim_wire::encode_indirect(sequence, frame.len())
+        } else {
+            frame
+        };
+        all.extend_from_slice(fds);
+        let _turn = self.shared.writing.lock().await;
+        loop {
+            let mut ready = self.shared.socket.writable().await.map_err(ShimError::Socket)?;
+            match ready.try_io(|socket| sysfd::send_packet(socket.get_ref().as_fd(), &packet, &all)) {
+                Ok(sent) => return sent.map_err(ShimError::Socket),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+async fn read(shared: Arc<Shared>, listener: Arc<dyn Listener>) {
+    let mut buffer = vec![0; MAX_PACKET];
+    loop {
+        let Ok(mut ready) = shared.socket.readable().await else { break };
+        let (length, fds) =
+            match ready.try_io(|socket| sysfd::recv_packet(socket.get_ref().as_fd(), &mut buffer)) {
+                Err(_would_block) => continue,
+                Ok(Err(_)) | Ok(Ok((0, _))) => break,
+                Ok(Ok(packet)) => packet,
+            };
+        match berth_shim_wire::decode_incoming(&buffer[..length]) {
+            Ok(Incoming::Reply(sequence, reply)) => {
+                if let Some(waiting) = shared.waiting.lock().remove(&sequence) {
+                    // The caller may have gone away; then nobody needs the answer.
+                    let _ = waiting.send((reply, fds));
+                }
+            }
+            Ok(Incoming::Event(event)) => listener.event(event),
+            // A frame of a newer shim: nobody waits for it.
+            Ok(Incoming::Unknown) => {}
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a shim sent a broken frame; its connection is closed"
+                );
+                break;
+            }
+        }
+    }
+    shared.closed.store(true, Ordering::SeqCst);
+    shared.waiting.lock().clear();
+    listener.closed();
+}

@@ -1,0 +1,89 @@
+//! Opens what a plan names: one owned descriptor for each of its requests, in order.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use berth_plan::{FdSource, MissingSource};
+use berth_sys::mount;
+
+use crate::ShimError;
+
+/// What the requests are answered from.
+pub(crate) struct Opened<'a> {
+    pub(crate) wanted: &'a [FdSource],
+    pub(crate) rootfs: OwnedFd,
+    pub(crate) log_path: Option<&'a Path>,
+    pub(crate) volumes: &'a [PathBuf],
+    pub(crate) pidfds: &'a HashMap<String, Arc<OwnedFd>>,
+}
+
+pub(crate) fn open(from: Opened<'_>) -> Result<Vec<OwnedFd>, ShimError> {
+    let mut rootfs = Some(from.rootfs);
+    let mut fds = Vec::with_capacity(from.wanted.len());
+    for wanted in from.wanted {
+        fds.push(match wanted {
+            FdSource::Rootfs => rootfs.take().ok_or(ShimError::Protocol)?,
+            FdSource::Log => log_file(from.log_path.ok_or(ShimError::Protocol)?)?,
+            FdSource::Bind { source, recursive, missing, .. } => bind(source, *recursive, *missing)?,
+            FdSource::Volume { index, .. } => {
+                let source = from.volumes.get(*index).ok_or(ShimError::Protocol)?;
+                bind(source, false, MissingSource::Refuse)?
+            }
+            FdSource::TargetPid(container) => {
+                let pidfd = from.pidfds.get(container.as_str());
+                let pidfd = pidfd.ok_or_else(|| ShimError::NotRunning(container.to_string()))?;
+                crate::spawn::duplicate(pidfd).map_err(ShimError::Socket)?
+            }
+        });
+    }
+    Ok(fds)
+}
+
+/// A detached clone of a host tree.
+fn bind(source: &Path, recursive: bool, missing: MissingSource) -> Result<OwnedFd, ShimError> {
+    let fail = || ShimError::file("bind", source);
+    let opened = match open_path(source) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match missing {
+            MissingSource::Refuse => {
+                let (field, problem) = ("config.mounts", "does not exist");
+                return Err(ShimError::Source { field, path: source.to_owned(), problem });
+            }
+            // What the kubelet expects of a host path that is not there (features: runtimes make a directory).
+            MissingSource::CreateDirectory => {
+                std::fs::DirBuilder::new().recursive(true).mode(0o755).create(source).map_err(fail())?;
+                std::fs::set_permissions(source, PermissionsExt::from_mode(0o755)).map_err(fail())?;
+                open_path(source)
+            }
+        },
+        opened => opened,
+    };
+    let opened = opened.map_err(fail())?;
+    mount::clone_tree(opened.as_fd(), recursive).map_err(fail())
+}
+
+/// The log as the kubelet wants it: made with its directory when missing, appended to, mode 0640; never through a link
+/// in its last component.
+pub(crate) fn log_file(path: &Path) -> Result<OwnedFd, ShimError> {
+    let fail = || ShimError::file("open the log", path);
+    if let Some(directory) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(fail())?;
+    }
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
+        .open(path)
+        .map_err(fail())?;
+    Ok(file.into())
+}
+
+/// Only to be cloned from: neither read nor, were it a device, opened. A link of the host's is followed.
+fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    let flags = nix::libc::O_PATH | nix::libc::O_CLOEXEC;
+    std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).map(OwnedFd::from)
+}
