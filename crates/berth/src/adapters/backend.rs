@@ -1,0 +1,168 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use berth_ids::{ContainerId, ErrorClass, SandboxId};
+use berth_images::{Credentials, Image, Images};
+use berth_model::{
+    ContainerConfig, ContainerFilter, ContainerStatus, ExecOutput, FsUsage, ImageSpec, SandboxConfig,
+    SandboxFilter, SandboxStatus,
+};
+use berth_network::Network;
+use berth_pods::Pods;
+use berth_server::{Backend, Condition, Failure, ImageInfo, RegistryAuth, RuntimeReport};
+
+/// What the CRI verbs call: pods and images under one roof.
+pub(crate) struct CriBackend {
+    pub(crate) pods: Pods,
+    pub(crate) images: Images,
+    pub(crate) network: Arc<Network>,
+    /// The effective configuration, for the verbose status.
+    pub(crate) config: String,
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let lost = |_| Err(Failure::new(ErrorClass::Internal, "the work was lost"));
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(lost)
+}
+
+/// User and password, or docker's `auth`. Tokens come with a later release.
+fn credentials(auth: RegistryAuth) -> Result<Credentials, Failure> {
+    let refuse = |problem| Failure::new(ErrorClass::InvalidArgument, problem);
+    if !auth.username.is_empty() {
+        return Ok(Credentials { username: auth.username, password: auth.password });
+    }
+    if !auth.auth.is_empty() {
+        return Credentials::from_basic(&auth.auth)
+            .ok_or_else(|| refuse("auth.auth: is not base64 of user:password"));
+    }
+    if auth.identity_token.is_empty() && auth.registry_token.is_empty() {
+        return Err(refuse("auth: has neither a username nor auth"));
+    }
+    Err(Failure::new(ErrorClass::Unimplemented, "auth: identity and registry tokens are not supported yet"))
+}
+
+fn info(image: &Image, verbose: bool) -> ImageInfo {
+    let (uid, username) = image.user();
+    ImageInfo {
+        id: image.id.to_string(),
+        repo_tags: image.repo_tags.clone(),
+        repo_digests: image.repo_digests.clone(),
+        size: image.size,
+        uid,
+        username,
+        verbose: verbose.then(|| {
+            let layers: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
+            serde_json::json!({ "imageSpec": image.config, "layers": layers }).to_string()
+        }),
+        ..ImageInfo::default()
+    }
+}
+
+#[async_trait]
+impl Backend for CriBackend {
+    async fn run_sandbox(&self, config: SandboxConfig) -> Result<SandboxId, Failure> {
+        Ok(self.pods.run_sandbox(config).await?)
+    }
+
+    async fn stop_sandbox(&self, id: &str) -> Result<(), Failure> {
+        Ok(self.pods.stop_sandbox(id).await?)
+    }
+
+    async fn remove_sandbox(&self, id: &str) -> Result<(), Failure> {
+        Ok(self.pods.remove_sandbox(id).await?)
+    }
+
+    async fn sandbox_status(
+        &self,
+        id: &str,
+        verbose: bool,
+    ) -> Result<(SandboxStatus, Vec<ContainerStatus>), Failure> {
+        Ok(self.pods.sandbox_status(id, verbose)?)
+    }
+
+    async fn list_sandboxes(&self, filter: SandboxFilter) -> Result<Vec<SandboxStatus>, Failure> {
+        Ok(self.pods.list_sandboxes(&filter))
+    }
+
+    async fn create_container(&self, sandbox: &str, config: ContainerConfig) -> Result<ContainerId, Failure> {
+        Ok(self.pods.create_container(sandbox, config).await?)
+    }
+
+    async fn start_container(&self, id: &str) -> Result<(), Failure> {
+        Ok(self.pods.start_container(id).await?)
+    }
+
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Failure> {
+        Ok(self.pods.stop_container(id, grace).await?)
+    }
+
+    async fn remove_container(&self, id: &str) -> Result<(), Failure> {
+        Ok(self.pods.remove_container(id).await?)
+    }
+
+    async fn container_status(&self, id: &str, verbose: bool) -> Result<ContainerStatus, Failure> {
+        Ok(self.pods.container_status(id, verbose)?)
+    }
+
+    async fn list_containers(&self, filter: ContainerFilter) -> Result<Vec<ContainerStatus>, Failure> {
+        Ok(self.pods.list_containers(&filter))
+    }
+
+    async fn reopen_log(&self, id: &str) -> Result<(), Failure> {
+        Ok(self.pods.reopen_log(id).await?)
+    }
+
+    async fn exec_sync(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Result<ExecOutput, Failure> {
+        Ok(self.pods.exec_sync(id, command, timeout).await?)
+    }
+
+    async fn pull_image(&self, image: ImageSpec, auth: Option<RegistryAuth>) -> Result<String, Failure> {
+        let credentials = auth.map(credentials).transpose()?;
+        Ok(self.images.pull(&image.image, credentials).await?.id.to_string())
+    }
+
+    async fn image_status(&self, reference: &str, verbose: bool) -> Result<Option<ImageInfo>, Failure> {
+        Ok(self.images.resolve(reference).map(|image| info(&image, verbose)))
+    }
+
+    async fn list_images(&self, filter: Option<&str>) -> Result<Vec<ImageInfo>, Failure> {
+        Ok(match filter {
+            Some(reference) => {
+                self.images.resolve(reference).iter().map(|image| info(image, false)).collect()
+            }
+            None => self.images.list().iter().map(|image| info(image, false)).collect(),
+        })
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<(), Failure> {
+        let (images, reference) = (self.images.clone(), reference.to_owned());
+        blocking(move || Ok(images.remove(&reference)?)).await
+    }
+
+    async fn image_fs(&self) -> Result<(FsUsage, Option<FsUsage>), Failure> {
+        Ok((self.images.fs_usage(), None))
+    }
+
+    async fn report(&self, verbose: bool) -> RuntimeReport {
+        let ok = Condition { ok: true, ..Condition::default() };
+        let mut info = BTreeMap::new();
+        if verbose {
+            info.insert("config".to_owned(), self.config.clone());
+        }
+        RuntimeReport { runtime: ok.clone(), network: ok, recursive_readonly: true, info }
+    }
+
+    async fn update_pod_cidr(&self, cidr: &str) -> Result<(), Failure> {
+        let (network, cidr) = (self.network.clone(), cidr.to_owned());
+        blocking(move || Ok(network.set_pod_cidr(&cidr)?)).await
+    }
+}

@@ -1,0 +1,81 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use berth_ids::{ContainerId, ImageId};
+use berth_images::Image;
+use berth_pods::ports::{ImageHandle, Images, PortError};
+
+use super::blocking;
+
+#[derive(Debug, Clone)]
+pub(crate) struct ImagePort {
+    images: berth_images::Images,
+}
+
+impl ImagePort {
+    pub(crate) fn new(images: berth_images::Images) -> Self {
+        Self { images }
+    }
+}
+
+/// `repo@digest` where the image came from a registry, else its id.
+pub(crate) fn reference(image: &Image) -> String {
+    image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string())
+}
+
+#[async_trait]
+impl Images for ImagePort {
+    async fn resolve(&self, wanted: &str) -> Option<ImageHandle> {
+        let image = self.images.resolve(wanted)?;
+        Some(ImageHandle {
+            id: image.id.clone(),
+            reference: reference(&image),
+            config: Arc::new(image.config.clone()),
+        })
+    }
+
+    async fn read_file(&self, id: &ImageId, path: &str) -> Result<Option<Vec<u8>>, PortError> {
+        let (images, id, path) = (self.images.clone(), id.to_string(), path.to_owned());
+        blocking("read a file of the image", move || match images.resolve(&id) {
+            Some(image) => images.read_file(&image, &path, 1024 * 1024),
+            None => Ok(None),
+        })
+        .await
+    }
+
+    async fn lease(&self, id: &ImageId, container: &ContainerId) -> Result<(), PortError> {
+        let (images, id, holder) = (self.images.clone(), id.clone(), container.to_string());
+        blocking("lease the image", move || images.acquire(&id, &holder)).await
+    }
+
+    async fn release(&self, container: &ContainerId) -> Result<(), PortError> {
+        let (images, container) = (self.images.clone(), container.clone());
+        blocking("remove the writable layer", move || {
+            images.remove_rootfs(&container)?;
+            images.release(container.as_str())
+        })
+        .await
+    }
+
+    async fn restore(&self, live: Vec<(ContainerId, ImageId)>) -> Result<(), PortError> {
+        let images = self.images.clone();
+        blocking("restore image leases", move || {
+            for (container, image) in &live {
+                if let Err(error) = images.acquire(image, container.as_str()) {
+                    tracing::warn!(
+                        container = %container,
+                        error = &error as &dyn std::error::Error,
+                        "the image of a container is not there any more"
+                    );
+                }
+            }
+            for stale in images.rootfs_ids()? {
+                if !live.iter().any(|(container, _)| *container == stale) {
+                    images.remove_rootfs(&stale)?;
+                }
+            }
+            Ok::<_, berth_images::ImageError>(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,212 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use berth_ids::{ContainerId, ErrorClass, SandboxId};
+use berth_images::Images;
+use berth_model::{ExecOutput, Signal};
+use berth_plan::{CompiledFilter, HostFacts, PodFiles, RequestedDevice, SeccompChoice};
+use berth_pods::ports::{
+    Events, ExecError, Launcher, Pod, PodFileContents, PortError, Seen, StartRequest, Started,
+};
+use berth_shim_client::{ExecFailure, Notices, ShimPod, Shims, Start};
+use berth_shim_wire::{ExecPlan, ExitStatus, SandboxPlan};
+
+use super::blocking;
+
+#[derive(Debug, Clone)]
+pub(crate) struct LauncherPort {
+    shims: Shims,
+    images: Images,
+}
+
+impl LauncherPort {
+    pub(crate) fn new(shims: Shims, images: Images) -> Self {
+        Self { shims, images }
+    }
+
+    fn pod(&self, pod: Arc<ShimPod>) -> Arc<dyn Pod> {
+        Arc::new(PodPort { pod, images: self.images.clone() })
+    }
+}
+
+/// Hands a shim's notices to the domain.
+struct Relay(Arc<dyn Events>);
+
+impl Notices for Relay {
+    fn container_exited(&self, sandbox: &SandboxId, container: &ContainerId, status: ExitStatus) {
+        self.0.container_exited(sandbox, container, status);
+    }
+
+    fn pod_lost(&self, sandbox: &SandboxId) {
+        self.0.pod_lost(sandbox);
+    }
+}
+
+#[async_trait]
+impl Launcher for LauncherPort {
+    async fn spawn(
+        &self,
+        id: &SandboxId,
+        plan: SandboxPlan,
+        events: Arc<dyn Events>,
+    ) -> Result<Arc<dyn Pod>, PortError> {
+        let pod = self.shims.spawn(id, plan, Arc::new(Relay(events))).await;
+        pod.map(|pod| self.pod(pod)).map_err(|error| PortError::wrap("start the pod's shim", error))
+    }
+
+    async fn adopt(
+        &self,
+        id: &SandboxId,
+        events: Arc<dyn Events>,
+    ) -> Result<Option<Arc<dyn Pod>>, PortError> {
+        let pod = self.shims.adopt(id, Arc::new(Relay(events))).await;
+        pod.map(|pod| pod.map(|pod| self.pod(pod)))
+            .map_err(|error| PortError::wrap("adopt the pod's shim", error))
+    }
+
+    async fn exit_records(&self, id: &SandboxId) -> Vec<(ContainerId, ExitStatus)> {
+        let (shims, id) = (self.shims.clone(), id.clone());
+        tokio::task::spawn_blocking(move || shims.exit_records(&id)).await.unwrap_or_default()
+    }
+
+    async fn write_files(&self, id: &SandboxId, files: PodFileContents) -> Result<(), PortError> {
+        let (shims, id) = (self.shims.clone(), id.clone());
+        blocking("write the pod's files", move || {
+            let at = shims.files(&id);
+            shims.write_file(&at.hostname, &files.hostname)?;
+            shims.write_file(&at.hosts, &files.hosts)?;
+            shims.write_file(&at.resolv_conf, &files.resolv_conf)
+        })
+        .await
+    }
+
+    fn files(&self, id: &SandboxId) -> PodFiles {
+        self.shims.files(id)
+    }
+
+    async fn host_file(&self, path: &str) -> Option<Vec<u8>> {
+        let path = path.to_owned();
+        tokio::task::spawn_blocking(move || berth_shim_client::read_host_file(path.as_ref()))
+            .await
+            .ok()
+            .flatten()
+    }
+
+    async fn destroy(&self, id: &SandboxId, cgroup_paths: Vec<String>) -> Result<(), PortError> {
+        let destroyed = self.shims.destroy(id, cgroup_paths).await;
+        destroyed.map_err(|error| PortError::wrap("clear the pod's processes and directory", error))
+    }
+
+    async fn clear_cgroup(&self, cgroup_path: &str) -> Result<(), PortError> {
+        let (shims, path) = (self.shims.clone(), cgroup_path.to_owned());
+        blocking("clear the cgroup", move || shims.clear_cgroup(&path)).await
+    }
+
+    async fn sweep(&self, known: &[SandboxId]) {
+        self.shims.sweep(known).await;
+    }
+
+    fn facts(&self) -> &HostFacts {
+        self.shims.facts()
+    }
+
+    async fn seccomp(&self, choice: &SeccompChoice, caps: u64) -> Result<Option<CompiledFilter>, PortError> {
+        let (shims, choice) = (self.shims.clone(), choice.clone());
+        blocking("prepare the seccomp filter", move || shims.seccomp(&choice, caps)).await
+    }
+
+    async fn devices(&self, requested: &[berth_model::Device]) -> Result<Vec<RequestedDevice>, PortError> {
+        let requested = requested.to_vec();
+        blocking("look up devices", move || berth_shim_client::requested_devices(&requested)).await
+    }
+}
+
+struct PodPort {
+    pod: Arc<ShimPod>,
+    images: Images,
+}
+
+#[async_trait]
+impl Pod for PodPort {
+    fn pid(&self) -> u32 {
+        self.pod.pid()
+    }
+
+    fn netns(&self) -> Arc<std::os::fd::OwnedFd> {
+        self.pod.netns()
+    }
+
+    async fn start(&self, request: StartRequest) -> Result<Started, PortError> {
+        let (images, image, container) =
+            (self.images.clone(), request.image.clone(), request.container.clone());
+        let volumes = request.plan.volumes.clone();
+        let (rootfs, volumes) = blocking("prepare the root filesystem", move || {
+            let image = images.image(&image)?;
+            let rootfs = images.prepare_rootfs(&image, &container)?;
+            let volumes = images.prepare_volumes(&image, &container, &volumes)?;
+            Ok::<_, berth_images::ImageError>((rootfs, volumes))
+        })
+        .await?;
+        let started = self
+            .pod
+            .start(Start {
+                container: request.container,
+                cgroup_path: request.cgroup_path,
+                log_path: request.log_path,
+                plan: request.plan,
+                rootfs,
+                volumes,
+            })
+            .await
+            .map_err(|error| PortError::wrap("start the process", error))?;
+        Ok(Started { pid: started.pid, started_at: started.started_at, warnings: started.warnings })
+    }
+
+    async fn snapshot(&self) -> Result<Vec<Seen>, PortError> {
+        let seen = self.pod.snapshot().await.map_err(|error| PortError::wrap("ask the shim", error))?;
+        let convert = |c: berth_shim_wire::ContainerSnapshot| {
+            let container = ContainerId::parse(c.container_id).map_err(|error| {
+                PortError::new(ErrorClass::Internal, format!("the shim's account: {error}"))
+            })?;
+            Ok(Seen { container, pid: c.pid, started_at: c.started_at, exit: c.exit })
+        };
+        seen.containers.into_iter().map(convert).collect()
+    }
+
+    async fn signal(&self, container: &ContainerId, signal: Signal) -> Result<(), PortError> {
+        let sent = self.pod.signal(container, signal).await;
+        sent.map_err(|error| PortError::wrap(format!("send {}", signal.name()), error))
+    }
+
+    async fn kill(&self, container: &ContainerId, cgroup_path: &str) -> Result<(), PortError> {
+        let killed = self.pod.kill(container, cgroup_path).await;
+        killed.map_err(|error| PortError::wrap("kill its processes", error))
+    }
+
+    async fn exec(
+        &self,
+        plan: ExecPlan,
+        cgroup_path: &str,
+        timeout: Option<Duration>,
+    ) -> Result<ExecOutput, ExecError> {
+        self.pod.exec(plan, cgroup_path, timeout).await.map_err(|error| match error {
+            ExecFailure::TimedOut(timeout) => ExecError::TimedOut(timeout),
+            ExecFailure::Shim(error) => ExecError::Failed(PortError::wrap("exec", error)),
+        })
+    }
+
+    async fn reopen_log(&self, container: &ContainerId, path: &std::path::Path) -> Result<(), PortError> {
+        let reopened = self.pod.reopen_log(container, path).await;
+        reopened.map_err(|error| PortError::wrap("reopen the log", error))
+    }
+
+    async fn forget(&self, container: &ContainerId, cgroup_path: &str) -> Result<(), PortError> {
+        let forgotten = self.pod.forget(container, cgroup_path).await;
+        forgotten.map_err(|error| PortError::wrap("clear the container", error))
+    }
+
+    async fn shutdown(&self) -> Result<(), PortError> {
+        self.pod.shutdown().await.map_err(|error| PortError::wrap("end the shim", error))
+    }
+}

@@ -1,0 +1,118 @@
+//! The runtime put together: mechanisms opened from the configuration, adapters over them, the domain over those.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use berth_images::{Images, ImagesConfig};
+use berth_network::{Network, NetworkConfig};
+use berth_pods::ports::Ports;
+use berth_pods::{Pods, Settings};
+use berth_shim_client::Shims;
+use berth_store::Store;
+
+use crate::adapters::{CriBackend, ImagePort, LauncherPort, NetworkPort, StorePort};
+use crate::admin::{AdminBackend, Failure, ImportedImage};
+use crate::config::Config;
+use crate::daemon::{Wired, boot_id, find_shim};
+
+/// Opens everything, adopts the pods that run, clears what was half made.
+pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
+    let opened = config.clone();
+    let parts = tokio::task::spawn_blocking(move || open(&opened)).await??;
+    let ports = Ports {
+        launcher: Arc::new(LauncherPort::new(parts.shims.clone(), parts.images.clone())),
+        network: Arc::new(NetworkPort::new(parts.network.clone())),
+        images: Arc::new(ImagePort::new(parts.images.clone())),
+        store: Arc::new(StorePort::new(parts.store, parts.boot_id)),
+    };
+    let settings = Settings { cgroup_parent: config.cgroup.root.clone(), kill_wait: config.pods.kill_wait };
+    let pods = Pods::new(ports, settings);
+    let found = pods.recover().await?;
+    tracing::info!(?found, subnet = %parts.network.subnet(), bridge = parts.network.bridge(), "ready");
+    let admin = Admin {
+        pods: pods.clone(),
+        images: parts.images.clone(),
+        network: parts.network.clone(),
+        shims: parts.shims,
+    };
+    let shown = serde_json::json!({
+        // kubeadm looks for this key; Berth has no sandbox image.
+        "sandboxImage": "",
+        "name": config.name,
+        "state": config.state,
+        "root": config.root,
+        "cgroupRoot": config.cgroup.root,
+        "bridge": parts.network.bridge(),
+        "subnet": parts.network.subnet(),
+    });
+    let backend =
+        CriBackend { pods, images: parts.images, network: parts.network, config: shown.to_string() };
+    Ok(Wired { backend: Arc::new(backend), admin: Arc::new(admin) })
+}
+
+struct Parts {
+    store: Store,
+    images: Images,
+    network: Arc<Network>,
+    shims: Shims,
+    boot_id: String,
+}
+
+fn open(config: &Config) -> Result<Parts, Failure> {
+    let store = Store::open(&config.root.join("berth.db"))?;
+    let images = ImagesConfig { root: config.root.join("images"), certs_d: config.registry.certs_d.clone() };
+    std::fs::create_dir_all(&images.root)?;
+    let images = Images::open(images, store.clone())?;
+    let shims = Shims::open(config.state.clone(), &find_shim(config.shim.as_deref())?, config.cgroup.root.clone())?;
+    let given = config.network.subnets.iter().find_map(|subnet| subnet.to_string().parse().ok());
+    let network = Network::open(NetworkConfig {
+        instance: config.name.clone(),
+        bridge: Some(config.network.bridge.clone()).filter(|name| !name.is_empty()),
+        subnet: given,
+        mtu: Some(config.network.mtu).filter(|mtu| *mtu > 0),
+        state: config.state.clone(),
+    })?;
+    Ok(Parts { store, images, network: Arc::new(network), shims, boot_id: boot_id()? })
+}
+
+struct Admin {
+    pods: Pods,
+    images: Images,
+    network: Arc<Network>,
+    shims: Shims,
+}
+
+#[async_trait]
+impl AdminBackend for Admin {
+    async fn import(&self, archive: File) -> Result<Vec<ImportedImage>, Failure> {
+        let images = self.images.clone();
+        let imported = tokio::task::spawn_blocking(move || images.import(archive)).await??;
+        let one = |image: &Arc<berth_images::Image>| ImportedImage {
+            id: image.id.to_string(),
+            names: image.repo_tags.clone(),
+        };
+        Ok(imported.iter().map(one).collect())
+    }
+
+    async fn reset(&self) -> Result<(), Failure> {
+        self.pods.remove_all().await?;
+        let (network, shims) = (self.network.clone(), self.shims.clone());
+        tokio::task::spawn_blocking(move || {
+            network.reset()?;
+            shims.remove_parent()?;
+            Ok::<_, Failure>(())
+        })
+        .await?
+    }
+
+    async fn status(&self) -> serde_json::Value {
+        let (sandboxes, containers) = self.pods.counts();
+        let usage = self.images.fs_usage();
+        serde_json::json!({
+            "pods": { "sandboxes": sandboxes, "containers": containers },
+            "images": { "count": self.images.list().len(), "bytes": usage.used_bytes, "at": usage.mountpoint },
+            "network": { "bridge": self.network.bridge(), "subnet": self.network.subnet() },
+        })
+    }
+}
