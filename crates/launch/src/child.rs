@@ -42,9 +42,8 @@ pub struct Birth<'a> {
     /// The host's /proc.
     pub proc: BorrowedFd<'a>,
     pub hierarchies: &'a [Hierarchy],
-    /// The root of the shim's mount namespace; `rootfs` in it is the place for the container's.
-    pub base: BorrowedFd<'a>,
-    /// Names in it: an empty directory, the pod's shared memory, a null device.
+    /// In the root of the shim's mount namespace: an empty directory; and paths of the pod's shared memory and of a null
+    /// device.
     pub rootfs: &'a CStr,
     pub shm: &'a CStr,
     pub null: &'a CStr,
@@ -105,7 +104,10 @@ fn run(birth: &Birth<'_>) -> Step<Failed> {
 fn take_root(birth: &Birth<'_>) -> Step<Root> {
     let overlay = birth.fds.get(usize::from(birth.plan.rootfs.0));
     let overlay = overlay.ok_or(nix::Error::EBADF).at("find the root filesystem", "")?;
-    mount::attach_at(overlay.as_fd(), birth.base, birth.rootfs).at("mount the root filesystem", "")?;
+    // Opened here: what the shim holds is in its namespace, not in our copy.
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let base = nix::fcntl::open(c"/", flags, nix::sys::stat::Mode::empty()).at("open", "/")?;
+    mount::attach_at(overlay.as_fd(), base.as_fd(), birth.rootfs).at("mount the root filesystem", "")?;
     let opened = overlay.try_clone().at("open the root filesystem", "")?;
     Ok(Root(opened))
 }

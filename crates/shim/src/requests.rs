@@ -207,7 +207,6 @@ impl Shim {
             attached,
             proc: self.host.proc.as_fd(),
             hierarchies: &self.host.hierarchies,
-            base: self.host.base.as_fd(),
             rootfs: ROOTFS,
             shm: SHM_PATH,
             null: NULL_PATH,
@@ -436,7 +435,11 @@ impl Gate {
         for file in &self.procs {
             sysfd::write(file, pid.to_string().as_bytes()).at("join the cgroup", "")?;
         }
-        sysfd::write(&writer, b"a").map(drop).at("join the cgroup", "")
+        match sysfd::write(&writer, b"a") {
+            // The child failed before it came here, and says itself why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.map(drop).at("join the cgroup", ""),
+        }
     }
 }
 
