@@ -15,7 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("berth-shim-wire", &[]),
     ("berth-model", &["berth-ids"]),
     ("berth-cgroup", &["berth-ids", "berth-sys"]),
-    ("berth-seccomp", &[]),
+    ("berth-seccomp", &["berth-ids"]),
     ("berth-plan", &["berth-ids", "berth-model", "berth-seccomp", "berth-shim-wire"]),
     ("berth-launch", &["berth-shim-wire", "berth-sys"]),
     ("berth-shim", &["berth-launch", "berth-shim-wire", "berth-sys"]),
@@ -42,7 +42,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("berth-network", &["berth-ids", "berth-netlink", "berth-sys"]),
     ("berth-pods", &["berth-ids", "berth-model", "berth-plan", "berth-shim-wire"]),
     ("berth-cri-api", &[]),
-    ("berth-server", &["berth-cri-api", "berth-ids", "berth-images", "berth-model", "berth-pods"]),
+    ("berth-server", &["berth-cri-api", "berth-ids", "berth-model"]),
     (
         "berth",
         &[

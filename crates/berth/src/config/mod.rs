@@ -60,7 +60,7 @@ pub(crate) enum LogFormat {
 pub(crate) struct Network {
     /// Name of the bridge, at most 15 bytes (netdevice(7)).
     pub(crate) bridge: String,
-    /// At most one per address family; the first address of each is the bridge's own.
+    /// At most one; its first address is the bridge's own. Empty: a free one is chosen.
     pub(crate) subnets: Vec<Subnet>,
     /// Bytes.
     pub(crate) mtu: u32,

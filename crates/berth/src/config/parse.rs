@@ -1,6 +1,6 @@
 //! Values to what they mean. Each function says in one clause what is wrong.
 
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const SOCKET_PATH_MAX: usize = 106;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Subnet {
     /// The range's first address: no bit is set below the prefix.
-    pub(crate) address: IpAddr,
+    pub(crate) address: Ipv4Addr,
     pub(crate) prefix: u8,
 }
 
@@ -112,30 +112,21 @@ pub(super) fn interface(value: &Value) -> Result<String, String> {
     }
 }
 
+/// Empty, or the one IPv4 subnet that the embedded network can do today.
 pub(super) fn subnets(value: &Value) -> Result<Vec<Subnet>, String> {
-    let subnets = list(value)?.iter().map(|text| subnet(text)).collect::<Result<Vec<_>, _>>()?;
-    let of_v4 = subnets.iter().filter(|subnet| subnet.address.is_ipv4()).count();
-    match (of_v4, subnets.len() - of_v4) {
-        (0, 0) => Err("at least one subnet is needed".into()),
-        (0 | 1, 0 | 1) => Ok(subnets),
-        _ => Err("at most one subnet per address family".into()),
+    match list(value)? {
+        [] => Ok(Vec::new()),
+        [one] => Ok(vec![subnet(one)?]),
+        _ => Err("at most one subnet".into()),
     }
 }
 
 fn subnet(text: &str) -> Result<Subnet, String> {
-    let wrong = || format!("{text:?} is no subnet such as 10.85.0.0/16");
+    let wrong = || format!("{text:?} is no IPv4 subnet from /8 to /29, such as 10.85.0.0/16");
     let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
-    let address: IpAddr = address.parse().map_err(|_| wrong())?;
-    let prefix: u8 = prefix.parse().map_err(|_| wrong())?;
-    let (bits, low) = match address {
-        IpAddr::V4(v4) => (32, u128::from(u32::from(v4))),
-        IpAddr::V6(v6) => (128, u128::from(v6)),
-    };
-    // Room for the bridge and at least one pod beside the first and the last address.
-    if prefix == 0 || prefix > bits - 2 {
-        return Err(format!("{text:?}: a prefix from 1 to {} is needed", bits - 2));
-    }
-    if low & ((1_u128 << (bits - prefix)) - 1) != 0 {
+    let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
+    let prefix: u8 = prefix.parse().ok().filter(|prefix| (8..=29).contains(prefix)).ok_or_else(wrong)?;
+    if u32::from(address) & (u32::MAX >> prefix) != 0 {
         return Err(format!("{text:?}: the address has bits below the prefix"));
     }
     Ok(Subnet { address, prefix })

@@ -104,10 +104,10 @@ pub(crate) static SETTINGS: &[Setting] = &[
     Setting {
         key: "network.subnets",
         form: Form::List,
-        default: Default::Derived(subnets, "name"),
-        help: "Addresses for pods, at most one subnet per address family. \
-               The first address of each is the bridge's. \
-               Follows the name: 10.85.0.0/16, else a /20 between 10.160.0.0 and 10.223.255.255 picked by the name.",
+        default: Default::Fixed(""),
+        help: "Addresses for pods: one IPv4 subnet, /8 to /29, whose first address is the bridge's. \
+               Empty: the first the host has no route to, kept over restarts. \
+               The search starts at 10.85.0.0/16, under another name at a /24 that the name points at.",
     },
     Setting {
         key: "network.mtu",
@@ -149,19 +149,4 @@ fn per_name(settings: &Settings, base: &str) -> Value {
         USUAL_NAME => Value::Text(base.to_owned()),
         name => Value::Text(format!("{base}-{name}")),
     }
-}
-
-/// 1024 subnets of 4094 addresses each; two of a handful of instances seldom meet (and can be set apart by hand).
-fn subnets(settings: &Settings) -> Value {
-    let subnet = match settings.text("name") {
-        USUAL_NAME => "10.85.0.0/16".to_owned(),
-        name => {
-            // FNV-1a: the same on every machine and in every release.
-            let hash =
-                name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
-            let nth = (hash ^ (hash >> 16)) % 1024;
-            format!("10.{}.{}.0/20", 160 + nth / 16, nth % 16 * 16)
-        }
-    };
-    Value::List(vec![subnet])
 }
