@@ -1,1 +1,49 @@
-fn main() {}
+//! `berth-e2e LANE`: the demo and the end-to-end lanes, against a daemon of their own in a private place. Run by
+//! `cargo xtask`, which builds what they need and names it in the environment.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
+
+mod audit;
+mod checks;
+mod client;
+mod crictl;
+mod daemon;
+mod demo;
+mod image;
+mod restart;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::checks::Checks;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let lane = std::env::args().nth(1).unwrap_or_default();
+    match run(&lane).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{lane}: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(lane: &str) -> Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("pods need root: run it as root");
+    }
+    let before = audit::Snapshot::take()?;
+    let mut checks = Checks::default();
+    match lane {
+        "demo" => demo::run(&mut checks).await?,
+        "crictl" => crictl::run(&mut checks).await?,
+        "restart" => restart::run(&mut checks).await?,
+        other => bail!("no lane {other:?}; there are demo, crictl and restart"),
+    }
+    let left = audit::settled(&before).await?;
+    checks
+        .note("nothing is left on the machine", if left.is_empty() { Ok(()) } else { Err(left.join("; ")) });
+    Ok(checks.end(lane))
+}

@@ -1,1 +1,71 @@
-fn main() {}
+//! `cargo xtask`: everything a person does with the repository, in one place.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
+
+mod build;
+mod host;
+mod run;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// What there is to do.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+enum Task {
+    /// Show real pods on this machine, then remove every trace. Needs root.
+    Demo,
+    /// Unit and kernel tests, then the end-to-end lanes. Needs root.
+    Test,
+    /// Formatting and lints, then `test`.
+    Ci,
+    /// One end-to-end lane: crictl or restart.
+    E2e { lane: String },
+    /// Build the daemon and its shim side by side, in target/berth.
+    Build,
+}
+
+fn main() -> ExitCode {
+    match perform(Task::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<()> {
+    match task {
+        Task::Demo => {
+            host::check()?;
+            run::lane(&build::all()?, "demo")
+        }
+        Task::Test => test(),
+        Task::Ci => {
+            run::cargo(&["fmt", "--check"])?;
+            run::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+            test()
+        }
+        Task::E2e { lane } => {
+            host::check()?;
+            run::lane(&build::all()?, &lane)
+        }
+        Task::Build => {
+            let built = build::all()?;
+            println!("{}", built.directory.display());
+            Ok(())
+        }
+    }
+}
+
+fn test() -> Result<()> {
+    host::check()?;
+    run::cargo(&["test", "--quiet", "--workspace"])?;
+    let built = build::all()?;
+    for lane in ["demo", "crictl", "restart"] {
+        run::lane(&built, lane)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! What runs on a node, and what the lanes need besides.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::run::{cargo, status};
+
+/// Where things were put.
+#[derive(Debug)]
+pub(crate) struct Built {
+    /// `berth` and `berth-shim`, beside each other.
+    pub(crate) directory: PathBuf,
+    pub(crate) guest: PathBuf,
+    pub(crate) e2e: PathBuf,
+}
+
+pub(crate) fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// The host's target triple: naming it keeps the flags away from build scripts and everything else that is built.
+fn triple() -> Result<String> {
+    let said = Command::new("rustc").arg("-vV").output().context("rustc -vV")?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc does not say its host")?.to_owned())
+}
+
+pub(crate) fn all() -> Result<Built> {
+    let target = root().join("target");
+    cargo(&["build", "--quiet", "--release", "-p", "berth"])?;
+    cargo(&["build", "--quiet", "-p", "berth-e2e"])?;
+    let triple = triple()?;
+    for package in ["berth-shim", "berth-guest"] {
+        println!("cargo build --profile shim -p {package} (static)");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        status(
+            Command::new(cargo)
+                .current_dir(root())
+                .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static")
+                .args(["build", "--quiet", "--profile", "shim", "--target", &triple, "-p", package]),
+        )?;
+    }
+    let small = target.join(&triple).join("shim");
+    let directory = target.join("berth");
+    std::fs::create_dir_all(&directory)?;
+    for (from, name) in [(target.join("release/berth"), "berth"), (small.join("berth-shim"), "berth-shim")] {
+        // Renamed into place: a program that runs may not be written.
+        let beside = directory.join(format!(".{name}"));
+        std::fs::copy(&from, &beside).with_context(|| from.display().to_string())?;
+        std::fs::rename(&beside, directory.join(name))?;
+    }
+    Ok(Built { directory, guest: small.join("berth-guest"), e2e: target.join("debug/berth-e2e") })
+}

@@ -1,0 +1,55 @@
+//! Running other programs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::build::{Built, root};
+
+pub(crate) fn status(command: &mut Command) -> Result<()> {
+    let done = command.status().with_context(|| format!("{command:?}"))?;
+    if !done.success() {
+        bail!("{command:?} failed");
+    }
+    Ok(())
+}
+
+pub(crate) fn cargo(words: &[&str]) -> Result<()> {
+    println!("cargo {}", words.join(" "));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    status(Command::new(cargo).current_dir(root()).args(words))
+}
+
+/// One end-to-end lane over what was built.
+pub(crate) fn lane(built: &Built, name: &str) -> Result<()> {
+    let mut command = Command::new(&built.e2e);
+    command
+        .arg(name)
+        .env("BERTH_E2E_BERTH", built.directory.join("berth"))
+        .env("BERTH_E2E_GUEST", &built.guest);
+    if name == "crictl" {
+        command.env("BERTH_E2E_CRICTL", crictl()?);
+    }
+    status(&mut command)
+}
+
+/// crictl, built by Go from the version e2e/go.mod names.
+fn crictl() -> Result<PathBuf> {
+    let at = root().join("target/tools/crictl");
+    if !at.exists() {
+        println!("building crictl with go (once)");
+        let built = Command::new("go")
+            .current_dir(root().join("e2e"))
+            .args(["build", "-o"])
+            .arg(&at)
+            .arg("sigs.k8s.io/cri-tools/cmd/crictl")
+            .status();
+        match built {
+            Ok(done) if done.success() => {}
+            Ok(_) => bail!("go could not build crictl from e2e/go.mod"),
+            Err(error) => bail!("the crictl lane needs Go (package golang-go, or go.dev/dl): {error}"),
+        }
+    }
+    Ok(Path::new(&at).to_owned())
+}

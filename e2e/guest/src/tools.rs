@@ -1,0 +1,74 @@
+use std::io::{self, Read as _, Write as _};
+use std::time::{Duration, Instant};
+
+use crate::net;
+
+fn number(word: &str) -> io::Result<u64> {
+    word.parse().map_err(|_| io::Error::other(format!("{word:?} is no number")))
+}
+
+/// The exit code of a tool.
+pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
+    match words {
+        ["true"] => {}
+        ["exit", code] => return Ok(number(code)? as u8),
+        ["echo", rest @ ..] => println!("{}", rest.join(" ")),
+        ["complain", rest @ ..] => eprintln!("{}", rest.join(" ")),
+        ["sleep", seconds] => std::thread::sleep(Duration::from_secs(number(seconds)?)),
+        ["cat", paths @ ..] => {
+            for path in paths {
+                io::stdout().write_all(&std::fs::read(path)?)?;
+            }
+        }
+        ["ls", path] => {
+            let mut names: Vec<_> =
+                std::fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>()?;
+            names.sort();
+            names.iter().for_each(|name| println!("{}", name.to_string_lossy()));
+        }
+        ["write", path, rest @ ..] => std::fs::write(path, rest.join(" "))?,
+        ["env"] => std::env::vars().for_each(|(key, value)| println!("{key}={value}")),
+        ["pids"] => pids()?,
+        ["count", millis] => {
+            let pause = Duration::from_millis(number(millis)?);
+            for n in 0_u64.. {
+                println!("line {n}");
+                std::thread::sleep(pause);
+            }
+        }
+        ["http", port, word] => net::serve(number(port)? as u16, word)?,
+        ["get", address] => println!("{}", net::get(address)?),
+        ["alloc", mebibytes] => {
+            let bytes = (number(mebibytes)? << 20) as usize;
+            let mut memory = vec![0_u8; bytes];
+            memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+            println!("{} MiB are there", memory.iter().step_by(4096).filter(|b| **b == 1).count() / 256);
+        }
+        ["spin", seconds] => {
+            let end = Instant::now() + Duration::from_secs(number(seconds)?);
+            while Instant::now() < end {
+                std::hint::spin_loop();
+            }
+        }
+        ["stdin"] => {
+            let mut text = String::new();
+            io::stdin().read_to_string(&mut text)?;
+            println!("{} bytes", text.len());
+        }
+        _ => return Err(io::Error::other("unknown tool")),
+    }
+    Ok(0)
+}
+
+/// Every process this one can see, with its command.
+fn pids() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit())) else {
+            continue;
+        };
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        println!("{pid} {}", String::from_utf8_lossy(&command).replace('\0', " "));
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! A CRI client in Rust, as far as the lanes need one.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use berth_cri_api::v1::runtime_service_client::RuntimeServiceClient;
+use berth_cri_api::v1::*;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::checks::until;
+use crate::daemon::IMAGE;
+
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) runtime: RuntimeServiceClient<Channel>,
+}
+
+/// What a container runs and under which settings.
+#[derive(Default, Clone)]
+pub(crate) struct Spec {
+    pub(crate) args: Vec<String>,
+    pub(crate) resources: Option<LinuxContainerResources>,
+    pub(crate) security: LinuxContainerSecurityContext,
+    pub(crate) mounts: Vec<Mount>,
+}
+
+pub(crate) fn args(words: &[&str]) -> Spec {
+    let own_pids = NamespaceOption { pid: NamespaceMode::Container.into(), ..Default::default() };
+    Spec {
+        args: words.iter().map(|word| (*word).to_owned()).collect(),
+        security: LinuxContainerSecurityContext { namespace_options: Some(own_pids), ..Default::default() },
+        ..Default::default()
+    }
+}
+
+pub(crate) fn pod(name: &str, logs: &Path) -> PodSandboxConfig {
+    PodSandboxConfig {
+        metadata: Some(PodSandboxMetadata {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            namespace: "demo".into(),
+            attempt: 0,
+        }),
+        hostname: name.into(),
+        log_directory: logs.join(name).to_string_lossy().into_owned(),
+        ..Default::default()
+    }
+}
+
+impl Client {
+    pub(crate) async fn connect(socket: &Path) -> Result<Self> {
+        let socket: PathBuf = socket.to_owned();
+        let connector = tower::service_fn(move |_: Uri| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
+        let mut client = Self { runtime: RuntimeServiceClient::new(channel) };
+        client.runtime.version(VersionRequest::default()).await?;
+        Ok(client)
+    }
+
+    pub(crate) async fn run_pod(&mut self, config: &PodSandboxConfig) -> Result<String> {
+        let request = RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
+        Ok(self.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
+    }
+
+    pub(crate) async fn create(
+        &mut self,
+        pod: &str,
+        config: &PodSandboxConfig,
+        name: &str,
+        spec: Spec,
+    ) -> Result<String> {
+        let container = ContainerConfig {
+            metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
+            image: Some(ImageSpec { image: IMAGE.into(), ..Default::default() }),
+            args: spec.args,
+            mounts: spec.mounts,
+            log_path: format!("{name}.log"),
+            linux: Some(LinuxContainerConfig {
+                resources: spec.resources,
+                security_context: Some(spec.security),
+            }),
+            ..Default::default()
+        };
+        let request = CreateContainerRequest {
+            pod_sandbox_id: pod.into(),
+            config: Some(container),
+            sandbox_config: Some(config.clone()),
+        };
+        Ok(self.runtime.create_container(request).await?.into_inner().container_id)
+    }
+
+    pub(crate) async fn start(&mut self, id: &str) -> Result<()> {
+        self.runtime.start_container(StartContainerRequest { container_id: id.into() }).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn run(
+        &mut self,
+        pod: &str,
+        config: &PodSandboxConfig,
+        name: &str,
+        spec: Spec,
+    ) -> Result<String> {
+        let id = self.create(pod, config, name, spec).await?;
+        self.start(&id).await?;
+        Ok(id)
+    }
+
+    pub(crate) async fn exec(&mut self, id: &str, words: &[&str]) -> Result<ExecSyncResponse> {
+        let cmd = std::iter::once("/guest").chain(words.iter().copied()).map(str::to_owned).collect();
+        let request = ExecSyncRequest { container_id: id.into(), cmd, timeout: 30 };
+        Ok(self.runtime.exec_sync(request).await?.into_inner())
+    }
+
+    /// The standard output of a command that must succeed.
+    pub(crate) async fn out(&mut self, id: &str, words: &[&str]) -> Result<String> {
+        let done = self.exec(id, words).await?;
+        anyhow::ensure!(done.exit_code == 0, "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+        Ok(String::from_utf8(done.stdout)?)
+    }
+
+    pub(crate) async fn status(&mut self, id: &str) -> Result<ContainerStatus> {
+        let request = ContainerStatusRequest { container_id: id.into(), verbose: false };
+        let status = self.runtime.container_status(request).await?.into_inner().status;
+        status.ok_or_else(|| anyhow::anyhow!("no status of {id}"))
+    }
+
+    pub(crate) async fn pod_ip(&mut self, id: &str) -> Result<String> {
+        let request = PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
+        let status = self.runtime.pod_sandbox_status(request).await?.into_inner().status.unwrap_or_default();
+        Ok(status.network.unwrap_or_default().ip)
+    }
+
+    pub(crate) async fn ended(&self, id: &str) -> Result<ContainerStatus> {
+        until("the container's end", || {
+            let (mut client, id) = (self.clone(), id.to_owned());
+            async move {
+                let status = client.status(&id).await?;
+                Ok((status.state == i32::from(ContainerState::ContainerExited)).then_some(status))
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn stop(&mut self, id: &str, grace: Duration) -> Result<()> {
+        let timeout = i64::try_from(grace.as_secs())?;
+        self.runtime.stop_container(StopContainerRequest { container_id: id.into(), timeout }).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn remove_pod(&mut self, id: &str) -> Result<()> {
+        self.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id.into() }).await?;
+        self.runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id.into() }).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! The daemon killed while idle and in the middle of each verb: afterwards a retry succeeds and nothing is left over.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use berth_cri_api::v1::*;
+
+use crate::checks::Checks;
+use crate::client::{Client, args, pod};
+use crate::daemon::Daemon;
+
+/// Moments after the request at which the daemon dies; a verb takes some milliseconds.
+const MOMENTS: [u64; 8] = [0, 1, 2, 4, 7, 11, 16, 25];
+
+pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
+    let mut daemon = Daemon::new().await?;
+    let done = all(checks, &mut daemon).await;
+    if done.is_err() {
+        eprintln!("{}", daemon.log_tail());
+    }
+    daemon.reset().await?;
+    done
+}
+
+async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
+    idle(checks, daemon).await?;
+    for (number, moment) in MOMENTS.into_iter().enumerate() {
+        for verb in ["run", "create", "start", "stop", "remove"] {
+            let name = format!("{verb}-{number}");
+            let result = cut(daemon, verb, &name, Duration::from_millis(moment)).await;
+            checks.note(&format!("killed {moment} ms into {verb}: a retry succeeds, the pod goes"), result);
+        }
+    }
+    let mut client = Client::connect(&daemon.socket()).await?;
+    let pods = client.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await?.into_inner().items;
+    checks.that("no pod is left in the list", pods.is_empty(), format!("{} pods", pods.len()));
+    let containers =
+        client.runtime.list_containers(ListContainersRequest::default()).await?.into_inner().containers;
+    checks.that("nor a container", containers.is_empty(), format!("{} containers", containers.len()));
+    let state = std::fs::read_dir(daemon.path("state").join("pods")).map_or(0, Iterator::count);
+    checks.that("nor a pod's directory", state == 0, state);
+    let layers = std::fs::read_dir(daemon.path("root").join("images/containers"))?.count();
+    checks.that("nor a writable layer", layers == 0, layers);
+    Ok(())
+}
+
+async fn idle(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
+    let config = pod("idle", &daemon.path("logs"));
+    let mut client = Client::connect(&daemon.socket()).await?;
+    let id = client.run_pod(&config).await?;
+    let runs = client.run(&id, &config, "runs", args(&["sleep", "1000"])).await?;
+    let made = client.create(&id, &config, "made", args(&["sleep", "1000"])).await?;
+    let fails = client.run(&id, &config, "fails", args(&["exit", "3"])).await?;
+    client.ended(&fails).await?;
+    let ip = client.pod_ip(&id).await?;
+    daemon.kill()?;
+    let mut client = daemon.start().await?;
+    let state =
+        |s: &ContainerStatus| ContainerState::try_from(s.state).map_or("?", |s| s.as_str_name()).to_owned();
+    for (what, id, expected) in [
+        ("running", &runs, "CONTAINER_RUNNING"),
+        ("created", &made, "CONTAINER_CREATED"),
+        ("exited", &fails, "CONTAINER_EXITED"),
+    ] {
+        let status = client.status(id).await?;
+        checks.that(
+            &format!("killed while idle: a {what} container is still {what}"),
+            state(&status) == expected,
+            state(&status),
+        );
+    }
+    let code = client.status(&fails).await?.exit_code;
+    checks.that("its exit code is kept", code == 3, code);
+    let still = client.pod_ip(&id).await?;
+    checks.that("the pod keeps its address", still == ip && !ip.is_empty(), still);
+    client.start(&made).await?;
+    checks.that("what was created before can be started", true, "");
+    let again = client.run_pod(&config).await?;
+    checks.that("the same RunPodSandbox gives the same pod", again == id, again);
+    client.remove_pod(&id).await
+}
+
+/// Sends a verb, kills the daemon, starts it again, and does what a kubelet would: the same once more.
+async fn cut(daemon: &mut Daemon, verb: &str, name: &str, moment: Duration) -> Result<()> {
+    let config = pod(name, &daemon.path("logs"));
+    let mut client = Client::connect(&daemon.socket()).await?;
+    let before = match verb {
+        "run" => None,
+        _ => Some(client.run_pod(&config).await?),
+    };
+    let container = match (verb, &before) {
+        ("start" | "stop" | "remove", Some(id)) => {
+            let made = client.create(id, &config, "c", args(&["sleep", "1000"])).await?;
+            if verb != "start" {
+                client.start(&made).await?;
+            }
+            Some(made)
+        }
+        _ => None,
+    };
+    let request = {
+        let (mut client, config, verb) = (client.clone(), config.clone(), verb.to_owned());
+        let (before, container) = (before.clone(), container.clone());
+        tokio::spawn(async move {
+            once(&mut client, &verb, &config, before.as_deref(), container.as_deref()).await
+        })
+    };
+    tokio::time::sleep(moment).await;
+    daemon.kill()?;
+    // Whatever the first call says: it may have ended, been cut off, or never arrived.
+    let _ = request.await?;
+    let mut client = daemon.start().await?;
+    match verb {
+        // A start that came through is no error of the second one's caller; it finds the container running.
+        "start" => {
+            let id = container.clone().unwrap_or_default();
+            if client.status(&id).await?.state == i32::from(ContainerState::ContainerCreated) {
+                client.start(&id).await?;
+            }
+            let running = client.status(&id).await?.state == i32::from(ContainerState::ContainerRunning);
+            anyhow::ensure!(running, "the container does not run");
+        }
+        _ => once(&mut client, verb, &config, before.as_deref(), container.as_deref()).await?,
+    }
+    let pods = client.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await?.into_inner().items;
+    anyhow::ensure!(pods.len() <= 1, "{} pods are listed", pods.len());
+    for pod in pods {
+        client.remove_pod(&pod.id).await?;
+    }
+    Ok(())
+}
+
+async fn once(
+    client: &mut Client,
+    verb: &str,
+    config: &PodSandboxConfig,
+    pod: Option<&str>,
+    container: Option<&str>,
+) -> Result<()> {
+    let (pod, container) = (pod.unwrap_or_default(), container.unwrap_or_default());
+    match verb {
+        "run" => drop(client.run_pod(config).await?),
+        "create" => drop(client.create(pod, config, "c", args(&["sleep", "1000"])).await?),
+        "start" => client.start(container).await?,
+        "stop" => client.stop(container, Duration::from_secs(1)).await?,
+        _ => client.remove_pod(pod).await?,
+    }
+    Ok(())
+}
