@@ -14,13 +14,13 @@ pub struct Exit {
 }
 
 /// pidfd_open(2). A child's number cannot be given to another process before we waited for it.
-pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: integers only.
     owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
 }
 
 /// pidfd_send_signal(2). `ESRCH` when the process has ended.
-pub fn send_signal(process: impl AsFd, signal: i32) -> io::Result<()> {
+pub fn pidfd_send_signal(process: impl AsFd, signal: i32) -> io::Result<()> {
     let nothing = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: no siginfo is passed: the kernel fills it as kill(2) does.
     done(unsafe {
