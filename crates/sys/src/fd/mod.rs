@@ -9,10 +9,7 @@ pub use packet::{
     MAX_FDS, PeerCredentials, accept_packet, connect_seqpacket, listen_seqpacket, peer_credentials,
     recv_packet, send_packet, seqpacket_pair,
 };
-pub use pipe::{
-    close_from, close_range_cloexec, duplicate, pipe, pipe_nonblocking_read, read, read_at, set_nonblocking,
-    write,
-};
+pub use pipe::{close_from, close_range_cloexec, duplicate, pipe, read, read_at, set_nonblocking, write};
 
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};

@@ -16,13 +16,6 @@ pub fn pipe(size: Option<usize>) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((reader, writer))
 }
 
-/// A [`pipe`] of the default size whose reading end does not block, for a reader in an event loop.
-pub fn pipe_nonblocking_read() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = pipe(None)?;
-    set_nonblocking(reader.as_fd(), true)?;
-    Ok((reader, writer))
-}
-
 /// O_NONBLOCK on the open file description: everyone who shares it sees it.
 pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let mut flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);

@@ -1,5 +1,5 @@
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use crate::fd::done;
 
@@ -54,14 +54,6 @@ pub fn set_attributes(mount: BorrowedFd<'_>, add: Attributes, recursive: bool) -
 /// Sets the propagation of a mount, detached or in our namespace; `recursive`: also of all below it.
 pub fn set_propagation(mount: BorrowedFd<'_>, propagation: Propagation, recursive: bool) -> io::Result<()> {
     setattr(mount, 0, propagation.bits(), recursive)
-}
-
-/// Whether this kernel sets attributes of a whole tree at once (mount_setattr(2), Linux 5.12): what read-only binds
-/// that are read-only all the way down need.
-pub fn recursive_attributes_work() -> bool {
-    let tree = super::Context::open(c"tmpfs").and_then(|context| context.mount(Attributes::KERNEL));
-    let only_read = Attributes { readonly: true, ..Attributes::default() };
-    tree.and_then(|tree| set_attributes(tree.as_fd(), only_read, true)).is_ok()
 }
 
 fn setattr(mount: BorrowedFd<'_>, attr_set: u64, propagation: u64, recursive: bool) -> io::Result<()> {

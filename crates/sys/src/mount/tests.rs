@@ -115,7 +115,6 @@ fn a_clone_of_a_tree_is_detached_and_takes_attributes() {
     set_attributes(mount.as_fd(), Attributes { readonly: true, ..Attributes::KERNEL }, true).unwrap();
     assert_eq!(fs::write(inside(&mount, "b"), "").unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
     fs::write(source.join("b"), "").unwrap();
-    assert!(recursive_attributes_work());
 }
 
 #[test]

@@ -44,11 +44,11 @@ fn a_pidfd_kills_and_tells() {
     };
     assert!(!is_gone(pidfd.as_fd()));
     assert_eq!(wait_for(pidfd.as_fd(), false).unwrap(), None);
-    pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
+    send_signal(pidfd.as_fd(), libc::SIGKILL).unwrap();
     let exit = wait_for(pidfd.as_fd(), true).unwrap().unwrap();
     assert_eq!(exit, Exit { pid, status: libc::SIGKILL, killed: true });
     assert!(is_gone(pidfd.as_fd()));
-    assert_eq!(pidfd_send_signal(pidfd.as_fd(), 0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    assert_eq!(send_signal(pidfd.as_fd(), 0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use crate::fd::{done, owned};
 
@@ -14,18 +14,16 @@ pub struct Exit {
 }
 
 /// pidfd_open(2). A child's number cannot be given to another process before we waited for it.
-pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+pub fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: integers only.
     owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
 }
 
 /// pidfd_send_signal(2). `ESRCH` when the process has ended.
-pub fn pidfd_send_signal(process: impl AsFd, signal: i32) -> io::Result<()> {
+pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let nothing = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: no siginfo is passed: the kernel fills it as kill(2) does.
-    done(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, process.as_fd().as_raw_fd(), signal, nothing, 0)
-    })
+    done(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, nothing, 0) })
 }
 
 /// Whether the process has ended (a pidfd is readable then).
