@@ -169,7 +169,7 @@ async fn all(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
         checks,
         "  cannot write /proc/sys",
         &exec(&["write", "/proc/sys/kernel/hostname", "y"])?,
-        "denied",
+        "Read-only",
     );
     says(
         checks,

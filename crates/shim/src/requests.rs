@@ -83,9 +83,12 @@ impl Shim {
             Request::ReopenLog { container_id, file } => {
                 self.reopen(&container_id, file, fds).map(|()| Reply::Done)
             }
-            Request::Snapshot => Ok(Reply::Snapshot(ShimSnapshot {
-                containers: self.containers.values().map(Container::snapshot).collect(),
-            })),
+            // An account given in the middle of a birth would deny the child: it waits for the birth's end.
+            Request::Snapshot if !self.unborn.is_empty() => {
+                self.asked.push((sequence, self.generation));
+                return;
+            }
+            Request::Snapshot => Ok(self.account()),
             Request::Forget { container_id } => self.forget(&container_id).map(|()| Reply::Done),
             Request::Shutdown => {
                 self.end();
@@ -95,6 +98,12 @@ impl Shim {
             }
         };
         self.answer(sequence, &answer.unwrap_or_else(Reply::Failed), Vec::new());
+    }
+
+    fn account(&self) -> Reply {
+        Reply::Snapshot(ShimSnapshot {
+            containers: self.containers.values().map(Container::snapshot).collect(),
+        })
     }
 
     fn set_up(&mut self, plan: &SandboxPlan) -> Result<OwnedFd, StepError> {
@@ -351,6 +360,13 @@ impl Shim {
         }
         if birth.generation == self.generation {
             self.answer(birth.sequence, &reply, fds);
+        }
+        if self.unborn.is_empty() {
+            for (sequence, generation) in std::mem::take(&mut self.asked) {
+                if generation == self.generation {
+                    self.answer(sequence, &self.account(), Vec::new());
+                }
+            }
         }
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Shim {
     pub(crate) births: BTreeMap<u32, Birth>,
     /// Those that wait for their report: prepared parts of containers, by birth.
     pub(crate) unborn: BTreeMap<u32, Container>,
+    /// Snapshots that wait for births to end: sequence, and of which connection.
+    pub(crate) asked: Vec<(u32, u64)>,
     pub(crate) containers: BTreeMap<u32, Container>,
     pub(crate) execs: Vec<Exec>,
     pub(crate) next: u32,
@@ -87,6 +89,7 @@ impl Shim {
             is_set_up: false,
             births: BTreeMap::new(),
             unborn: BTreeMap::new(),
+            asked: Vec::new(),
             containers: BTreeMap::new(),
             execs: Vec::new(),
             next: 1,
