@@ -64,7 +64,8 @@ fn open(config: &Config) -> Result<Parts, Failure> {
     let images = ImagesConfig { root: config.root.join("images"), certs_d: config.registry.certs_d.clone() };
     std::fs::create_dir_all(&images.root)?;
     let images = Images::open(images, store.clone())?;
-    let shims = Shims::open(config.state.clone(), &find_shim(config.shim.as_deref())?, config.cgroup.root.clone())?;
+    let shims =
+        Shims::open(config.state.clone(), &find_shim(config.shim.as_deref())?, config.cgroup.root.clone())?;
     let given = config.network.subnets.iter().find_map(|subnet| subnet.to_string().parse().ok());
     let network = Network::open(NetworkConfig {
         instance: config.name.clone(),

@@ -87,7 +87,10 @@ fn a_restart_keeps_addresses_and_removes_strangers() {
         let routes = Routes::open().unwrap();
         routes.ports(routes.index(network.bridge()).unwrap().unwrap()).unwrap()
     });
-    assert_eq!(ports.into_iter().map(|(_, name)| name).collect::<Vec<_>>(), [kept.host_interface.clone()]);
+    assert_eq!(
+        ports.into_iter().map(|(_, name)| name).collect::<Vec<_>>(),
+        vec![kept.host_interface.clone()]
+    );
     let next = new_netns().unwrap();
     let third = host.with(|| network.attach(&id(3), next.as_fd()).unwrap());
     assert_ne!(third.ips, kept.ips);

@@ -298,10 +298,7 @@ fn no_entry_escapes() {
         ("hard link to nothing", Tar::default().hard("h", "no").end()),
         ("the root as a file", Tar::default().file(".", "x").end()),
         ("the root as a link", Tar::default().sym("/", "/etc").end()),
-        (
-            "through a device",
-            Tar::default().raw(disk.clone(), b"d", b"", b"").file("d/x", "").end(),
-        ),
+        ("through a device", Tar::default().raw(disk.clone(), b"d", b"", b"").file("d/x", "").end()),
         ("through a file", Tar::default().file("f", "").file("f/x", "").end()),
         ("through a dangling link", Tar::default().sym("l", "/nowhere").file("l/x", "").end()),
         ("through a link to itself", Tar::default().sym("l", "l").file("l/x", "").end()),

@@ -43,7 +43,6 @@ fn each_rule_is_named_when_it_breaks() {
         ("berth-pods", "berth-images", true, true, "leaves, mechanisms"),
         ("berth-server", "berth", true, true, "nobody depends on a program"),
         ("berth-shim-client", "berth-shim", false, true, "nobody depends on a program"),
-        ("berth-pods", "berth-testkit", true, true, "testkit is for tests only"),
         ("berth-new", "berth-ids", true, true, "is not in the table"),
         ("berth-pods", "tonic", true, false, "gRPC stays"),
         ("berth-pods", "prost-types", false, false, "gRPC stays"),
@@ -56,7 +55,7 @@ fn each_rule_is_named_when_it_breaks() {
     }
     for (from, to, shipped, ours) in [
         ("berth-pods", "berth-ids", true, true),
-        ("berth-pods", "berth-testkit", false, true),
+        ("berth-pods", "berth-model", true, true),
         ("berth-server", "tonic", true, false),
         ("berth-unpack", "tokio", false, false),
     ] {

@@ -1,1 +1,0 @@
-//! See crates/ARCHITECTURE.md.
