@@ -60,6 +60,8 @@ impl Shim {
         // The standard streams brought descriptors; the numbers go back to being streams of nobody.
         let listener = sysfd::duplicate(io::stdin())?;
         let directory = sysfd::duplicate(io::stdout())?;
+        // Run from memory, it would be called by the number of a descriptor.
+        nix::sys::prctl::set_name(c"berth-shim")?;
         process::session_leader()?;
         process::set_child_subreaper()?;
         process::set_dumpable(false)?;
