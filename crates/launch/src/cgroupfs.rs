@@ -52,7 +52,7 @@ impl Hierarchy {
     }
 }
 
-/// A detached mount of what the host has.
+/// A detached mount of what the host has; with v1 trees an empty directory, for [`fill`].
 pub(crate) fn mount(hierarchies: &[Hierarchy], attributes: Attributes) -> io::Result<OwnedFd> {
     if hierarchies.contains(&Hierarchy::V2) || hierarchies.is_empty() {
         return Context::open(c"cgroup2")?.mount(attributes);
@@ -61,24 +61,31 @@ pub(crate) fn mount(hierarchies: &[Hierarchy], attributes: Attributes) -> io::Re
     let context = Context::open(c"tmpfs")?;
     context.set_string(c"mode", c"0755")?;
     context.set_string(c"size", c"65536")?;
-    let tree = context.mount(writable)?;
+    context.mount(writable)
+}
+
+/// Mounts the v1 trees into what [`mount`] gave, once that is attached: before Linux 6.15 nothing can be mounted on a
+/// detached mount.
+pub(crate) fn fill(tree: &OwnedFd, hierarchies: &[Hierarchy], attributes: Attributes) -> io::Result<()> {
+    if hierarchies.contains(&Hierarchy::V2) || hierarchies.is_empty() {
+        return Ok(());
+    }
     for hierarchy in hierarchies {
         let Hierarchy::Named { name, options } = hierarchy else { continue };
         if name.is_empty() || name.to_bytes().contains(&b'/') {
             continue;
         }
-        nix::sys::stat::mkdirat(&tree, name.as_c_str(), Mode::from_bits_truncate(0o755))?;
+        nix::sys::stat::mkdirat(tree, name.as_c_str(), Mode::from_bits_truncate(0o755))?;
         let part = one(options, attributes)?;
-        // Into a detached tree where the kernel can (6.15), else the caller attaches the tree first.
         attach_at(part.as_fd(), tree.as_fd(), name)?;
         for alias in options.iter().filter(|o| options.len() > 1 && *o != name) {
-            nix::unistd::symlinkat(name.as_c_str(), &tree, alias.as_c_str())?;
+            nix::unistd::symlinkat(name.as_c_str(), tree, alias.as_c_str())?;
         }
     }
     if attributes.readonly {
         berth_sys::mount::set_attributes(tree.as_fd(), attributes, false)?;
     }
-    Ok(tree)
+    Ok(())
 }
 
 fn one(options: &[CString], attributes: Attributes) -> io::Result<OwnedFd> {

@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 
 use crate::identity::become_user;
 use crate::mounts::{Materials, mount_one, protect, spread_root};
-use crate::process::{enter_cwd, execute, oom_score, rlimits, streams, tie_to_parent};
+use crate::process::{enter_cwd, execute, give, oom_score, rlimits, streams, tie_to_parent};
 use crate::report::{At as _, Failed, Report, Step};
 use crate::root::Root;
 use crate::{Hierarchy, devices};
@@ -144,9 +144,14 @@ fn open_terminal(birth: &Birth<'_>, root: &Root) -> Step<Option<OwnedFd>> {
 }
 
 fn connect(birth: &Birth<'_>, terminal: Option<OwnedFd>) -> Step<()> {
+    let uid = birth.plan.identity.uid;
     match (&birth.streams, terminal) {
-        (Streams::Pipes { stdin, stdout, stderr }, _) => streams(stdin, stdout, stderr),
+        (Streams::Pipes { stdin, stdout, stderr }, _) => {
+            give(&[stdin, stdout, stderr], uid)?;
+            streams(stdin, stdout, stderr)
+        }
         (Streams::Terminal { .. }, Some(terminal)) => {
+            give(&[&terminal], uid)?;
             tty::control(terminal.as_fd()).at("take the terminal", "")?;
             streams(&terminal, &terminal, &terminal)
         }

@@ -8,7 +8,7 @@ use nix::fcntl::OFlag;
 
 use crate::Streams;
 use crate::identity::become_user;
-use crate::process::{enter_cwd, execute, oom_score, rlimits, streams, tie_to_parent};
+use crate::process::{enter_cwd, execute, give, oom_score, rlimits, streams, tie_to_parent};
 use crate::report::{At as _, Failed, Report, Step};
 use crate::root::Root;
 
@@ -55,13 +55,17 @@ fn run(birth: &ExecBirth<'_>) -> Step<Failed> {
     let root = Root(root);
     process::session_leader().at("lead a session", "")?;
     match &birth.streams {
-        Streams::Pipes { stdin, stdout, stderr } => streams(stdin, stdout, stderr)?,
+        Streams::Pipes { stdin, stdout, stderr } => {
+            give(&[stdin, stdout, stderr], plan.identity.uid)?;
+            streams(stdin, stdout, stderr)?;
+        }
         Streams::Terminal { socket } => {
             let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
             let master = root.open_as(c"/dev/pts/ptmx", flags).at("open", "/dev/pts/ptmx")?;
             let terminal = tty::open_peer(master.as_fd()).at("open the terminal", "")?;
             berth_sys::fd::send_packet(socket.as_fd(), b"t", &[master.as_fd()])
                 .at("hand over the terminal", "")?;
+            give(&[&terminal], plan.identity.uid)?;
             tty::control(terminal.as_fd()).at("take the terminal", "")?;
             streams(&terminal, &terminal, &terminal)?;
         }

@@ -37,7 +37,12 @@ pub(crate) fn mount_one(root: &Root, step: &MountStep, from: &Materials<'_>) -> 
     let made = make(step, from).at("make the mount for", object)?;
     let directory = is_directory(made.as_fd()).at("look at the source of", object)?;
     let place = root.place(&step.target, directory).at("make the mount point", object)?;
-    mount::attach(made.as_fd(), place.as_fd()).at("mount", object)
+    mount::attach(made.as_fd(), place.as_fd()).at("mount", object)?;
+    match step.kind {
+        MountKind::Cgroup => crate::cgroupfs::fill(&made, from.hierarchies, attributes(step.attrs))
+            .at("mount the hierarchies in", object),
+        _ => Ok(()),
+    }
 }
 
 fn make(step: &MountStep, from: &Materials<'_>) -> io::Result<OwnedFd> {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use berth_shim_wire::Rlimit;
 use berth_sys::process;
 use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 use crate::report::{At as _, Failed, Report, Step};
 use crate::root::Root;
@@ -26,7 +26,9 @@ pub(crate) fn rlimits(limits: &[Rlimit], report: &Report) -> Step<()> {
 
 /// Through the host's /proc, before the container's: nothing mounted there can redirect the write.
 pub(crate) fn oom_score(value: Option<i32>, proc: BorrowedFd<'_>, report: &Report) -> Step<()> {
-    let Some(value) = value else { return Ok(()) };
+    // The shim's own is far below: nobody who did not ask may inherit it.
+    let asked = value.is_some();
+    let value = value.unwrap_or(0);
     let write = || -> io::Result<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let file = nix::fcntl::openat(proc, c"self/oom_score_adj", flags, Mode::empty())?;
@@ -34,7 +36,11 @@ pub(crate) fn oom_score(value: Option<i32>, proc: BorrowedFd<'_>, report: &Repor
     };
     match write() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            report.warn(&format!("oom_score_adj {value} is below ours; lowering it needs CAP_SYS_RESOURCE"));
+            if asked {
+                report.warn(&format!(
+                    "oom_score_adj {value} is below ours; lowering it needs CAP_SYS_RESOURCE"
+                ));
+            }
             Ok(())
         }
         written => written.at("set oom_score_adj", value.to_string()),
@@ -52,6 +58,19 @@ pub(crate) fn enter_cwd(root: &Root, cwd: &CStr) -> Step<()> {
         false => Err(io::Error::from(io::ErrorKind::PermissionDenied))
             .at("stay inside the root with", cwd.to_bytes()),
     }
+}
+
+/// Gives a terminal or pipe to the user the program runs as, who may open it again by /dev/stdout. Files and devices
+/// stay whose they are.
+pub(crate) fn give(streams: &[&OwnedFd], uid: u32) -> Step<()> {
+    for stream in streams {
+        let mode = SFlag::from_bits_truncate(fstat(stream).at("look at", "a standard stream")?.st_mode);
+        let is_pipe = mode & SFlag::S_IFMT == SFlag::S_IFIFO;
+        if is_pipe || nix::unistd::isatty(stream).unwrap_or(false) {
+            nix::unistd::fchown(stream, Some(uid.into()), None).at("give away", "a standard stream")?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn streams(stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> Step<()> {

@@ -39,24 +39,50 @@ impl Root {
         }
     }
 
-    /// Component by component, each made in the directory that the path so far leads to inside the root.
+    /// Component by component, each made in the directory that the path so far leads to inside the root. A link to
+    /// something missing is followed by hand, and what it names is made: images link to files of a running system.
     fn make(&self, path: &CStr) -> io::Result<OwnedFd> {
+        let mut path = path.to_bytes().to_vec();
+        for _ in 0..LINKS_MAX {
+            match self.make_until_link(&path)? {
+                Made::Directory(made) => return Ok(made),
+                Made::Link(onward) => path = onward,
+            }
+        }
+        Err(io::Error::from_raw_os_error(libc::ELOOP))
+    }
+
+    fn make_until_link(&self, path: &[u8]) -> io::Result<Made> {
         let mut current = self.0.as_fd().try_clone_to_owned()?;
         let mut so_far = Vec::new();
-        for part in path.to_bytes().split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+        let mut parts = path.split(|b| *b == b'/').filter(|part| !part.is_empty());
+        while let Some(part) = parts.next() {
+            let parent = so_far.len();
             so_far.extend_from_slice(part);
             let prefix = CString::new(so_far.clone())?;
             so_far.push(b'/');
             current = match self.open_as(&prefix, DIRECTORY) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let name = CString::new(part)?;
-                    nix::sys::stat::mkdirat(&current, name.as_c_str(), Mode::from_bits_truncate(0o755))?;
+                    match nix::sys::stat::mkdirat(&current, name.as_c_str(), Mode::from_bits_truncate(0o755))
+                    {
+                        // Nothing opens and yet it is there: a link to nothing.
+                        Err(nix::Error::EEXIST) => {
+                            let mut onward = follow(&current, &name, &so_far[..parent])?;
+                            for part in parts {
+                                onward.push(b'/');
+                                onward.extend_from_slice(part);
+                            }
+                            return Ok(Made::Link(onward));
+                        }
+                        made => made?,
+                    }
                     self.open_as(&prefix, DIRECTORY)?
                 }
                 opened => opened?,
             };
         }
-        Ok(current)
+        Ok(Made::Directory(current))
     }
 
     /// The directory that holds `path`, made where missing, and the last name.
@@ -76,21 +102,43 @@ impl Root {
         if directory {
             return self.directory(path);
         }
-        match self.open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let (parent, name) = self.parent(path)?;
-                let flags =
-                    OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_WRONLY;
-                match nix::fcntl::openat(&parent, name.as_c_str(), flags, Mode::from_bits_truncate(0o644)) {
-                    Ok(_made) => {}
-                    Err(nix::Error::EEXIST) => {}
-                    Err(error) => return Err(error.into()),
-                }
-                self.open(path)
+        let mut path = path.to_owned();
+        for _ in 0..LINKS_MAX {
+            match self.open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => return opened,
             }
-            opened => opened,
+            let (parent, name) = self.parent(&path)?;
+            let flags =
+                OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_WRONLY;
+            match nix::fcntl::openat(&parent, name.as_c_str(), flags, Mode::from_bits_truncate(0o644)) {
+                Ok(_made) => {}
+                // A link to nothing, such as /etc/resolv.conf in many images: what it names is the place.
+                Err(nix::Error::EEXIST) => {
+                    let bytes = path.to_bytes();
+                    let last = bytes.iter().rposition(|b| *b == b'/').map_or(0, |n| n + 1);
+                    path = CString::new(follow(&parent, &name, &bytes[..last])?)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
+        Err(io::Error::from_raw_os_error(libc::ELOOP))
     }
+}
+
+/// As many links as the kernel follows in one path (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
+enum Made {
+    Directory(OwnedFd),
+    /// The path to go on with.
+    Link(Vec<u8>),
+}
+
+/// The path that the link `name` in `parent` leads to, seen from the root; `before` leads to `parent`, with a slash.
+fn follow(parent: &OwnedFd, name: &CStr, before: &[u8]) -> io::Result<Vec<u8>> {
+    let target = nix::fcntl::readlinkat(parent, name)?.into_encoded_bytes();
+    if target.starts_with(b"/") { Ok(target) } else { Ok([before, &target].concat()) }
 }
 
 pub(crate) fn stat(fd: BorrowedFd<'_>) -> io::Result<FileStat> {
