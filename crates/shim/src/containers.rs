@@ -118,3 +118,17 @@ pub(crate) fn oom_kills(file: &OwnedFd) -> u64 {
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counter_of_both_versions() {
+        let count =
+            |text: &str| oom_kills(&berth_sys::fd::sealed_memfd(c"counter", text.as_bytes()).unwrap());
+        assert_eq!(count("low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n"), 1);
+        assert_eq!(count("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n"), 7);
+        assert_eq!(count("oom_kill_disable 0\nunder_oom 0\n"), 0);
+    }
+}

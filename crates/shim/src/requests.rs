@@ -184,7 +184,8 @@ impl Shim {
     }
 
     fn launch(&mut self, sequence: u32, plan: &LaunchPlan, fds: &[OwnedFd]) -> Result<(), StepError> {
-        if self.ending || self.containers.values().any(|c| c.id == plan.container_id) {
+        let mut known = self.containers.values().chain(self.unborn.values());
+        if self.ending || known.any(|c| c.id == plan.container_id) {
             return Err(failed(
                 "launch twice",
                 &plan.container_id,
