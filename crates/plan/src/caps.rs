@@ -84,37 +84,41 @@ fn all(host: &HostFacts) -> u64 {
     known & host.cap_bounding
 }
 
-fn parse(field: &str, asked: &[String], host: &HostFacts) -> Result<u64, PlanError> {
-    let one = |(n, text): (usize, &String)| {
-        let upper = text.to_ascii_uppercase();
-        match upper.strip_prefix("CAP_").unwrap_or(&upper) {
-            "ALL" => Ok(all(host)),
-            name => bit(name).ok_or_else(|| {
-                PlanError::invalid(format!("{field}[{n}]"), format!("{text:?} is no capability"))
-            }),
-        }
-    };
-    asked.iter().enumerate().map(one).try_fold(0, |set, bits| bits.map(|bits| set | bits))
+/// A list of names: the single ones, and whether `ALL` is among them.
+struct Asked {
+    single: u64,
+    all: bool,
 }
 
-fn has_all(asked: &[String]) -> bool {
-    asked.iter().any(|text| text.eq_ignore_ascii_case("ALL") || text.eq_ignore_ascii_case("CAP_ALL"))
+fn parse(field: &str, names: &[String]) -> Result<Asked, PlanError> {
+    let mut asked = Asked { single: 0, all: false };
+    for (n, text) in names.iter().enumerate() {
+        let upper = text.to_ascii_uppercase();
+        match upper.strip_prefix("CAP_").unwrap_or(&upper) {
+            "ALL" => asked.all = true,
+            name => {
+                asked.single |= bit(name).ok_or_else(|| {
+                    PlanError::invalid(format!("{field}[{n}]"), format!("{text:?} is no capability"))
+                })?;
+            }
+        }
+    }
+    Ok(asked)
 }
 
 const FIELD: &str = "config.linux.security_context.capabilities";
 
-/// `ALL` comes first on either side, then the single ones: drop ALL and add X leaves X; add ALL and drop X leaves
-/// all but X.
+/// `ALL` comes first, then the single ones, dropping after adding: drop ALL and add X leaves X; add ALL and drop X
+/// leaves all but X; add ALL and drop ALL leaves nothing (as containerd and CRI-O have it).
 fn resolve(caps: &Capabilities, host: &HostFacts) -> Result<u64, PlanError> {
-    let add = parse(&format!("{FIELD}.add_capabilities"), &caps.add, host)?;
-    let drop = parse(&format!("{FIELD}.drop_capabilities"), &caps.drop, host)?;
-    let default = DEFAULT.iter().filter_map(|name| bit(name)).fold(0, |set, b| set | b);
-    Ok(match (has_all(&caps.add), has_all(&caps.drop)) {
-        (true, true) => all(host),
-        (true, false) => add & !drop,
-        (false, true) => add,
-        (false, false) => (default | add) & !drop,
-    } & all(host))
+    let add = parse(&format!("{FIELD}.add_capabilities"), &caps.add)?;
+    let drop = parse(&format!("{FIELD}.drop_capabilities"), &caps.drop)?;
+    let base = match (add.all, drop.all) {
+        (_, true) => 0,
+        (true, false) => all(host),
+        (false, false) => DEFAULT.iter().filter_map(|name| bit(name)).fold(0, |set, b| set | b),
+    };
+    Ok((base | add.single) & !drop.single & all(host))
 }
 
 /// The bounding set of a container; the seccomp default profile opens system calls by it.
@@ -129,7 +133,8 @@ pub fn bounding_caps(security: &ContainerSecurity, host: &HostFacts) -> Result<u
 pub(crate) fn sets(security: &ContainerSecurity, host: &HostFacts) -> Result<CapSets, PlanError> {
     let base = bounding_caps(security, host)?;
     let field = format!("{FIELD}.add_ambient_capabilities");
-    let ambient = parse(&field, &security.capabilities.add_ambient, host)? & all(host);
+    let asked = parse(&field, &security.capabilities.add_ambient)?;
+    let ambient = if asked.all { all(host) } else { asked.single & all(host) };
     let held = base | ambient;
     Ok(CapSets { bounding: held, permitted: held, effective: held, inheritable: ambient, ambient })
 }
@@ -154,6 +159,9 @@ mod tests {
         check(&[], &["ALL"], &[]);
         check(&["NET_ADMIN"], &["all"], &["NET_ADMIN"]);
         check(&["CAP_SYS_TIME"], &["ALL"], &["SYS_TIME"]);
+        check(&["ALL"], &["ALL"], &[]);
+        check(&["ALL", "KILL"], &["ALL"], &["KILL"]);
+        check(&["KILL", "CHOWN"], &["ALL", "KILL"], &["CHOWN"]);
         let but_chown: Vec<_> = NAMES.iter().copied().filter(|n| *n != "CHOWN").collect();
         check(&["ALL"], &["CHOWN"], &but_chown);
         let but_kill: Vec<_> = DEFAULT.iter().copied().filter(|n| *n != "KILL").collect();

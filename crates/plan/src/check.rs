@@ -4,14 +4,30 @@ use berth_model::{ContainerConfig, Mount, NamespaceMode, ProfileKind, Propagatio
 use oci_spec::image::ImageConfiguration;
 
 use crate::error::plain;
-use crate::{HostFacts, PlanError, ResolvedUser, caps, command, spec};
+use crate::{HostFacts, PlanError, ResolvedUser, caps, command, devices, mounts, spec};
 
 /// Linux: PATH_MAX.
 const PATH: usize = 4096;
-/// The shim gets one descriptor for each in a single packet, so there is a bound well below the kernel's.
-const MOUNTS: usize = 200;
+/// Of the request and of the image's volumes together: the shim gets one descriptor for each in a single packet, which
+/// carries 253 (SCM_MAX_FD); the rest is for the pod's files and the control groups.
+const MOUNTS: usize = 220;
+const DEVICES: usize = 1024;
+/// Linux: MAX_ARG_STRLEN, the closing NUL included.
+const ARGUMENT: usize = 128 * 1024;
+/// Elements of one list that the shim reads.
+const COUNT: usize = 65_536;
 /// What execve(2) takes in arguments and environment together; what exceeds it fails at the start anyway.
 const ARGUMENTS: usize = 2 * 1024 * 1024;
+/// Read-only reports of the kernel that tools like lxcfs replace; nothing is ever written to them.
+const PROC_FILES: [&str; 7] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+];
 const CONTEXT: &str = "config.linux.security_context";
 
 /// Refuses what cannot be carried out. Looks at nothing but its arguments.
@@ -26,44 +42,19 @@ pub fn validate_container(
     arguments(container, image)?;
     command::env(sandbox, container, image, &ResolvedUser::default())?;
     plain("config.working_dir", &container.working_dir, PATH)?;
-    if container.mounts.len() > MOUNTS {
-        return Err(PlanError::invalid("config.mounts", format!("more than {MOUNTS}")));
-    }
-    for (n, mount) in container.mounts.iter().enumerate() {
-        check_mount(&format!("config.mounts[{n}]"), mount, host)?;
-    }
-    for (n, device) in container.devices.iter().enumerate() {
-        let absolute = |path: &str| path.starts_with('/') && !path.contains('\0') && path.len() <= PATH;
-        if !absolute(&device.host_path) {
-            return Err(PlanError::invalid(
-                format!("config.devices[{n}].host_path"),
-                "must be an absolute path",
-            ));
-        }
-        if !device.container_path.is_empty() && !absolute(&device.container_path) {
-            return Err(PlanError::invalid(
-                format!("config.devices[{n}].container_path"),
-                "must be an absolute path",
-            ));
-        }
-        if !device.permissions.chars().all(|c| "rwm".contains(c)) {
-            return Err(PlanError::invalid(
-                format!("config.devices[{n}].permissions"),
-                "must be some of r, w and m",
-            ));
-        }
-    }
+    mounts(container, image, host)?;
+    devices(container)?;
     if !container.cdi_devices.is_empty() {
         return Err(PlanError::unsupported("config.CDI_devices", "CDI devices are not supported yet"));
     }
     namespaces(sandbox, container)?;
-    security(container, host)?;
+    security(sandbox, container, host)?;
     crate::resources::check(container.resources.as_ref(), host)
 }
 
 fn log_path(path: &str) -> Result<(), PlanError> {
     plain("config.log_path", path, PATH)?;
-    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
+    if path.starts_with('/') || climbs(path) {
         return Err(PlanError::invalid(
             "config.log_path",
             "must be relative and stay inside the log directory",
@@ -77,6 +68,19 @@ fn arguments(container: &ContainerConfig, image: &ImageConfiguration) -> Result<
     if argv.iter().any(|arg| arg.contains('\0')) {
         return Err(PlanError::invalid("config.args", "contains a NUL byte"));
     }
+    if let Some(long) = argv.iter().find(|arg| arg.len() >= ARGUMENT) {
+        let problem = format!("one of {} bytes; execve(2) takes {}", long.len(), ARGUMENT - 1);
+        return Err(PlanError::invalid("config.args", problem));
+    }
+    for (n, env) in container.envs.iter().enumerate() {
+        if env.key.len() + env.value.len() + 1 >= ARGUMENT {
+            let problem = format!("is longer than the {} bytes that execve(2) takes", ARGUMENT - 1);
+            return Err(PlanError::invalid(format!("config.envs[{n}]"), problem));
+        }
+    }
+    if argv.len() > COUNT || container.envs.len() > COUNT {
+        return Err(PlanError::invalid("config.args", format!("more than {COUNT} arguments or variables")));
+    }
     let size: usize = argv.iter().map(|arg| arg.len() + 1).sum();
     let env: usize = container.envs.iter().map(|e| e.key.len() + e.value.len() + 2).sum();
     match size + env > ARGUMENTS {
@@ -85,15 +89,65 @@ fn arguments(container: &ContainerConfig, image: &ImageConfiguration) -> Result<
     }
 }
 
+fn mounts(
+    container: &ContainerConfig,
+    image: &ImageConfiguration,
+    host: &HostFacts,
+) -> Result<(), PlanError> {
+    if container.mounts.len() + mounts::volumes(image, container).len() > MOUNTS {
+        let problem = format!("with the image's volumes more than {MOUNTS}");
+        return Err(PlanError::invalid("config.mounts", problem));
+    }
+    for (n, mount) in container.mounts.iter().enumerate() {
+        check_mount(&format!("config.mounts[{n}]"), mount, host)?;
+    }
+    Ok(())
+}
+
+fn devices(container: &ContainerConfig) -> Result<(), PlanError> {
+    if container.devices.len() > DEVICES {
+        return Err(PlanError::invalid("config.devices", format!("more than {DEVICES}")));
+    }
+    for (n, device) in container.devices.iter().enumerate() {
+        let refuse = |part, problem| Err(PlanError::invalid(format!("config.devices[{n}].{part}"), problem));
+        let absolute = |path: &str| path.starts_with('/') && !path.contains('\0') && path.len() <= PATH;
+        let (source, target) = (&device.host_path, &device.container_path);
+        if !absolute(source) {
+            return refuse("host_path", "must be an absolute path");
+        }
+        if !target.is_empty() && (!absolute(target) || climbs(target)) {
+            return refuse("container_path", "must be an absolute path without \"..\"");
+        }
+        if devices::is_default(&mounts::clean(target)) && mounts::clean(source) != mounts::clean(target) {
+            return refuse("container_path", "is a device that every container has");
+        }
+        if !device.permissions.chars().all(|c| "rwm".contains(c)) {
+            return refuse("permissions", "must be some of r, w and m");
+        }
+    }
+    Ok(())
+}
+
+fn climbs(path: &str) -> bool {
+    path.split('/').any(|part| part == "..")
+}
+
 fn check_mount(field: &str, mount: &Mount, host: &HostFacts) -> Result<(), PlanError> {
     let at = |part: &str| format!("{field}.{part}");
     plain(&at("container_path"), &mount.container_path, PATH)?;
     plain(&at("host_path"), &mount.host_path, PATH)?;
-    if mount.container_path.is_empty() {
-        return Err(PlanError::invalid(at("container_path"), "must not be empty"));
+    if !mount.container_path.starts_with('/') || climbs(&mount.container_path) {
+        return Err(PlanError::invalid(at("container_path"), "must be an absolute path without \"..\""));
     }
-    if mount.container_path.split('/').any(|part| part == "..") {
-        return Err(PlanError::invalid(at("container_path"), "contains \"..\""));
+    let target = mounts::clean(&mount.container_path);
+    if target == "/" {
+        return Err(PlanError::invalid(at("container_path"), "is the container's root itself"));
+    }
+    // What stands over parts of /proc would make lies of the writes that set a container up (CVE-2023-27561); only
+    // the host's own may replace the whole.
+    let in_proc = mounts::within(&target, "/proc") && !PROC_FILES.contains(&target.as_str());
+    if in_proc && !(target == "/proc" && mounts::clean(&mount.host_path) == "/proc") {
+        return Err(PlanError::invalid(at("container_path"), "nothing can be mounted over /proc"));
     }
     if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
         return Err(PlanError::unsupported(at("image"), "image volumes are not supported yet"));
@@ -125,8 +179,9 @@ fn check_mount(field: &str, mount: &Mount, host: &HostFacts) -> Result<(), PlanE
 fn namespaces(sandbox: &SandboxConfig, container: &ContainerConfig) -> Result<(), PlanError> {
     let field = |part: &str| format!("{CONTEXT}.namespace_options.{part}");
     let (of_pod, own) = (&sandbox.security.namespaces, &container.security.namespaces);
+    // A request that says nothing says POD, on the wire: then it gets what its sandbox has. More than that is refused.
     for (kind, pod, mode) in [("network", of_pod.network, own.network), ("ipc", of_pod.ipc, own.ipc)] {
-        if pod != mode {
+        if pod != mode && mode != NamespaceMode::Pod {
             return Err(PlanError::invalid(
                 field(kind),
                 format!("is {mode:?} while the sandbox has {pod:?}"),
@@ -136,10 +191,6 @@ fn namespaces(sandbox: &SandboxConfig, container: &ContainerConfig) -> Result<()
     match own.pid {
         NamespaceMode::Target if own.target_id.is_empty() => {
             Err(PlanError::invalid(field("target_id"), "must be given with pid TARGET"))
-        }
-        // The sandbox made no pid namespace to share.
-        NamespaceMode::Pod if of_pod.pid != NamespaceMode::Pod => {
-            Err(PlanError::invalid(field("pid"), format!("is Pod while the sandbox has {:?}", of_pod.pid)))
         }
         NamespaceMode::Node if of_pod.pid != NamespaceMode::Node => {
             Err(PlanError::invalid(field("pid"), format!("is Node while the sandbox has {:?}", of_pod.pid)))
@@ -153,17 +204,27 @@ fn namespaces(sandbox: &SandboxConfig, container: &ContainerConfig) -> Result<()
     }
 }
 
-fn security(container: &ContainerConfig, host: &HostFacts) -> Result<(), PlanError> {
+fn security(sandbox: &SandboxConfig, container: &ContainerConfig, host: &HostFacts) -> Result<(), PlanError> {
     let security = &container.security;
+    // CRI comment on the sandbox's `privileged`.
+    if security.privileged && !sandbox.security.privileged {
+        return Err(PlanError::invalid(
+            format!("{CONTEXT}.privileged"),
+            "needs a sandbox that is privileged as well",
+        ));
+    }
     caps::sets(security, host)?;
     spec::seccomp_choice(security)?;
     for (kind, paths) in
         [("masked_paths", &security.masked_paths), ("readonly_paths", &security.readonly_paths)]
     {
+        if paths.len() > COUNT {
+            return Err(PlanError::invalid(format!("{CONTEXT}.{kind}"), format!("more than {COUNT}")));
+        }
         for (n, path) in paths.iter().enumerate() {
             let field = format!("{CONTEXT}.{kind}[{n}]");
             plain(&field, path, PATH)?;
-            if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
+            if !path.starts_with('/') || climbs(path) {
                 return Err(PlanError::invalid(field, "must be an absolute path without \"..\""));
             }
         }
@@ -193,7 +254,7 @@ fn security(container: &ContainerConfig, host: &HostFacts) -> Result<(), PlanErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use berth_model::{Device, ImageSpec, Resources, SecurityProfile};
+    use berth_model::{CdiDevice, Device, EnvVar, ImageSpec, Resources, SecurityProfile};
 
     fn refused(field: &str, change: impl FnOnce(&mut ContainerConfig)) {
         let mut config = ContainerConfig { command: vec!["/app".into()], ..Default::default() };
@@ -218,7 +279,16 @@ mod tests {
         refused("config.command", |c| c.command.clear());
         refused("config.args", |c| c.args = vec!["a\0b".into()]);
         refused("config.args", |c| c.args = vec!["a".repeat(3 << 20)]);
-        refused("config.mounts[0].container_path", |c| c.mounts = mount(|m| m.container_path.clear()));
+        refused("config.args", |c| c.args = vec!["a".repeat(ARGUMENT)]);
+        refused("config.args", |c| c.args = vec!["a".into(); COUNT]);
+        refused("config.envs[0]", |c| {
+            c.envs = vec![EnvVar { key: "A".into(), value: vec![b'a'; ARGUMENT] }];
+        });
+        for path in ["", "rel", "/", "/./", "/a\0", "/proc", "/proc/sys/x", "//proc/self"] {
+            refused("config.mounts[0].container_path", |c| {
+                c.mounts = mount(|m| m.container_path = path.into());
+            });
+        }
         refused("config.mounts[0].container_path", |c| {
             c.mounts = mount(|m| m.container_path = "/a/../b".into())
         });
@@ -231,6 +301,22 @@ mod tests {
         });
         refused("config.mounts", |c| c.mounts = vec![mount(|_| {}).remove(0); MOUNTS + 1]);
         refused("config.devices[0].host_path", |c| c.devices = vec![Device::default()]);
+        for path in ["x", "/dev/../x", "/dev/null"] {
+            refused("config.devices[0].container_path", |c| {
+                c.devices = vec![Device {
+                    host_path: "/dev/x".into(),
+                    container_path: path.into(),
+                    ..Default::default()
+                }];
+            });
+        }
+        refused("config.CDI_devices", |c| c.cdi_devices = vec![CdiDevice { name: "v/c=d".into() }]);
+        refused("security_context.privileged", |c| c.security.privileged = true);
+        refused("capabilities.drop_capabilities[0]", |c| c.security.capabilities.drop = vec!["X".into()]);
+        refused("seccomp.localhost_ref", |c| {
+            let profile = SecurityProfile { kind: ProfileKind::Localhost, localhost_ref: "rel".into() };
+            c.security.seccomp = Some(profile);
+        });
         refused("config.devices[0].permissions", |c| {
             c.devices =
                 vec![Device { host_path: "/dev/x".into(), permissions: "rx".into(), ..Default::default() }];
@@ -246,6 +332,36 @@ mod tests {
         refused("resources.memory_limit_in_bytes", |c| {
             c.resources = Some(Resources { memory_limit: -1, ..Default::default() });
         });
+    }
+
+    #[test]
+    fn what_is_not_said_is_the_sandboxs() {
+        let container = ContainerConfig { command: vec!["/app".into()], ..Default::default() };
+        let mut sandbox = SandboxConfig::default();
+        let (image, host) = (ImageConfiguration::default(), HostFacts::default());
+        for mode in [NamespaceMode::Node, NamespaceMode::Pod, NamespaceMode::Container] {
+            sandbox.security.namespaces.pid = mode;
+            if mode != NamespaceMode::Container {
+                (sandbox.security.namespaces.network, sandbox.security.namespaces.ipc) = (mode, mode);
+            }
+            validate_container(&sandbox, &container, &image, &host).unwrap();
+        }
+    }
+
+    #[test]
+    fn mounts_over_proc() {
+        let sandbox = SandboxConfig::default();
+        for (target, source) in
+            [("/proc", "/proc/"), ("/proc/cpuinfo", "/x"), ("/process", "/x"), ("/dev", "/dev")]
+        {
+            let container = ContainerConfig {
+                command: vec!["/app".into()],
+                mounts: mount(|m| (m.container_path, m.host_path) = (target.into(), source.into())),
+                ..Default::default()
+            };
+            let image = ImageConfiguration::default();
+            validate_container(&sandbox, &container, &image, &HostFacts::default()).unwrap();
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Arguments, environment, working directory and stop signal: the request over the image.
 
+use std::collections::HashMap;
+
 use berth_model::{ContainerConfig, SandboxConfig, Signal};
 use oci_spec::image::ImageConfiguration;
 
@@ -39,11 +41,17 @@ pub(crate) fn env(
     image: &ImageConfiguration,
     user: &ResolvedUser,
 ) -> Result<Vec<String>, PlanError> {
-    let mut env: Vec<(String, String)> = vec![("PATH".into(), DEFAULT_PATH.into())];
-    let mut set = |key: &str, value: String| match env.iter_mut().find(|(known, _)| known == key) {
-        Some((_, old)) => *old = value,
-        None => env.push((key.to_owned(), value)),
+    let mut env: Vec<(String, String)> = Vec::new();
+    // An image may bring any number of them.
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut set = |key: &str, value: String| match places.get(key) {
+        Some(place) => env[*place].1 = value,
+        None => {
+            places.insert(key.to_owned(), env.len());
+            env.push((key.to_owned(), value));
+        }
     };
+    set("PATH", DEFAULT_PATH.into());
     if !sandbox.hostname.is_empty() {
         set("HOSTNAME", sandbox.hostname.clone());
     }
@@ -53,7 +61,9 @@ pub(crate) fn env(
     let of_image = image.config().as_ref().and_then(|c| c.env().clone()).unwrap_or_default();
     for entry in of_image.iter().filter(|e| !e.contains('\0')) {
         let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
-        set(key, value.to_owned());
+        if !key.is_empty() {
+            set(key, value.to_owned());
+        }
     }
     for (n, entry) in container.envs.iter().enumerate() {
         let field = || format!("config.envs[{n}]");
@@ -67,7 +77,7 @@ pub(crate) fn env(
         }
         set(&entry.key, value);
     }
-    if !env.iter().any(|(key, _)| key == "HOME") {
+    if !places.contains_key("HOME") {
         env.push(("HOME".into(), user.home.clone()));
     }
     Ok(env.into_iter().map(|(key, value)| format!("{key}={value}")).collect())
@@ -125,7 +135,7 @@ mod tests {
 
     #[test]
     fn environment_layers() {
-        let image = image(json!({"Env": ["PATH=/img", "A=1", "B=2"]}));
+        let image = image(json!({"Env": ["PATH=/img", "A=1", "B=2", "=x"]}));
         let sandbox = SandboxConfig { hostname: "pod".into(), ..Default::default() };
         let var = |key: &str, value: &str| EnvVar { key: key.into(), value: value.into() };
         let container =

@@ -19,6 +19,11 @@ const DEFAULT: [(&str, u32, u32); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
+/// Whether the runtime itself makes a node at this container path.
+pub(crate) fn is_default(path: &str) -> bool {
+    DEFAULT.iter().any(|(known, ..)| *known == path)
+}
+
 /// OCI runtime spec, "Dev symbolic links", and /dev/ptmx of the container's own devpts.
 const LINKS: [(&str, &str); 6] = [
     ("/proc/self/fd", "/dev/fd"),
@@ -46,7 +51,7 @@ fn oci(node: &HostDevice) -> Option<LinuxDevice> {
 pub(crate) fn nodes(inputs: &ContainerInputs<'_>) -> Vec<LinuxDevice> {
     let requested = inputs.devices.iter().map(|d| &d.node);
     let of_host = inputs.host.host_devices.iter().filter(|_| inputs.container.security.privileged);
-    let default = |node: &&HostDevice| !DEFAULT.iter().any(|(path, ..)| node.path.as_os_str() == *path);
+    let default = |node: &&HostDevice| !is_default(&node.path.to_string_lossy());
     let mut nodes: Vec<&HostDevice> = Vec::new();
     for node in requested.chain(of_host).filter(default) {
         if !nodes.iter().any(|known| known.path == node.path) {

@@ -11,7 +11,8 @@ use berth_shim_wire::{
 use oci_spec::runtime::{LinuxResources, Mount, PosixRlimit, PosixRlimitType, Process, Spec};
 
 use crate::{
-    CompiledFilter, ContainerInputs, ContainerPlan, FdSource, MissingSource, PlanError, caps, devices, mounts,
+    CompiledFilter, ContainerInputs, ContainerPlan, FdSource, MissingSource, PlanError, caps, devices,
+    mounts, spec,
 };
 
 pub(crate) fn text(field: &str, text: &str) -> Result<CString, PlanError> {
@@ -41,14 +42,14 @@ pub fn container_plan(spec: &Spec, inputs: &ContainerInputs<'_>) -> Result<Conta
     let process = spec.process().as_ref().ok_or_else(|| PlanError::invalid("spec.process", "is missing"))?;
     let mut fds = Requests::default();
     let rootfs = fds.add(FdSource::Rootfs);
-    let volumes = mounts::volumes(inputs);
+    let volumes = mounts::volumes(inputs.image, inputs.container);
     let mut steps = Vec::new();
     for mount in spec.mounts().iter().flatten() {
         steps.push(step(mount, inputs, &volumes, &mut fds)?);
     }
     let has_log = !inputs.sandbox.log_directory.is_empty() && !container.log_path.is_empty();
     let log = if has_log { LogTarget::File(fds.add(FdSource::Log)) } else { LogTarget::Discard };
-    let pid_namespace = match (security.namespaces.pid, &inputs.target_pid_container) {
+    let pid_namespace = match (spec::pid_mode(inputs.sandbox, container), &inputs.target_pid_container) {
         (NamespaceMode::Container, _) => PidNamespace::New,
         (NamespaceMode::Pod, _) => PidNamespace::Pod,
         (NamespaceMode::Node, _) => PidNamespace::Host,
@@ -83,8 +84,11 @@ pub fn container_plan(spec: &Spec, inputs: &ContainerInputs<'_>) -> Result<Conta
             _ => Propagation::Private,
         },
         mounts: steps,
-        devices: devices::to_make(linux.devices().as_deref().unwrap_or_default())?,
-        symlinks: devices::links()?,
+        devices: match mounts::brings_dev(container) {
+            true => Vec::new(),
+            false => devices::to_make(linux.devices().as_deref().unwrap_or_default())?,
+        },
+        symlinks: if mounts::brings_dev(container) { Vec::new() } else { devices::links()? },
         masked_paths: texts("masked_paths", linux.masked_paths().as_deref().unwrap_or_default())?,
         readonly_paths: texts("readonly_paths", linux.readonly_paths().as_deref().unwrap_or_default())?,
         stdio: Stdio { tty: container.tty, stdin: container.stdin, log },

@@ -1,8 +1,10 @@
 //! A container's mounts: the runtime's own, then the request's, parents before children.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use berth_model::{Mount as Asked, NamespaceMode, Propagation};
+use berth_model::{ContainerConfig, Mount as Asked, NamespaceMode, Propagation};
+use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{Mount, MountBuilder};
 
 use crate::ContainerInputs;
@@ -11,6 +13,11 @@ use crate::ContainerInputs;
 pub(crate) const POD_SHM: &str = "berth-pod-shm";
 /// OCI mount type for the directory of an image's VOLUME.
 pub(crate) const VOLUME: &str = "berth-volume";
+
+/// Trees the kernel or the runtime fills.
+const OURS: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// The pod's own files.
+const POD_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 
 /// A container path without doubled or trailing slashes and dots. It has no `..`: that was refused.
 pub(crate) fn clean(path: &str) -> String {
@@ -24,10 +31,17 @@ pub(crate) fn all(inputs: &ContainerInputs<'_>) -> Vec<Mount> {
     let asked: Vec<(String, &Asked)> =
         inputs.container.mounts.iter().map(|mount| (clean(&mount.container_path), mount)).collect();
     let taken = |path: &str| asked.iter().any(|(target, _)| target == path);
-    let mut mounts: Vec<Mount> =
-        own(inputs).into_iter().filter(|m| !taken(&m.destination().to_string_lossy())).collect();
+    let dev = brings_dev(inputs.container);
+    let mut mounts: Vec<Mount> = own(inputs);
+    mounts.retain(|m| {
+        let target = m.destination().to_string_lossy();
+        let covered = taken(&target) || (dev && target.starts_with("/dev/"));
+        !covered
+    });
     mounts.extend(
-        volumes(inputs).iter().filter_map(|path| mount(path, VOLUME, Path::new(path), &["rbind", "rw"])),
+        volumes(inputs.image, inputs.container)
+            .iter()
+            .filter_map(|path| mount(path, VOLUME, Path::new(path), &["rbind", "rw"])),
     );
     mounts.extend(asked.iter().filter_map(|(target, asked)| bind(target, asked)));
     // Stable: requests for the same depth keep their order. /proc and /dev are as shallow as it gets.
@@ -35,22 +49,33 @@ pub(crate) fn all(inputs: &ContainerInputs<'_>) -> Vec<Mount> {
     mounts
 }
 
+/// The request mounts a /dev: then what is in it is the request's too, and nothing of ours is made there.
+pub(crate) fn brings_dev(container: &ContainerConfig) -> bool {
+    container.mounts.iter().any(|mount| clean(&mount.container_path) == "/dev")
+}
+
+/// `path` or something below it.
+pub(crate) fn within(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The image's VOLUMEs that no requested mount covers.
-pub(crate) fn volumes(inputs: &ContainerInputs<'_>) -> Vec<String> {
-    let declared = inputs.image.config().as_ref().and_then(|c| c.volumes().clone()).unwrap_or_default();
+pub(crate) fn volumes(image: &ImageConfiguration, container: &ContainerConfig) -> Vec<String> {
+    let declared = image.config().as_ref().and_then(|c| c.volumes().clone()).unwrap_or_default();
     // Image config is data (CVE-2022-23648): a path that climbs is dropped, the rest is made inside the root.
     let sane = |path: &&String| {
         !path.contains('\0') && path.len() < 4096 && !path.split('/').any(|part| part == "..")
     };
     let mut paths: Vec<String> = declared.iter().filter(sane).map(|path| clean(path)).collect();
-    let covered = |path: &String| {
-        let same = |asked: &Asked| clean(&asked.container_path) == *path;
-        path == "/" || inputs.container.mounts.iter().any(same)
+    let asked: HashSet<String> = container.mounts.iter().map(|mount| clean(&mount.container_path)).collect();
+    // Over what the runtime mounts an image has no say: a /proc of its own would make lies of writes to it
+    // (CVE-2019-16884).
+    let ours = |path: &str| {
+        OURS.iter().any(|dir| within(path, dir)) || POD_FILES.iter().any(|file| within(path, file))
     };
-    paths.retain(|path| !covered(path));
+    paths.retain(|path| path != "/" && !asked.contains(path) && !ours(path));
     paths.sort();
     paths.dedup();
-    paths.truncate(64);
     paths
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use berth_model::{ContainerSecurity, NamespaceMode, ProfileKind};
+use berth_model::{ContainerConfig, ContainerSecurity, NamespaceMode, ProfileKind, SandboxConfig};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespace, LinuxNamespaceBuilder,
@@ -73,7 +73,7 @@ fn build(inputs: &ContainerInputs<'_>) -> Result<Result<Spec, OciSpecError>, Pla
         }
         let mut annotations = std::collections::HashMap::new();
         annotations.insert("io.kubernetes.cri.sandbox-id".to_owned(), inputs.sandbox_id.to_string());
-        SpecBuilder::default()
+        let mut spec = SpecBuilder::default()
             .version("1.2.0".to_owned())
             .root(
                 RootBuilder::default()
@@ -82,11 +82,13 @@ fn build(inputs: &ContainerInputs<'_>) -> Result<Result<Spec, OciSpecError>, Pla
                     .build()?,
             )
             .process(process.build()?)
-            .hostname(inputs.sandbox.hostname.clone())
             .mounts(mounts::all(inputs))
             .annotations(annotations)
             .linux(linux.build()?)
-            .build()
+            .build()?;
+        // The library's default is a name of its own; the pod's is set in the pod's namespace, not in the container.
+        spec.set_hostname(None);
+        Ok(spec)
     };
     Ok(with())
 }
@@ -101,11 +103,21 @@ fn rlimits(inputs: &ContainerInputs<'_>) -> Result<Vec<PosixRlimit>, OciSpecErro
     Ok(vec![nofile])
 }
 
+/// Whose process ids a container sees. A request that says nothing says POD, on the wire; then what its sandbox has is
+/// meant, also where that is not a namespace of the pod's.
+pub(crate) fn pid_mode(sandbox: &SandboxConfig, container: &ContainerConfig) -> NamespaceMode {
+    match (container.security.namespaces.pid, sandbox.security.namespaces.pid) {
+        (NamespaceMode::Pod, NamespaceMode::Node) => NamespaceMode::Node,
+        (NamespaceMode::Pod, NamespaceMode::Container | NamespaceMode::Target) => NamespaceMode::Container,
+        (own, _) => own,
+    }
+}
+
 /// Those the container has to itself; what it shares with its pod it is born into.
 fn namespaces(inputs: &ContainerInputs<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     let new = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
     let mut namespaces = vec![new(LinuxNamespaceType::Mount)?, new(LinuxNamespaceType::Cgroup)?];
-    if inputs.container.security.namespaces.pid == NamespaceMode::Container {
+    if pid_mode(inputs.sandbox, inputs.container) == NamespaceMode::Container {
         namespaces.push(new(LinuxNamespaceType::Pid)?);
     }
     Ok(namespaces)

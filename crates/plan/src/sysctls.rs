@@ -5,17 +5,19 @@ use berth_model::{NamespaceMode, SandboxConfig};
 use crate::PlanError;
 use crate::error::plain;
 
-/// sysctl(5) names of the IPC namespace.
+/// Those of the IPC namespace (ipc_namespaces(7)), as paths below /proc/sys.
 const IPC: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/sem",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
+    "kernel/shm_rmid_forced",
 ];
+/// Of the UTS namespace; the host name is the sandbox's `hostname`.
+const DOMAIN: &str = "kernel/domainname";
 
 /// The checked sysctls as (path below /proc/sys, value).
 pub(crate) fn checked(config: &SandboxConfig) -> Result<Vec<(String, String)>, PlanError> {
@@ -28,21 +30,21 @@ pub(crate) fn checked(config: &SandboxConfig) -> Result<Vec<(String, String)>, P
         if value.contains(['\n', '\r']) {
             return Err(PlanError::invalid(field, "the value has more than one line"));
         }
-        let dotted = dotted(name);
-        let ok = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if dotted.is_empty() || dotted.len() > 256 || dotted.split('.').any(str::is_empty) {
+        let path = path(name);
+        let ok = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+        let climbs = path.split('/').any(|part| matches!(part, "" | "." | ".."));
+        if climbs || path.len() > 256 {
             return Err(PlanError::invalid(field, "is no sysctl name"));
         }
-        // Interface names may hold more characters; inside net.* they stand between dots as well.
-        if !dotted.chars().all(ok) {
+        if !path.chars().all(ok) {
             return Err(PlanError::invalid(field, "the name has a character that no allowed sysctl has"));
         }
-        let (allowed, host) = if dotted.starts_with("net.") {
+        // The host's UTS namespace goes with its network.
+        let (allowed, host) = if path.starts_with("net/") || path == DOMAIN {
             (true, namespaces.network == NamespaceMode::Node)
-        } else if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
-            (true, namespaces.ipc == NamespaceMode::Node)
         } else {
-            (false, false)
+            let ipc = IPC.contains(&path.as_str()) || path.starts_with("fs/mqueue/");
+            (ipc, namespaces.ipc == NamespaceMode::Node)
         };
         if !allowed {
             return Err(PlanError::invalid(field, "is not namespaced: it would change the whole node"));
@@ -50,14 +52,32 @@ pub(crate) fn checked(config: &SandboxConfig) -> Result<Vec<(String, String)>, P
         if host {
             return Err(PlanError::invalid(field, "would change the host, whose namespace this pod uses"));
         }
-        found.push((dotted.replace('.', "/"), value.clone()));
+        found.push((path, value.clone()));
     }
-    Ok(found)
+    // `a.b` and `a/b` are one.
+    found.sort();
+    match found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some(pair) => {
+            Err(PlanError::invalid(format!("config.linux.sysctls[{:?}]", pair[0].0), "is given twice"))
+        }
+        None => Ok(found),
+    }
 }
 
-/// sysctl(8) takes `a.b` and `a/b`; in the latter a dot is part of a name, which none of the allowed has.
-fn dotted(name: &str) -> String {
-    name.replace('/', ".")
+/// sysctl.d(5): the first separator tells which of `.` and `/` separates; the other one is part of a name, as in
+/// `net/ipv4/conf/eth0.100/rp_filter`.
+fn path(name: &str) -> String {
+    match name.find(['.', '/']).map(|at| &name[at..=at]) {
+        Some(".") => {
+            let swap = |c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            };
+            name.chars().map(swap).collect()
+        }
+        _ => name.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -81,6 +101,10 @@ mod tests {
         assert_eq!(check("net.ipv4.ip_forward", "1", |_| {}).unwrap(), one("net/ipv4/ip_forward"));
         assert_eq!(check("kernel.shm_rmid_forced", "1", |_| {}).unwrap(), one("kernel/shm_rmid_forced"));
         assert_eq!(check("net/ipv4/ip_forward", "1", |_| {}).unwrap(), one("net/ipv4/ip_forward"));
+        let tagged = "net/ipv4/conf/eth0.100/rp_filter";
+        assert_eq!(check(tagged, "1", |_| {}).unwrap(), one(tagged));
+        assert_eq!(check("net.ipv4.conf.eth0/100.rp_filter", "1", |_| {}).unwrap(), one(tagged));
+        assert_eq!(check("kernel.domainname", "1", |_| {}).unwrap(), one("kernel/domainname"));
         assert_eq!(check("fs.mqueue.msg_max", "1", |_| {}).unwrap(), one("fs/mqueue/msg_max"));
     }
 
@@ -93,11 +117,22 @@ mod tests {
             ("kernel.core_pattern", "|x", none),
             ("vm.swappiness", "1", none),
             ("net.ipv4.ip_forward", "1", host_net),
+            ("kernel.domainname", "x", host_net),
+            ("kernel.hostname", "x", none),
             ("kernel.shmmax", "1", host_ipc),
+            ("fs.mqueue.msg_max", "1", host_ipc),
             ("net.ipv4.ip_forward", "1\nkernel.core_pattern=x", none),
             ("net..x", "1", none),
             ("net.../../../kernel/core_pattern", "1", none),
+            ("net./.x", "1", none),
+            ("net/ipv4/../../kernel/core_pattern", "1", none),
+            ("net", "1", none),
             ("net.ipv4.a+b", "1", none),
+            ("net.ipv4.a\0b", "1", none),
+            ("net.ipv4.ip_forward", "1\0", none),
+            ("net/ipv4/ip_forward", "0", |c| {
+                c.sysctls.insert("net.ipv4.ip_forward".into(), "1".into());
+            }),
             ("", "1", none),
         ] {
             let error = check(name, value, change).unwrap_err();

@@ -21,6 +21,8 @@ pub struct ResolvedUser {
 const CONTEXT: &str = "config.linux.security_context";
 /// More lines than any image has; the rest is not read (CVE-2026-47262).
 const LINES: usize = 65_536;
+/// Linux: NGROUPS_MAX.
+const GROUPS: usize = 65_536;
 
 struct PasswdLine<'a> {
     name: &'a str,
@@ -53,9 +55,11 @@ fn lines(file: Option<&[u8]>) -> impl Iterator<Item = &str> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// Strict: digits only, within 32 bits (CVE-2024-40635: an overflow must not become root).
+/// Strict: digits only, within 32 bits (CVE-2024-40635: an overflow must not become root). The highest value means
+/// "leave unchanged" to setuid(2) and its like: an image that names it would keep the daemon's user.
 fn number(text: &str) -> Option<u32> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    let parsed = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    parsed.filter(|n| *n != u32::MAX)
 }
 
 fn is_number(text: &str) -> bool {
@@ -63,7 +67,7 @@ fn is_number(text: &str) -> bool {
 }
 
 fn id(field: &str, value: i64) -> Result<u32, PlanError> {
-    // The highest value means "leave unchanged" to setuid(2) and its like.
+    // See `number` about the highest value.
     let fits = u32::try_from(value).ok().filter(|n| *n != u32::MAX);
     fits.ok_or_else(|| {
         PlanError::invalid(format!("{CONTEXT}.{field}"), format!("{value} is no user or group id"))
@@ -83,17 +87,19 @@ pub fn resolve_user(
         true => number(&wanted) == Some(line.uid),
         false => line.name == wanted,
     });
-    let (uid, passwd_gid) = match (&line, number(&wanted).filter(|_| by_number)) {
+    let must_exist = !security.run_as_username.is_empty();
+    let (uid, passwd_gid) = match (&line, number(&wanted).filter(|_| by_number && !must_exist)) {
         (Some(line), _) => (line.uid, Some(line.gid)),
-        (None, Some(uid)) => (id("run_as_user", uid.into())?, None),
-        (None, None) if by_number => {
-            return Err(PlanError::invalid(
-                format!("{CONTEXT}.run_as_user"),
-                format!("{wanted} is no user id"),
-            ));
+        (None, Some(uid)) => (uid, None),
+        // A number that is none is the image's: those of the request were checked.
+        (None, None) if by_number && !must_exist => {
+            return Err(PlanError::invalid("image user", format!("{wanted} is no user id")));
         }
         (None, None) => {
-            let field = if security.run_as_username.is_empty() { "image user" } else { "run_as_username" };
+            let field = match must_exist {
+                true => format!("{CONTEXT}.run_as_username"),
+                false => "image user".to_owned(),
+            };
             return Err(PlanError::invalid(field, format!("the image's /etc/passwd has no user {wanted:?}")));
         }
     };
@@ -119,6 +125,10 @@ pub fn resolve_user(
     }
     all.sort_unstable();
     all.dedup();
+    if all.len() > GROUPS {
+        let field = format!("{CONTEXT}.supplemental_groups");
+        return Err(PlanError::invalid(field, format!("with the image's more than {GROUPS} groups")));
+    }
     let home = line.as_ref().map_or("", |line| line.home);
     let home = if home.starts_with('/') && !home.chars().any(char::is_control) { home } else { "/" };
     Ok(ResolvedUser { uid, gid, groups: all, home: home.to_owned(), name: name.to_owned() })
@@ -151,7 +161,7 @@ mod tests {
     use super::*;
 
     const PASSWD: &[u8] =
-        b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:44:w:/srv:/bin/sh\n1234:x:7:7::/:\nbad line\n";
+        b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:44:w:/srv:/bin/sh\n1234:x:7:7::/:\nbad line\nsame:x:4294967295:0::/:\n";
     const GROUP: &[u8] = b"root:x:0:\nwww:x:44:\nextra:x:50:web,other\nnum:x:60:root\n";
 
     fn check(security: ContainerSecurity, image_user: &str, expected: Result<(u32, u32, &[u32]), &str>) {
@@ -180,7 +190,10 @@ mod tests {
         check(none(), "nobody", Err("no user \"nobody\""));
         check(none(), "web:none", Err("no group \"none\""));
         check(none(), "4294967296", Err("no user id"));
-        check(none(), "4294967295", Err("no user or group id"));
+        check(none(), "4294967295", Err("no user id"));
+        check(none(), "web:4294967295", Err("no group id"));
+        // Its line in passwd would leave the process with the daemon's own user.
+        check(none(), "same", Err("no user \"same\""));
     }
 
     #[test]
@@ -201,7 +214,13 @@ mod tests {
         check(
             ContainerSecurity { run_as_username: "no".into(), ..Default::default() },
             "",
-            Err("run_as_username"),
+            Err("security_context.run_as_username"),
+        );
+        // CRI comment on `run_as_username`: the name must be in the image's passwd, also when it looks like a number.
+        check(
+            ContainerSecurity { run_as_username: "888".into(), ..Default::default() },
+            "",
+            Err("security_context.run_as_username"),
         );
     }
 

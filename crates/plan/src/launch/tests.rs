@@ -9,6 +9,8 @@ struct Rig {
     container: ContainerConfig,
     host: HostFacts,
     shm: bool,
+    target: Option<ContainerId>,
+    devices: Vec<crate::RequestedDevice>,
     image: ImageConfiguration,
 }
 
@@ -23,6 +25,8 @@ impl Default for Rig {
             container: ContainerConfig { command: vec!["/app".into(), "x".into()], ..Default::default() },
             host: HostFacts::default(),
             shm: true,
+            target: None,
+            devices: Vec::new(),
             image: ImageConfiguration::default(),
         }
     }
@@ -45,8 +49,8 @@ impl Rig {
             host: &self.host,
             cgroup_path: "/kube/c",
             seccomp: Some(CompiledFilter { bytes: vec![1; 8], flags: 2 }),
-            devices: &[],
-            target_pid_container: None,
+            devices: &self.devices,
+            target_pid_container: self.target.clone(),
             sandbox_has_shm: self.shm,
         };
         let spec = container_spec(&inputs).unwrap();
@@ -106,6 +110,18 @@ fn pid_namespaces() {
         rig.container.security.namespaces.pid = mode;
         assert_eq!(rig.plan().1.launch.pid_namespace, expected);
     }
+    rig.container.security.namespaces.pid = NamespaceMode::Pod;
+    for (of_sandbox, expected) in
+        [(NamespaceMode::Node, PidNamespace::Host), (NamespaceMode::Container, PidNamespace::New)]
+    {
+        rig.sandbox.security.namespaces.pid = of_sandbox;
+        assert_eq!(rig.plan().1.launch.pid_namespace, expected);
+    }
+    rig.container.security.namespaces.pid = NamespaceMode::Target;
+    rig.target = Some(ContainerId::from_bytes([3; 32]));
+    let plan = rig.plan().1;
+    let PidNamespace::Join(fd) = plan.launch.pid_namespace else { panic!("joins nothing") };
+    assert_eq!(plan.fds[usize::from(fd.0)], FdSource::TargetPid(ContainerId::from_bytes([3; 32])));
 }
 
 #[test]
@@ -158,7 +174,8 @@ fn privileged_opens_up() {
 #[test]
 fn image_volumes_get_a_directory_unless_mounted_over() {
     let json = serde_json::json!({"architecture": "amd64", "os": "linux",
-        "config": {"Volumes": {"/data": {}, "/over": {}, "/../etc": {}}},
+        "config": {"Volumes": {"/data": {}, "/over": {}, "/../etc": {}, "/": {}, "//proc/": {}, "/sys/x": {},
+            "/dev": {}, "/etc/hosts": {}}},
         "rootfs": {"type": "layers", "diff_ids": []}, "history": []});
     let mut rig = Rig { image: serde_json::from_value(json).unwrap(), ..Rig::default() };
     rig.container.mounts =
@@ -167,4 +184,70 @@ fn image_volumes_get_a_directory_unless_mounted_over() {
     assert_eq!(plan.volumes, ["/data"]);
     let MountKind::Bind(fd) = at(&plan, "/data").kind else { panic!("no bind") };
     assert_eq!(plan.fds[usize::from(fd.0)], FdSource::Volume { index: 0 });
+}
+
+#[test]
+fn a_requested_dev_is_left_alone() {
+    let mut rig = Rig::default();
+    rig.container.mounts =
+        vec![Asked { container_path: "/dev/".into(), host_path: "/dev".into(), ..Default::default() }];
+    let (_, plan) = rig.plan();
+    assert!(plan.launch.devices.is_empty() && plan.launch.symlinks.is_empty());
+    let in_dev: Vec<_> = targets(&plan).into_iter().filter(|t| t.starts_with("/dev")).collect();
+    assert_eq!(in_dev, ["/dev"]);
+    assert!(matches!(at(&plan, "/dev").kind, MountKind::Bind(_)));
+}
+
+#[test]
+fn requested_devices_are_made_and_allowed() {
+    let node = crate::HostDevice {
+        path: "/dev/x".into(),
+        character: false,
+        major: 7,
+        minor: 3,
+        mode: 0o640,
+        uid: 1,
+        gid: 2,
+    };
+    let rig =
+        Rig { devices: vec![crate::RequestedDevice { node, permissions: "r".into() }], ..Rig::default() };
+    let (_, plan) = rig.plan();
+    let made = plan.launch.devices.iter().find(|d| d.path.as_c_str() == c"/dev/x").unwrap();
+    assert_eq!((made.character, made.major, made.minor, made.mode, made.uid), (false, 7, 3, 0o640, 1));
+    let rules = plan.resources.devices().clone().unwrap();
+    let last = rules.last().unwrap();
+    assert_eq!(
+        (last.allow(), last.major(), last.minor(), last.access().as_deref()),
+        (true, Some(7), Some(3), Some("r"))
+    );
+}
+
+#[test]
+fn execs_are_who_the_container_is() {
+    let (spec, plan) = Rig::default().plan();
+    let security = berth_model::ContainerSecurity::default();
+    let id = ContainerId::from_bytes([2; 32]);
+    let filter = CompiledFilter { bytes: vec![1; 8], flags: 2 };
+    let exec = |tty| {
+        let command = ["ls".to_owned(), "-l".to_owned()];
+        crate::exec_plan(&id, &spec, &security, &command, tty, Some(filter.clone()), &HostFacts::default())
+    };
+    let plain = exec(false).unwrap();
+    assert_eq!((plain.identity, plain.rlimits), (plan.launch.identity, plan.launch.rlimits));
+    assert_eq!((plain.env, plain.cwd), (plan.launch.env, plan.launch.cwd));
+    assert_eq!(plain.argv, [c"ls".to_owned(), c"-l".to_owned()]);
+    assert!(exec(true).unwrap().env.contains(&c"TERM=xterm".to_owned()));
+}
+
+#[test]
+fn the_spec_of_a_plain_container_is_this() {
+    let (spec, _) = Rig::default().plan();
+    let mut found = serde_json::to_value(&spec).unwrap();
+    // Sets, written in any order.
+    for (_, set) in found["process"]["capabilities"].as_object_mut().unwrap() {
+        set.as_array_mut().unwrap().sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+    }
+    let expected: serde_json::Value = serde_json::from_str(include_str!("plain.json")).unwrap();
+    let text = serde_json::to_string_pretty(&found).unwrap();
+    assert_eq!(found, expected, "{text}");
 }
