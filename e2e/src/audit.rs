@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+
+use crate::daemon::Daemon;
 
 pub(crate) struct Snapshot {
     seen: BTreeSet<String>,
@@ -52,7 +54,76 @@ impl Snapshot {
         }));
         cgroups(&mut seen);
         processes(&mut seen);
+        tables(&mut seen);
         Ok(Self { seen })
+    }
+}
+
+/// nf_tables tables. The demo runs on machines without nft(8) too; the lanes install it.
+fn tables(found: &mut BTreeSet<String>) {
+    let Ok(answer) = std::process::Command::new("nft").args(["list", "tables"]).output() else { return };
+    found.extend(String::from_utf8_lossy(&answer.stdout).lines().map(str::to_owned));
+}
+
+/// What an instance keeps by itself: directories, rows, descriptors. The number of each kind of row; the names of the
+/// rest, network namespaces among them, since the daemon or a shim holds each by a descriptor.
+#[derive(Debug)]
+pub(crate) struct Footprint {
+    kept: BTreeSet<String>,
+    rows: Vec<(String, i64)>,
+}
+
+impl Footprint {
+    pub(crate) fn take(daemon: &Daemon) -> Result<Self> {
+        let mut kept = BTreeSet::new();
+        for top in
+            ["state", "state/pods", "root", "root/images", "root/images/layers", "root/images/containers"]
+        {
+            let Ok(entries) = std::fs::read_dir(daemon.path(top)) else { continue };
+            for entry in entries {
+                kept.insert(format!("{top}/{}", entry?.file_name().to_string_lossy()));
+            }
+        }
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", daemon.pid().context("no daemon runs")?))? {
+            let target = std::fs::read_link(entry?.path()).unwrap_or_default();
+            let target = target.to_string_lossy();
+            // Connections come and go with clients and registries.
+            if !["socket:", "pipe:", "/proc/", ""].iter().any(|kind| target.split('[').next() == Some(*kind))
+            {
+                kept.insert(format!("descriptor {target}"));
+            }
+        }
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let store = rusqlite::Connection::open_with_flags(daemon.path("root/berth.db"), flags)?;
+        let mut rows = Vec::new();
+        for table in ["sandboxes", "containers", "layers", "images"] {
+            let count = store.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
+            rows.push((table.to_owned(), count));
+        }
+        // The parent of the pods' directories comes with the first pod and stays.
+        kept.remove("state/pods");
+        Ok(Self { kept, rows })
+    }
+
+    fn more_than(&self, before: &Self) -> Vec<String> {
+        let rows = self.rows.iter().zip(&before.rows).filter(|((_, now), (_, then))| now > then);
+        let rows = rows.map(|((table, now), (_, then))| format!("{} rows more of {table}", now - then));
+        self.kept.difference(&before.kept).cloned().chain(rows).collect()
+    }
+}
+
+/// Nothing more is kept than before, once it stops getting less.
+pub(crate) async fn given_back(daemon: &Daemon, before: &Footprint) -> Result<(), String> {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let more = Footprint::take(daemon).map_err(|error| format!("{error:#}"))?.more_than(before);
+        if more.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            return Err(more.join("; "));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use berth_cri_api::v1::image_service_client::ImageServiceClient;
 use berth_cri_api::v1::runtime_service_client::RuntimeServiceClient;
 use berth_cri_api::v1::*;
 use hyper_util::rt::TokioIo;
@@ -16,11 +17,14 @@ use crate::daemon::IMAGE;
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
 }
 
 /// What a container runs and under which settings.
 #[derive(Default, Clone)]
 pub(crate) struct Spec {
+    /// The test image, unless another is named.
+    pub(crate) image: Option<String>,
     pub(crate) args: Vec<String>,
     pub(crate) resources: Option<LinuxContainerResources>,
     pub(crate) security: LinuxContainerSecurityContext,
@@ -58,9 +62,17 @@ impl Client {
             async move { UnixStream::connect(socket).await.map(TokioIo::new) }
         });
         let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
-        let mut client = Self { runtime: RuntimeServiceClient::new(channel) };
+        let images = ImageServiceClient::new(channel.clone());
+        let mut client = Self { runtime: RuntimeServiceClient::new(channel), images };
         client.runtime.version(VersionRequest::default()).await?;
         Ok(client)
+    }
+
+    /// The image's id.
+    pub(crate) async fn pull(&mut self, image: &str) -> Result<String> {
+        let image = ImageSpec { image: image.into(), ..Default::default() };
+        let request = PullImageRequest { image: Some(image), ..Default::default() };
+        Ok(self.images.pull_image(request).await?.into_inner().image_ref)
     }
 
     pub(crate) async fn run_pod(&mut self, config: &PodSandboxConfig) -> Result<String> {
@@ -77,7 +89,10 @@ impl Client {
     ) -> Result<String> {
         let container = ContainerConfig {
             metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
-            image: Some(ImageSpec { image: IMAGE.into(), ..Default::default() }),
+            image: Some(ImageSpec {
+                image: spec.image.unwrap_or_else(|| IMAGE.into()),
+                ..Default::default()
+            }),
             args: spec.args,
             mounts: spec.mounts,
             log_path: format!("{name}.log"),

@@ -6,22 +6,23 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use crate::audit::{Footprint, given_back};
 use crate::checks::{Checks, until};
 use crate::daemon::{Daemon, IMAGE};
 
-struct Crictl {
+pub(crate) struct Crictl {
     program: PathBuf,
     config: PathBuf,
 }
 
-struct Answer {
-    ok: bool,
-    out: String,
-    err: String,
+pub(crate) struct Answer {
+    pub(crate) ok: bool,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Crictl {
-    fn new(daemon: &Daemon) -> Result<Self> {
+    pub(crate) fn new(daemon: &Daemon) -> Result<Self> {
         let program = std::env::var_os("BERTH_E2E_CRICTL").context("BERTH_E2E_CRICTL names crictl")?;
         let config = daemon.path("crictl.yaml");
         let socket = daemon.socket();
@@ -30,26 +31,26 @@ impl Crictl {
         Ok(Self { program: program.into(), config })
     }
 
-    fn run(&self, words: &[&str]) -> Result<Answer> {
+    pub(crate) fn run(&self, words: &[&str]) -> Result<Answer> {
         let done = Command::new(&self.program).arg("--config").arg(&self.config).args(words).output()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         Ok(Answer { ok: done.status.success(), out: text(&done.stdout), err: text(&done.stderr) })
     }
 
-    fn json(&self, words: &[&str]) -> Result<Value> {
+    pub(crate) fn json(&self, words: &[&str]) -> Result<Value> {
         let answer = self.run(words)?;
         serde_json::from_str(&answer.out).with_context(|| format!("{words:?}: {} {}", answer.out, answer.err))
     }
 }
 
 /// The answer's text contains this and the command worked.
-fn says(checks: &mut Checks, what: &str, answer: &Answer, part: &str) {
+pub(crate) fn says(checks: &mut Checks, what: &str, answer: &Answer, part: &str) {
     let holds = answer.ok && answer.out.contains(part);
     checks.that(what, holds, format!("{} {}", answer.out, answer.err));
 }
 
 /// The command failed and said this.
-fn refuses(checks: &mut Checks, what: &str, answer: &Answer, part: &str) {
+pub(crate) fn refuses(checks: &mut Checks, what: &str, answer: &Answer, part: &str) {
     checks.that(what, !answer.ok && answer.err.contains(part), format!("{} {}", answer.out, answer.err));
 }
 
@@ -59,12 +60,12 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
     if done.is_err() {
         eprintln!("{}", daemon.log_tail());
     }
-    daemon.reset().await?;
-    done
+    done.and(daemon.reset().await)
 }
 
 async fn all(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     let crictl = Crictl::new(daemon)?;
+    let before = Footprint::take(daemon)?;
     says(checks, "version", &crictl.run(&["version"])?, "RuntimeName:  berth");
     let info = crictl.json(&["info"])?;
     let ready =
@@ -204,6 +205,8 @@ async fn all(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     says(checks, "rmi", &crictl.run(&["rmi", IMAGE])?, "Deleted");
     let left = crictl.run(&["images", "-q"])?;
     checks.that("images: none", left.ok && left.out.is_empty(), &left.out);
+    crate::pull::run(checks, daemon, &crictl).await?;
+    checks.note("no directory, row or descriptor is left", given_back(daemon, &before).await);
     Ok(())
 }
 

@@ -15,13 +15,15 @@ pub(crate) struct Daemon {
     home: tempfile::TempDir,
     name: String,
     child: Option<Child>,
+    is_reset: bool,
 }
 
 impl Daemon {
     /// Started, with the test image imported.
     pub(crate) async fn new() -> Result<Self> {
         let home = tempfile::Builder::new().prefix("berth-").tempdir()?;
-        let mut daemon = Self { home, name: format!("t{}", std::process::id()), child: None };
+        let mut daemon =
+            Self { home, name: format!("t{}", std::process::id()), child: None, is_reset: false };
         daemon.start().await?;
         daemon.import(IMAGE, "hello").await?;
         Ok(daemon)
@@ -39,6 +41,11 @@ impl Daemon {
         &self.name
     }
 
+    /// Of the daemon that runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     fn program() -> Result<PathBuf> {
         std::env::var_os("BERTH_E2E_BERTH")
             .map(PathBuf::from)
@@ -54,7 +61,9 @@ impl Daemon {
 
     pub(crate) async fn start(&mut self) -> Result<Client> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log"))?;
-        let child = self.berth(&["serve"])?.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        let mut serve = self.berth(&["serve"])?;
+        serve.arg("--registry-certs-d").arg(self.path("certs.d"));
+        let child = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         self.child = Some(child);
         let socket = self.socket();
         until("the daemon to answer", || {
@@ -74,6 +83,27 @@ impl Daemon {
         Ok(())
     }
 
+    /// kill -9 of every shim of this instance.
+    pub(crate) fn kill_shims(&self) -> Result<()> {
+        let shims = self.shims()?;
+        anyhow::ensure!(!shims.is_empty(), "no shim of this instance runs");
+        for pid in shims {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+        }
+        Ok(())
+    }
+
+    /// The instance's shims, known by their pods' ids, which are on the command line.
+    pub(crate) fn shims(&self) -> Result<Vec<i32>> {
+        let mut ids = Vec::new();
+        for pod in std::fs::read_dir(self.path("state/pods"))? {
+            ids.push(pod?.file_name().to_string_lossy().into_owned());
+        }
+        processes(|words| {
+            words[0].ends_with("berth-shim") && words.iter().any(|word| ids.iter().any(|id| id == word))
+        })
+    }
+
     pub(crate) async fn import(&self, name: &str, greeting: &str) -> Result<()> {
         let archive = self.path("image.tar");
         image::write(&archive, name, greeting)?;
@@ -90,13 +120,15 @@ impl Daemon {
 
     /// The last lines of its log, for a failure's message.
     pub(crate) fn log_tail(&self) -> String {
-        let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
+        tail(&self.path("log"))
     }
 
-    /// Removes every pod, network and cgroup of the instance; the daemon ends with it.
+    /// Removes every pod, network and cgroup of the instance; the daemon ends with it. A dead daemon is started once more
+    /// for that.
     pub(crate) async fn reset(&mut self) -> Result<()> {
+        if self.child.is_none() {
+            self.start().await?;
+        }
         let done = self.berth(&["reset", "--yes"])?.output()?;
         if !done.status.success() {
             bail!("berth reset: {}", String::from_utf8_lossy(&done.stderr));
@@ -104,17 +136,52 @@ impl Daemon {
         if let Some(mut child) = self.child.take() {
             tokio::task::spawn_blocking(move || child.wait()).await??;
         }
+        self.is_reset = true;
         Ok(())
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if self.child.is_some() {
-            if let Ok(mut reset) = self.berth(&["reset", "--yes"]) {
-                let _ = reset.output();
+        if self.is_reset {
+            return;
+        }
+        if self.child.is_none()
+            && let Ok(mut serve) = self.berth(&["serve"])
+        {
+            self.child = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok();
+        }
+        let answered = (0..100).any(|_| {
+            let reset = self.berth(&["reset", "--yes"]).and_then(|mut reset| Ok(reset.output()?));
+            let done = reset.is_ok_and(|done| done.status.success());
+            if !done {
+                std::thread::sleep(std::time::Duration::from_millis(50));
             }
-            let _ = self.kill();
+            done
+        });
+        if !answered {
+            eprintln!("instance {} could not be reset; its pods may be left", self.name);
+        }
+        let _ = self.kill();
+    }
+}
+
+/// Processes by the words of their command line.
+pub(crate) fn processes(wanted: impl Fn(&[&str]) -> bool) -> Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Ok(pid) = entry?.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if wanted(&line.trim_end_matches('\0').split('\0').collect::<Vec<_>>()) {
+            found.push(pid);
         }
     }
+    Ok(found)
+}
+
+/// A log's last lines.
+pub(crate) fn tail(log: &Path) -> String {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
 }

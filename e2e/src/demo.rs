@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use berth_cri_api::v1::*;
 
 use crate::checks::{Checks, until};
-use crate::client::{args, pod};
+use crate::client::{Client, Spec, args, pod};
 use crate::daemon::Daemon;
 
 /// The body of an HTTP answer, asked from the host.
@@ -42,19 +42,21 @@ fn throttled(daemon: &Daemon, pod: &str, container: &str) -> Result<u64> {
     anyhow::bail!("no cpu.stat of the container")
 }
 
-pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
+pub(crate) async fn run(checks: &mut Checks, image: Option<&str>) -> Result<()> {
     println!("\n  Berth: pods on this machine, nothing else installed\n");
     let mut daemon = Daemon::new().await?;
-    let done = show(checks, &mut daemon).await;
+    let mut done = show(checks, &mut daemon).await;
+    if let (Ok(()), Some(image)) = (&done, image) {
+        done = pulled(checks, &daemon, image).await;
+    }
     if done.is_err() {
         eprintln!("{}", daemon.log_tail());
     }
-    daemon.reset().await?;
-    done
+    done.and(daemon.reset().await)
 }
 
 async fn show(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
-    let mut client = crate::client::Client::connect(&daemon.socket()).await?;
+    let mut client = Client::connect(&daemon.socket()).await?;
     checks.that("a daemon runs in a private place, an image is imported", true, "");
 
     let (first, second) = (pod("first", &daemon.path("logs")), pod("second", &daemon.path("logs")));
@@ -107,10 +109,27 @@ async fn show(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     survive(checks, daemon, (&a, &first)).await
 }
 
+/// `--image`: somebody else's image from its registry, with the command it brings.
+async fn pulled(checks: &mut Checks, daemon: &Daemon, image: &str) -> Result<()> {
+    let mut client = Client::connect(&daemon.socket()).await?;
+    let id = client.pull(image).await.with_context(|| format!("pull of {image}"))?;
+    checks.that(&format!("pulled {image}"), true, &id);
+    let config = pod("pulled", &daemon.path("logs"));
+    let pod = client.run_pod(&config).await?;
+    let container = client.run(&pod, &config, "main", Spec { image: Some(id), ..args(&[]) }).await?;
+    let status = client.status(&container).await?;
+    let state = ContainerState::try_from(status.state)?;
+    let ran = state == ContainerState::ContainerRunning || status.exit_code == 0;
+    checks.that(&format!("  its own command: {}", state.as_str_name()), ran, format!("{status:?}"));
+    let log = std::fs::read_to_string(daemon.path("logs/pulled/main.log")).unwrap_or_default();
+    log.lines().take(5).for_each(|line| println!("      {line}"));
+    client.remove_pod(&pod).await
+}
+
 async fn limits(
     checks: &mut Checks,
     daemon: &Daemon,
-    client: &mut crate::client::Client,
+    client: &mut Client,
     (id, config): (&str, &PodSandboxConfig),
 ) -> Result<()> {
     let mut hungry = args(&["alloc", "200"]);
@@ -152,7 +171,7 @@ async fn survive(
     daemon: &mut Daemon,
     (id, config): (&str, &PodSandboxConfig),
 ) -> Result<()> {
-    let mut client = crate::client::Client::connect(&daemon.socket()).await?;
+    let mut client = Client::connect(&daemon.socket()).await?;
     let counter = client.run(id, config, "counter", args(&["count", "10"])).await?;
     let brief = client.run(id, config, "brief", args(&["sleep", "1"])).await?;
     let log = daemon.path("logs").join("first/counter.log");

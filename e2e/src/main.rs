@@ -3,13 +3,18 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
 
 mod audit;
+mod bench;
 mod checks;
 mod client;
 mod crictl;
 mod daemon;
 mod demo;
 mod image;
+mod peer;
+mod pull;
+mod registry;
 mod restart;
+mod skew;
 
 use std::process::ExitCode;
 
@@ -37,10 +42,12 @@ async fn run(lane: &str) -> Result<bool> {
     let before = audit::Snapshot::take()?;
     let mut checks = Checks::default();
     match lane {
-        "demo" => demo::run(&mut checks).await?,
+        "demo" => demo::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "crictl" => crictl::run(&mut checks).await?,
         "restart" => restart::run(&mut checks).await?,
-        other => bail!("no lane {other:?}; there are demo, crictl and restart"),
+        "skew" => skew::run(&mut checks).await?,
+        "bench" => bench::run(&mut checks).await?,
+        other => bail!("no lane {other:?}; there are demo, crictl, restart, skew and bench"),
     }
     let left = audit::settled(&before).await?;
     checks

@@ -3,6 +3,7 @@
 
 mod build;
 mod host;
+mod packages;
 mod run;
 
 use std::process::ExitCode;
@@ -15,13 +16,19 @@ use clap::Parser;
 #[command(name = "cargo xtask")]
 enum Task {
     /// Show real pods on this machine, then remove every trace. Needs root.
-    Demo,
+    Demo {
+        /// Pull this image and run it as well, with the command it brings.
+        #[arg(long, value_name = "REF")]
+        image: Option<String>,
+    },
     /// Unit and kernel tests, then the end-to-end lanes. Needs root.
     Test,
     /// Formatting and lints, then `test`.
     Ci,
-    /// One end-to-end lane: crictl or restart.
+    /// One end-to-end lane: demo, crictl, restart or skew.
     E2e { lane: String },
+    /// Berth beside Debian's containerd and runc, in one run on this machine. Needs root.
+    Bench,
     /// Build the daemon and its shim side by side, in target/berth.
     Build,
 }
@@ -38,19 +45,26 @@ fn main() -> ExitCode {
 
 fn perform(task: Task) -> Result<()> {
     match task {
-        Task::Demo => {
+        Task::Demo { image } => {
             host::check()?;
-            run::lane(&build::all()?, "demo")
+            run::lane(&build::all()?, "demo", image.as_deref())
         }
         Task::Test => test(),
         Task::Ci => {
             run::cargo(&["fmt", "--check"])?;
+            packages::need(&packages::TEST)?;
             run::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
             test()
         }
         Task::E2e { lane } => {
             host::check()?;
-            run::lane(&build::all()?, &lane)
+            packages::need(&packages::TEST)?;
+            run::lane(&build::all()?, &lane, None)
+        }
+        Task::Bench => {
+            host::check()?;
+            packages::need(&packages::BENCH)?;
+            run::lane(&build::all()?, "bench", None)
         }
         Task::Build => {
             let built = build::all()?;
@@ -62,10 +76,11 @@ fn perform(task: Task) -> Result<()> {
 
 fn test() -> Result<()> {
     host::check()?;
+    packages::need(&packages::TEST)?;
     run::cargo(&["test", "--quiet", "--workspace"])?;
     let built = build::all()?;
-    for lane in ["demo", "crictl", "restart"] {
-        run::lane(&built, lane)?;
+    for lane in ["demo", "crictl", "restart", "skew"] {
+        run::lane(&built, lane, None)?;
     }
     Ok(())
 }

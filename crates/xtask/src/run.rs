@@ -22,12 +22,27 @@ pub(crate) fn cargo(words: &[&str]) -> Result<()> {
 }
 
 /// One end-to-end lane over what was built.
-pub(crate) fn lane(built: &Built, name: &str) -> Result<()> {
-    let mut command = Command::new(&built.e2e);
+pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<()> {
+    if name == "skew" {
+        cargo(&["build", "--quiet", "-p", "berth-skew"])?;
+    }
+    let mut command = match name {
+        // Both runtimes play on a host of their own: what a peer leaves in network and mounts ends with these namespaces.
+        "bench" => {
+            let mut command = Command::new("unshare");
+            command.args(["--net", "--mount", "--propagation", "private", "--"]).arg(&built.e2e);
+            command
+        }
+        _ => Command::new(&built.e2e),
+    };
     command
         .arg(name)
+        .args(argument)
         .env("BERTH_E2E_BERTH", built.directory.join("berth"))
         .env("BERTH_E2E_GUEST", &built.guest);
+    if name == "skew" {
+        command.env("BERTH_E2E_SKEW", root().join("target/debug/berth-skew"));
+    }
     if name == "crictl" {
         command.env("BERTH_E2E_CRICTL", crictl()?);
     }
