@@ -1,0 +1,206 @@
+//! Berth and Debian's containerd with runc, by turns, on one machine in one run: same client, same image, medians. In
+//! network and mount namespaces of its own (`cargo xtask bench` makes them), so that neither touches the host's.
+
+mod figures;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use berth_cri_api::v1::*;
+use tokio::task::JoinSet;
+
+use self::figures::{Report, Series, mounts, pss, ticks};
+use crate::checks::Checks;
+use crate::client::{Client, args, pod};
+use crate::daemon::{Daemon, IMAGE};
+use crate::image;
+use crate::peer::Peer;
+
+/// Of each figure that is a median.
+const ROUNDS: usize = 30;
+const PODS: usize = 40;
+const AT_ONCE: usize = 8;
+/// How long an idle daemon is watched.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// One of the two.
+struct Side {
+    client: Client,
+    logs: PathBuf,
+    cgroup_parent: String,
+}
+
+impl Side {
+    fn config(&self, name: &str) -> PodSandboxConfig {
+        let linux = LinuxPodSandboxConfig { cgroup_parent: self.cgroup_parent.clone(), ..Default::default() };
+        PodSandboxConfig { linux: Some(linux), ..pod(name, &self.logs) }
+    }
+
+    /// A pod with a container that runs; both ids.
+    async fn up(&mut self, name: &str) -> Result<(String, String)> {
+        let config = self.config(name);
+        let pod = self.client.run_pod(&config).await?;
+        let container = self.client.run(&pod, &config, "main", args(&["sleep", "100000"])).await?;
+        Ok((pod, container))
+    }
+
+    async fn round(&mut self, name: &str, figures: &mut Figures) -> Result<()> {
+        let since = Instant::now();
+        let (pod, _) = self.up(name).await?;
+        figures.up.push(since.elapsed());
+        let since = Instant::now();
+        self.client.remove_pod(&pod).await?;
+        figures.down.push(since.elapsed());
+        Ok(())
+    }
+
+    /// [`PODS`] pods, [`AT_ONCE`] at a time; their ids.
+    async fn burst(&self, figures: &mut Figures) -> Result<Vec<String>> {
+        let since = Instant::now();
+        let mut work = JoinSet::new();
+        for lane in 0..AT_ONCE {
+            let mut side = Side {
+                client: self.client.clone(),
+                logs: self.logs.clone(),
+                cgroup_parent: self.cgroup_parent.clone(),
+            };
+            work.spawn(async move {
+                let mut pods = Vec::new();
+                for number in 0..PODS / AT_ONCE {
+                    pods.push(side.up(&format!("burst-{lane}-{number}")).await?.0);
+                }
+                Ok::<_, anyhow::Error>(pods)
+            });
+        }
+        let mut pods = Vec::new();
+        while let Some(done) = work.join_next().await {
+            pods.extend(done??);
+        }
+        figures.burst.push(since.elapsed());
+        Ok(pods)
+    }
+
+    async fn clear(&self, pods: Vec<String>) -> Result<()> {
+        let mut work = JoinSet::new();
+        for pods in pods.chunks(pods.len().div_ceil(AT_ONCE)) {
+            let (mut client, pods) = (self.client.clone(), pods.to_vec());
+            work.spawn(async move {
+                for pod in pods {
+                    client.remove_pod(&pod).await?;
+                }
+                Ok::<_, anyhow::Error>(())
+            });
+        }
+        while let Some(done) = work.join_next().await {
+            done??;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Figures {
+    up: Series,
+    down: Series,
+    exec: Series,
+    burst: Series,
+    /// Bytes.
+    idle_memory: u64,
+    pod_memory: u64,
+    /// Share of one core.
+    idle_cpu: f64,
+    pods_cpu: f64,
+    /// Mounts on the host for each pod.
+    mounts: f64,
+}
+
+impl Figures {
+    async fn at_rest(&mut self, daemon: i32, with_pods: bool) -> Result<()> {
+        let (before, since) = (ticks(daemon)?, Instant::now());
+        tokio::time::sleep(IDLE).await;
+        let share = (ticks(daemon)? - before).as_secs_f64() / since.elapsed().as_secs_f64();
+        *(if with_pods { &mut self.pods_cpu } else { &mut self.idle_cpu }) = share;
+        Ok(())
+    }
+}
+
+pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
+    let mut daemon = Daemon::new().await?;
+    let archive = daemon.path("bench.tar");
+    image::write(&archive, IMAGE, "bench")?;
+    let peer = Peer::start(&archive).await?;
+    let done = measure(checks, &daemon, &peer).await;
+    if done.is_err() {
+        eprintln!("berth:\n{}\ncontainerd:\n{}", daemon.log_tail(), peer.log_tail());
+    }
+    done.and(daemon.reset().await)
+}
+
+async fn measure(checks: &mut Checks, daemon: &Daemon, peer: &Peer) -> Result<()> {
+    let ours = Client::connect(&daemon.socket()).await?;
+    let mut berth = Side { client: ours, logs: daemon.path("logs"), cgroup_parent: String::new() };
+    let theirs = Client::connect(&peer.socket()).await?;
+    let mut containerd =
+        Side { client: theirs, logs: peer.path("logs"), cgroup_parent: Peer::cgroup_parent() };
+    let berth_pid = daemon.pid().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+    let (mut a, mut b) = (Figures::default(), Figures::default());
+
+    // The first of each reads programs from disk.
+    berth.round("warm", &mut Figures::default()).await?;
+    containerd.round("warm", &mut Figures::default()).await?;
+    (a.idle_memory, b.idle_memory) = (pss(berth_pid)?, pss(peer.pid())?);
+    let ((), ()) = tokio::try_join!(a.at_rest(berth_pid, false), b.at_rest(peer.pid(), false))?;
+    for round in 0..ROUNDS {
+        berth.round(&format!("pod-{round}"), &mut a).await?;
+        containerd.round(&format!("pod-{round}"), &mut b).await?;
+    }
+    let (our_pod, our_container) = berth.up("exec").await?;
+    let (their_pod, their_container) = containerd.up("exec").await?;
+    for _ in 0..ROUNDS {
+        for (side, id, figures) in
+            [(&mut berth, &our_container, &mut a), (&mut containerd, &their_container, &mut b)]
+        {
+            let since = Instant::now();
+            side.client.out(id, &["true"]).await?;
+            figures.exec.push(since.elapsed());
+        }
+    }
+    berth.client.remove_pod(&our_pod).await?;
+    containerd.client.remove_pod(&their_pod).await?;
+
+    let before = (mounts()?, pss(berth_pid)?);
+    let pods = berth.burst(&mut a).await?;
+    a.pod_memory = per_pod(daemon.shims()?, pss(berth_pid)?.saturating_sub(before.1))?;
+    a.mounts = (mounts()? - before.0) as f64 / PODS as f64;
+    a.at_rest(berth_pid, true).await?;
+    berth.clear(pods).await?;
+    let before = (mounts()?, pss(peer.pid())?);
+    let pods = containerd.burst(&mut b).await?;
+    b.pod_memory = per_pod(peer.shims()?, pss(peer.pid())?.saturating_sub(before.1))?;
+    b.mounts = (mounts()? - before.0) as f64 / PODS as f64;
+    b.at_rest(peer.pid(), true).await?;
+    containerd.clear(pods).await?;
+    report(checks, &mut a, &mut b);
+    Ok(())
+}
+
+/// The supervisors, and by how much the daemon grew. Pause processes, which only the peer has, are not counted.
+fn per_pod(shims: Vec<i32>, grown: u64) -> Result<u64> {
+    let shims = shims.into_iter().map(pss).sum::<Result<u64>>()?;
+    Ok((shims + grown) / PODS as u64)
+}
+
+fn report(checks: &mut Checks, a: &mut Figures, b: &mut Figures) {
+    let mut report = Report::new(checks);
+    report.times("pod up (sandbox, create, start)", &mut a.up, &mut b.up, Some(20.0));
+    report.times("pod down (stop, remove)", &mut a.down, &mut b.down, Some(20.0));
+    report.times("ExecSync", &mut a.exec, &mut b.exec, Some(6.0));
+    report.times(&format!("{PODS} pods, {AT_ONCE} at a time"), &mut a.burst, &mut b.burst, None);
+    let kib = |bytes: u64| bytes as f64 / 1024.0;
+    report.line("memory for each pod", kib(a.pod_memory), kib(b.pod_memory), "KiB", Some(250.0));
+    report.line("memory of the idle daemon", kib(a.idle_memory), kib(b.idle_memory), "KiB", None);
+    report.line("host mounts for each pod", a.mounts, b.mounts, "", Some(0.0));
+    report.line("CPU at rest", a.idle_cpu * 100.0, b.idle_cpu * 100.0, "%", None);
+    report.line(&format!("CPU at rest with {PODS} pods"), a.pods_cpu * 100.0, b.pods_cpu * 100.0, "%", None);
+}
