@@ -127,12 +127,13 @@ pub(crate) async fn given_back(daemon: &Daemon, before: &Footprint) -> Result<()
     }
 }
 
-/// What is there now and was not before, once it stops getting less.
-pub(crate) async fn settled(before: &Snapshot) -> Result<Vec<String>> {
+/// What is there now, was not before, and counts, once it stops getting less.
+pub(crate) async fn settled(before: &Snapshot, counts: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         let now = Snapshot::take()?;
-        let more: Vec<String> = now.seen.difference(&before.seen).cloned().collect();
+        let more: Vec<String> =
+            now.seen.difference(&before.seen).filter(|what| counts(what)).cloned().collect();
         if more.is_empty() || Instant::now() > end {
             return Ok(more);
         }

@@ -46,12 +46,21 @@ impl Side {
     }
 
     async fn round(&mut self, name: &str, figures: &mut Figures) -> Result<()> {
-        let since = Instant::now();
-        let (pod, _) = self.up(name).await?;
-        figures.up.push(since.elapsed());
-        let since = Instant::now();
+        let config = self.config(name);
+        let mut since = Instant::now();
+        let mut lap = || std::mem::replace(&mut since, Instant::now()).elapsed();
+        let pod = self.client.run_pod(&config).await?;
+        let sandbox = lap();
+        let id = self.client.create(&pod, &config, "main", args(&["sleep", "100000"])).await?;
+        let create = lap();
+        self.client.start(&id).await?;
+        let start = lap();
         self.client.remove_pod(&pod).await?;
-        figures.down.push(since.elapsed());
+        figures.down.push(lap());
+        figures.sandbox.push(sandbox);
+        figures.create.push(create);
+        figures.start.push(start);
+        figures.up.push(sandbox + create + start);
         Ok(())
     }
 
@@ -102,12 +111,16 @@ impl Side {
 #[derive(Default)]
 struct Figures {
     up: Series,
+    sandbox: Series,
+    create: Series,
+    start: Series,
     down: Series,
     exec: Series,
     burst: Series,
     /// Bytes.
     idle_memory: u64,
-    pod_memory: u64,
+    shim_memory: u64,
+    daemon_growth: u64,
     /// Share of one core.
     idle_cpu: f64,
     pods_cpu: f64,
@@ -116,6 +129,13 @@ struct Figures {
 }
 
 impl Figures {
+    /// For each pod. Pause processes, which only the peer has, are not counted.
+    fn memory(&mut self, shims: Vec<i32>, grown: u64) -> Result<()> {
+        self.shim_memory = shims.into_iter().map(pss).sum::<Result<u64>>()? / PODS as u64;
+        self.daemon_growth = grown / PODS as u64;
+        Ok(())
+    }
+
     async fn at_rest(&mut self, daemon: i32, with_pods: bool) -> Result<()> {
         let (before, since) = (ticks(daemon)?, Instant::now());
         tokio::time::sleep(IDLE).await;
@@ -171,13 +191,13 @@ async fn measure(checks: &mut Checks, daemon: &Daemon, peer: &Peer) -> Result<()
 
     let before = (mounts()?, pss(berth_pid)?);
     let pods = berth.burst(&mut a).await?;
-    a.pod_memory = per_pod(daemon.shims()?, pss(berth_pid)?.saturating_sub(before.1))?;
+    a.memory(daemon.shims()?, pss(berth_pid)?.saturating_sub(before.1))?;
     a.mounts = (mounts()? - before.0) as f64 / PODS as f64;
     a.at_rest(berth_pid, true).await?;
     berth.clear(pods).await?;
     let before = (mounts()?, pss(peer.pid())?);
     let pods = containerd.burst(&mut b).await?;
-    b.pod_memory = per_pod(peer.shims()?, pss(peer.pid())?.saturating_sub(before.1))?;
+    b.memory(peer.shims()?, pss(peer.pid())?.saturating_sub(before.1))?;
     b.mounts = (mounts()? - before.0) as f64 / PODS as f64;
     b.at_rest(peer.pid(), true).await?;
     containerd.clear(pods).await?;
@@ -185,20 +205,20 @@ async fn measure(checks: &mut Checks, daemon: &Daemon, peer: &Peer) -> Result<()
     Ok(())
 }
 
-/// The supervisors, and by how much the daemon grew. Pause processes, which only the peer has, are not counted.
-fn per_pod(shims: Vec<i32>, grown: u64) -> Result<u64> {
-    let shims = shims.into_iter().map(pss).sum::<Result<u64>>()?;
-    Ok((shims + grown) / PODS as u64)
-}
-
 fn report(checks: &mut Checks, a: &mut Figures, b: &mut Figures) {
     let mut report = Report::new(checks);
     report.times("pod up (sandbox, create, start)", &mut a.up, &mut b.up, Some(20.0));
+    report.times("  RunPodSandbox", &mut a.sandbox, &mut b.sandbox, None);
+    report.times("  CreateContainer", &mut a.create, &mut b.create, None);
+    report.times("  StartContainer", &mut a.start, &mut b.start, None);
     report.times("pod down (stop, remove)", &mut a.down, &mut b.down, Some(20.0));
     report.times("ExecSync", &mut a.exec, &mut b.exec, Some(6.0));
     report.times(&format!("{PODS} pods, {AT_ONCE} at a time"), &mut a.burst, &mut b.burst, None);
     let kib = |bytes: u64| bytes as f64 / 1024.0;
-    report.line("memory for each pod", kib(a.pod_memory), kib(b.pod_memory), "KiB", Some(250.0));
+    let total = |figures: &Figures| kib(figures.shim_memory + figures.daemon_growth);
+    report.line("memory for each pod (PSS)", total(a), total(b), "KiB", Some(250.0));
+    report.line("  of it supervisors", kib(a.shim_memory), kib(b.shim_memory), "KiB", None);
+    report.line("  of it the daemon's growth", kib(a.daemon_growth), kib(b.daemon_growth), "KiB", None);
     report.line("memory of the idle daemon", kib(a.idle_memory), kib(b.idle_memory), "KiB", None);
     report.line("host mounts for each pod", a.mounts, b.mounts, "", Some(0.0));
     report.line("CPU at rest", a.idle_cpu * 100.0, b.idle_cpu * 100.0, "%", None);

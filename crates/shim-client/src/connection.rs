@@ -1,11 +1,12 @@
 //! One daemon-to-shim connection: requests matched to replies by sequence number, events handed on as they come.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use berth_shim_wire::{Event, Incoming, MAX_PACKET, Reply, Request};
+use berth_shim_wire::{Event, Incoming, MAX_PACKET, Reply, Request, WireError};
 use berth_sys::fd as sysfd;
 use parking_lot::Mutex;
 use tokio::io::Interest;
@@ -105,17 +106,31 @@ impl Drop for Connection {
     }
 }
 
+thread_local! {
+    /// Where packets arrive. One for each thread rather than for each shim: what a packet says is taken out of it before
+    /// the next wait.
+    static ARRIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_PACKET]);
+}
+
+/// What came in one packet, and its descriptors; `None` when the other end is gone.
+type Packet = Option<(Result<Incoming, WireError>, Vec<OwnedFd>)>;
+
+fn receive(socket: &OwnedFd) -> std::io::Result<Packet> {
+    ARRIVED.with_borrow_mut(|buffer| {
+        let (length, fds) = sysfd::recv_packet(socket.as_fd(), buffer)?;
+        Ok((length > 0).then(|| (berth_shim_wire::decode_incoming(&buffer[..length]), fds)))
+    })
+}
+
 async fn read(shared: Arc<Shared>, listener: Arc<dyn Listener>) {
-    let mut buffer = vec![0; MAX_PACKET];
     loop {
         let Ok(mut ready) = shared.socket.readable().await else { break };
-        let (length, fds) =
-            match ready.try_io(|socket| sysfd::recv_packet(socket.get_ref().as_fd(), &mut buffer)) {
-                Err(_would_block) => continue,
-                Ok(Err(_)) | Ok(Ok((0, _))) => break,
-                Ok(Ok(packet)) => packet,
-            };
-        match berth_shim_wire::decode_incoming(&buffer[..length]) {
+        let (packet, fds) = match ready.try_io(|socket| receive(socket.get_ref())) {
+            Err(_would_block) => continue,
+            Ok(Err(_)) | Ok(Ok(None)) => break,
+            Ok(Ok(Some(packet))) => packet,
+        };
+        match packet {
             Ok(Incoming::Reply(sequence, reply)) => {
                 if let Some(waiting) = shared.waiting.lock().remove(&sequence) {
                     // The caller may have gone away; then nobody needs the answer.

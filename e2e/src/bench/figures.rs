@@ -35,10 +35,10 @@ impl<'a> Report<'a> {
         Self { checks }
     }
 
-    /// Medians in milliseconds, with the 90th percentile where there is more than one.
+    /// Medians in milliseconds, with the 90th percentile where there is a budget.
     pub(crate) fn times(&mut self, what: &str, ours: &mut Series, theirs: &mut Series, budget: Option<f64>) {
         self.line(what, ours.quantile(0.5), theirs.quantile(0.5), "ms", budget);
-        if ours.0.len() > 1 {
+        if ours.0.len() > 1 && budget.is_some() {
             self.line("  90 % within", ours.quantile(0.9), theirs.quantile(0.9), "ms", None);
         }
     }

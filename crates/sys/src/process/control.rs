@@ -17,6 +17,19 @@ pub fn enter(namespace: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
     done(unsafe { libc::setns(namespace.as_raw_fd(), flags) }.into())
 }
 
+/// How many arenas the C library's allocator spreads threads over (mallopt(3), M_ARENA_MAX); its default is eight for each
+/// core, and each keeps what a burst of threads once needed. `false`: this C library has no such thing.
+pub fn limit_heap_arenas(arenas: u8) -> bool {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: integers only; the call locks against allocations of other threads itself.
+    return unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas.into()) } == 1;
+    #[cfg(not(target_env = "gnu"))]
+    {
+        let _ = arenas;
+        false
+    }
+}
+
 /// sethostname(2).
 pub fn set_hostname(name: &CStr) -> io::Result<()> {
     // SAFETY: pointer and length are those of one live string.
