@@ -202,6 +202,7 @@ async fn all(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     says(checks, "stopp", &crictl.run(&["stopp", &pod])?, &pod);
     says(checks, "stopp again", &crictl.run(&["stopp", &pod])?, &pod);
     says(checks, "rmp", &crictl.run(&["rmp", &pod])?, &pod);
+    crate::modes::run(checks, daemon).await?;
     says(checks, "rmi", &crictl.run(&["rmi", IMAGE])?, "Deleted");
     let left = crictl.run(&["images", "-q"])?;
     checks.that("images: none", left.ok && left.out.is_empty(), &left.out);

@@ -10,6 +10,7 @@ mod crictl;
 mod daemon;
 mod demo;
 mod image;
+mod modes;
 mod peer;
 mod pull;
 mod registry;

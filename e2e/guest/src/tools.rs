@@ -26,6 +26,7 @@ pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
             names.sort();
             names.iter().for_each(|name| println!("{}", name.to_string_lossy()));
         }
+        ["link", path] => println!("{}", std::fs::read_link(path)?.display()),
         ["write", path, rest @ ..] => std::fs::write(path, rest.join(" "))?,
         ["env"] => std::env::vars().for_each(|(key, value)| println!("{key}={value}")),
         ["pids"] => pids()?,
