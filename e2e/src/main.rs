@@ -16,6 +16,7 @@ mod pull;
 mod registry;
 mod restart;
 mod skew;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -47,8 +48,10 @@ async fn run(lane: &str) -> Result<bool> {
         "crictl" => crictl::run(&mut checks).await?,
         "restart" => restart::run(&mut checks).await?,
         "skew" => skew::run(&mut checks).await?,
+        "modes" => modes::lane(&mut checks).await?,
+        "vm" => vm::run(&mut checks, &["demo", "modes"]).await?,
         "bench" => bench::run(&mut checks).await?,
-        other => bail!("no lane {other:?}; there are demo, crictl, restart, skew and bench"),
+        other => bail!("no lane {other:?}; there are demo, crictl, restart, skew, modes, vm and bench"),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.
     let own = |what: &str| lane != "bench" || what.starts_with("process") || what.starts_with("cgroup");

@@ -11,6 +11,16 @@ use crate::checks::{Checks, until};
 use crate::client::{Client, Spec, args, pod};
 use crate::daemon::Daemon;
 
+/// By itself, for machines without crictl.
+pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
+    let mut daemon = Daemon::new().await?;
+    let done = run(checks, &daemon).await;
+    if done.is_err() {
+        eprintln!("{}", daemon.log_tail());
+    }
+    done.and(daemon.reset().await)
+}
+
 pub(crate) async fn run(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     let mut client = Client::connect(&daemon.socket()).await?;
     let client = &mut client;

@@ -25,7 +25,7 @@ enum Task {
     Test,
     /// Formatting and lints, then `test`.
     Ci,
-    /// One end-to-end lane: demo, crictl, restart or skew.
+    /// One end-to-end lane: demo, crictl, restart, skew or vm.
     E2e { lane: String },
     /// Berth beside Debian's containerd and runc, in one run on this machine. Needs root.
     Bench,
@@ -79,7 +79,7 @@ fn test() -> Result<()> {
     packages::need(&packages::TEST)?;
     run::cargo(&["test", "--quiet", "--workspace"])?;
     let built = build::all()?;
-    for lane in ["demo", "crictl", "restart", "skew"] {
+    for lane in ["demo", "crictl", "restart", "skew", "vm"] {
         run::lane(&built, lane, None)?;
     }
     Ok(())

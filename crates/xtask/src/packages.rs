@@ -27,6 +27,10 @@ pub(crate) const TEST: [Tool; 4] = [
     tool("nft", "nftables", "shows the audit which tables are left"),
 ];
 
+/// For the lane in a virtual machine, beside the kernel and the busybox of [`machine`].
+pub(crate) const VM: [Tool; 1] =
+    [tool("qemu-system-x86_64", "qemu-system-x86", "is the machine with control groups v2")];
+
 /// For `cargo xtask bench`: the peer, in the same run.
 pub(crate) const BENCH: [Tool; 3] = [
     tool("containerd", "containerd", "is compared with"),
@@ -75,4 +79,32 @@ pub(crate) fn need(tools: &[Tool]) -> Result<()> {
         install(false).with_context(|| format!("install by hand: {}", packages.join(" ")))?;
     }
     Ok(())
+}
+
+/// Debian's cloud kernel and static busybox, unpacked below `at` and not installed.
+pub(crate) fn machine(at: &Path) -> Result<()> {
+    if at.join("complete").exists() {
+        return Ok(());
+    }
+    if !found("apt-get") {
+        bail!(
+            "the vm lane's kernel is Debian's package linux-image-cloud-amd64, unpacked into {}",
+            at.display()
+        );
+    }
+    let said = Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"]).output()?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let kernel = text.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    let kernel = kernel.context("apt-cache knows no linux-image-cloud-amd64: apt-get update")?;
+    println!("apt-get download {kernel} busybox-static");
+    std::fs::create_dir_all(at)?;
+    status(Command::new("apt-get").current_dir(at).args(["download", "-qq", kernel, "busybox-static"]))?;
+    for entry in std::fs::read_dir(at)? {
+        let package = entry?.path();
+        if package.extension().is_some_and(|extension| extension == "deb") {
+            status(Command::new("dpkg-deb").arg("-x").arg(&package).arg(at))?;
+            std::fs::remove_file(&package)?;
+        }
+    }
+    Ok(std::fs::write(at.join("complete"), kernel)?)
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::build::{Built, root};
+use crate::packages;
 
 pub(crate) fn status(command: &mut Command) -> Result<()> {
     let done = command.status().with_context(|| format!("{command:?}"))?;
@@ -45,6 +46,12 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     }
     if name == "crictl" {
         command.env("BERTH_E2E_CRICTL", crictl()?);
+    }
+    if name == "vm" {
+        packages::need(&packages::VM)?;
+        let parts = root().join("target/vm");
+        packages::machine(&parts)?;
+        command.env("BERTH_E2E_VM", parts);
     }
     status(&mut command)
 }

@@ -51,8 +51,9 @@ pub fn overlay(wanted: &Overlay<'_>) -> io::Result<OwnedFd> {
 pub fn overlay_takes_layers_one_by_one() -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     *KNOWN.get_or_init(|| {
-        let probe = Context::open(c"overlay").and_then(|context| context.set_string(c"lowerdir+", c"/"));
-        probe.is_ok()
+        let takes = |key| Context::open(c"overlay").and_then(|context| context.set_string(key, c"/")).is_ok();
+        // Before Linux 6.5 the kernel collects whatever it is told and complains at the mount.
+        !takes(c"no-such-option") && takes(c"lowerdir+")
     })
 }
 
