@@ -6,6 +6,7 @@ mod audit;
 mod bench;
 mod checks;
 mod client;
+mod clients;
 mod crictl;
 mod daemon;
 mod demo;

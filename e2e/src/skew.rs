@@ -1,4 +1,5 @@
-//! A client of older bindings that are not ours: what it sends is understood, what it gets makes sense to it.
+//! A client of older bindings that are not ours: what it sends is understood, what it gets makes sense to it. And clients of
+//! other libraries.
 
 use std::process::Command;
 
@@ -22,6 +23,7 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
         done.status.success(),
         String::from_utf8_lossy(&done.stderr),
     );
+    crate::clients::run(checks, &daemon).await?;
     checks.note("no directory, row or descriptor is left", given_back(&daemon, &before).await);
     daemon.reset().await
 }

@@ -3,6 +3,7 @@
 //! Nothing is decided here but what a request means and how an error is told. What Berth does not do yet answers
 //! `Unimplemented` with the RPC's name.
 
+mod authority;
 mod backend;
 mod convert;
 mod image;

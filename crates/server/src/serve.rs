@@ -5,10 +5,12 @@ use berth_cri_api::v1::image_service_server::ImageServiceServer;
 use berth_cri_api::v1::runtime_service_server::RuntimeServiceServer;
 use berth_ids::{Classify, ErrorClass};
 use tokio::net::UnixListener;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::Backend;
+use crate::authority::AnyAuthority;
 use crate::image::ImageVerbs;
 use crate::runtime::RuntimeVerbs;
 
@@ -40,6 +42,7 @@ pub async fn serve(
     let image = ImageServiceServer::new(ImageVerbs::new(backend))
         .max_decoding_message_size(MESSAGE_MAX)
         .max_encoding_message_size(MESSAGE_MAX);
+    let clients = UnixListenerStream::new(listener).map(|client| client.map(AnyAuthority::new));
     let requests = AtomicU64::new(1);
     Server::builder()
         .trace_fn(move |request| {
@@ -48,7 +51,7 @@ pub async fn serve(
         })
         .add_service(runtime)
         .add_service(image)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop)
+        .serve_with_incoming_shutdown(clients, stop)
         .await
         .map_err(|source| ServeError { source })
 }
