@@ -1,6 +1,7 @@
 //! The crictl lane's pods of other kinds: the host's namespaces, shared and joined ones, privileged, a parent cgroup of the
 //! caller's, a profile of the node's, a log that is rotated.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -207,5 +208,9 @@ async fn rotation(checks: &mut Checks, daemon: &Daemon, client: &mut Client) -> 
     let text = std::fs::read_to_string(&old)? + &std::fs::read_to_string(&log)?;
     let missing = text.lines().enumerate().find(|(n, line)| !line.ends_with(&format!(" F line {n}")));
     checks.that("a rotated log: no line missing, none twice", missing.is_none(), format!("{missing:?}"));
+    let mode = |path: &str| std::fs::metadata(daemon.path(path)).map(|m| m.permissions().mode() & 0o777);
+    let (above, directory, file) = (mode("logs")?, mode("logs/rotated")?, mode("logs/rotated/main.log")?);
+    let modes = format!("{above:o} {directory:o} {file:o}");
+    checks.that("  log collectors reach it: 755 and 640", modes == "755 755 640", &modes);
     client.remove_pod(&id).await
 }

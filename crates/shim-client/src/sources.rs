@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,8 +54,7 @@ fn bind(source: &Path, recursive: bool, missing: MissingSource) -> Result<OwnedF
             }
             // What the kubelet expects of a host path that is not there (features: runtimes make a directory).
             MissingSource::CreateDirectory => {
-                std::fs::DirBuilder::new().recursive(true).mode(0o755).create(source).map_err(fail())?;
-                std::fs::set_permissions(source, PermissionsExt::from_mode(0o755)).map_err(fail())?;
+                make_directory(source).map_err(fail())?;
                 open_path(source)
             }
         },
@@ -70,16 +69,37 @@ fn bind(source: &Path, recursive: bool, missing: MissingSource) -> Result<OwnedF
 pub(crate) fn log_file(path: &Path) -> Result<OwnedFd, ShimError> {
     let fail = || ShimError::file("open the log", path);
     if let Some(directory) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(fail())?;
+        make_directory(directory).map_err(fail())?;
     }
-    let file = std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
-        .open(path)
-        .map_err(fail())?;
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC);
+    let file = match options.clone().create_new(true).open(path) {
+        Ok(made) => {
+            // The daemon's umask is for its own files.
+            made.set_permissions(PermissionsExt::from_mode(0o640)).map_err(fail())?;
+            made
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path).map_err(fail())?,
+        Err(error) => return Err(fail()(error)),
+    };
     Ok(file.into())
+}
+
+/// Makes a directory of the host's with those on the way to it, mode 0755 each: others use them too, and the daemon's umask is
+/// for its own files.
+fn make_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_directory(parent)?;
+    }
+    match std::fs::create_dir(path) {
+        Ok(()) => std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)),
+        // Somebody else was faster; if it is no directory, whoever uses it says so.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Only to be cloned from: neither read nor, were it a device, opened. A link of the host's is followed.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::run::{cargo, status};
 
@@ -18,6 +18,19 @@ pub(crate) struct Built {
 
 pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// The compiler that lints and figures are for: the workspace's `rust-version`, no older and no newer. Building works with a
+/// newer one, too; what decides over a change must not depend on who runs it.
+pub(crate) fn toolchain() -> Result<()> {
+    let pinned = env!("CARGO_PKG_RUST_VERSION");
+    let said = Command::new("rustc").arg("-V").output().context("rustc -V")?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let version = text.split(' ').nth(1).unwrap_or_default();
+    if version != pinned && !version.starts_with(&format!("{pinned}.")) {
+        bail!("Rust {pinned} decides here, this is {version}: rustup run {pinned} cargo xtask ci");
+    }
+    Ok(())
 }
 
 /// The host's target triple: naming it keeps the flags away from build scripts and everything else that is built.

@@ -51,6 +51,7 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::Test => test(),
         Task::Ci => {
+            build::toolchain()?;
             run::cargo(&["fmt", "--check"])?;
             packages::need(&packages::TEST)?;
             run::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;

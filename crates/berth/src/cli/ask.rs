@@ -38,10 +38,11 @@ pub(super) fn reset(config: &Config, yes: bool) -> Result<(), CliError> {
     if !yes {
         return Err(CliError::Unconfirmed { name: config.name.clone() });
     }
+    // The daemon knows where its images are; what was said here may name its state alone.
+    let status = ask(&config.admin_socket(), &Request::Status {}, None)?;
     ask(&config.admin_socket(), &Request::Reset {}, None)?;
     print(&format!(
-        "pods, network and control groups of {:?} are gone, its daemon is ending; images are in {}\n",
-        config.name,
-        config.root.display()
+        "pods, network and control groups of {} are gone, its daemon is ending; images are in {}\n",
+        status["instance"]["name"], status["images"]["at"]
     ))
 }
