@@ -32,6 +32,16 @@ fn cgroups(found: &mut BTreeSet<String>) {
     }
 }
 
+/// Network namespaces that a process lives in. One that is only held by a descriptor is the holder's: see [`Footprint`].
+fn namespaces(found: &mut BTreeSet<String>) {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return };
+    for entry in entries.filter_map(Result::ok) {
+        if let Ok(namespace) = std::fs::read_link(entry.path().join("ns/net")) {
+            found.insert(format!("network namespace {}", namespace.display()));
+        }
+    }
+}
+
 fn processes(found: &mut BTreeSet<String>) {
     let Ok(entries) = std::fs::read_dir("/proc") else { return };
     for entry in entries.filter_map(Result::ok) {
@@ -52,6 +62,7 @@ impl Snapshot {
         seen.extend(lines("/proc/net/fib_trie", "address", |l| {
             l.trim().strip_prefix("|-- ").map(str::to_owned)
         }));
+        namespaces(&mut seen);
         cgroups(&mut seen);
         processes(&mut seen);
         tables(&mut seen);

@@ -75,6 +75,12 @@ impl Client {
         Ok(self.images.pull_image(request).await?.into_inner().image_ref)
     }
 
+    pub(crate) async fn remove_image(&mut self, image: &str) -> Result<()> {
+        let image = ImageSpec { image: image.into(), ..Default::default() };
+        self.images.remove_image(RemoveImageRequest { image: Some(image) }).await?;
+        Ok(())
+    }
+
     pub(crate) async fn run_pod(&mut self, config: &PodSandboxConfig) -> Result<String> {
         let request = RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
         Ok(self.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)

@@ -26,13 +26,17 @@ fn tar_of(files: &[(&str, &[u8], u32)]) -> Result<Vec<u8>> {
 
 /// Writes an archive with one image: the guest program below, `greeting` above.
 pub(crate) fn write(at: &Path, name: &str, greeting: &str) -> Result<()> {
+    write_bytes(at, name, greeting.as_bytes())
+}
+
+pub(crate) fn write_bytes(at: &Path, name: &str, greeting: &[u8]) -> Result<()> {
     let guest = std::env::var("BERTH_E2E_GUEST").context("BERTH_E2E_GUEST names the guest program")?;
     let program = std::fs::read(&guest).with_context(|| guest.clone())?;
     let passwd = b"root:x:0:0:root:/root:/guest\nweb:x:33:33:web:/srv:/guest\n";
     let group = b"root:x:0:\nweb:x:33:\nextra:x:50:web\n";
     let base =
         tar_of(&[("guest", &program, 0o755), ("etc/passwd", passwd, 0o644), ("etc/group", group, 0o644)])?;
-    let top = tar_of(&[("greeting", greeting.as_bytes(), 0o644)])?;
+    let top = tar_of(&[("greeting", greeting, 0o644)])?;
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",

@@ -6,9 +6,11 @@ use anyhow::Result;
 use berth_cri_api::v1::*;
 
 use crate::audit::{Footprint, given_back};
-use crate::checks::Checks;
+use crate::checks::{Checks, until};
 use crate::client::{Client, args, pod};
 use crate::daemon::Daemon;
+use crate::image;
+use crate::registry::Registry;
 
 /// Moments after the request at which the daemon dies; a verb takes some milliseconds.
 const MOMENTS: [u64; 8] = [0, 1, 2, 4, 7, 11, 16, 25];
@@ -26,13 +28,15 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     let before = Footprint::take(daemon)?;
     idle(checks, daemon).await?;
     for (number, moment) in MOMENTS.into_iter().enumerate() {
-        for verb in ["run", "create", "start", "stop", "remove"] {
+        for verb in ["run", "create", "start", "stop", "stop-pod", "remove"] {
             let name = format!("{verb}-{number}");
             let result = cut(daemon, verb, &name, Duration::from_millis(moment)).await;
             let result = result.and(clear(daemon).await);
             checks.note(&format!("killed {moment} ms into {verb}: a retry succeeds, the pod goes"), result);
         }
     }
+    exec(checks, daemon).await?;
+    images(checks, daemon).await?;
     reboot(checks, daemon).await?;
     let mut client = Client::connect(&daemon.socket()).await?;
     let pods = client.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await?.into_inner().items;
@@ -80,6 +84,80 @@ async fn idle(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     client.remove_pod(&id).await
 }
 
+/// Nobody is left to hear what an ExecSync of a dead daemon says: its process ends, the container does not.
+async fn exec(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
+    let config = pod("exec", &daemon.path("logs"));
+    let mut client = Client::connect(&daemon.socket()).await?;
+    let id = client.run_pod(&config).await?;
+    let container = client.run(&id, &config, "main", args(&["sleep", "1000"])).await?;
+    let call = {
+        let (mut client, container) = (client.clone(), container.clone());
+        tokio::spawn(async move { client.exec(&container, &["sleep", "3000"]).await.is_ok() })
+    };
+    let sees = |client: &Client, what: bool| {
+        let (mut client, container) = (client.clone(), container.clone());
+        async move { Ok((client.out(&container, &["pids"]).await?.contains("sleep 3000") == what).then_some(())) }
+    };
+    until("the exec to run", || sees(&client, true)).await?;
+    daemon.kill()?;
+    let answered = call.await?;
+    let client = daemon.start().await?;
+    checks.that("killed in an ExecSync: its caller hears of an error", !answered, "an answer");
+    checks.note(
+        "  its process ends",
+        until("the exec's end", || sees(&client, false)).await.map_err(|e| format!("{e:#}")),
+    );
+    let status = client.clone().status(&container).await?;
+    let runs = status.state == i32::from(ContainerState::ContainerRunning);
+    checks.that("  the container runs", runs, format!("{status:?}"));
+    client.clone().remove_pod(&id).await
+}
+
+/// Pulls and removals of images, cut off at any moment: the same again succeeds. What is left over shows at the end.
+async fn images(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
+    let registry = Registry::start(false).await?;
+    let archive = daemon.path("pulled.tar");
+    let name = format!("{}/lane/big:1", registry.host());
+    // Not to be compressed, so that the pull takes as long as it must.
+    image::write_bytes(&archive, "lane/big:1", &noise(24 << 20))?;
+    registry.push(&archive, "lane/big:1")?;
+    for moment in [5, 20, 60, 120, 200, 300] {
+        let mut client = Client::connect(&daemon.socket()).await?;
+        let first = {
+            let (mut client, name) = (client.clone(), name.clone());
+            tokio::spawn(async move { client.pull(&name).await.is_ok() })
+        };
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        daemon.kill()?;
+        first.await?;
+        client = daemon.start().await?;
+        let again = client.pull(&name).await;
+        checks.note(&format!("killed {moment} ms into a pull: a retry succeeds"), again.as_ref().map(drop));
+        let removal = {
+            let (mut client, name) = (client.clone(), name.clone());
+            tokio::spawn(async move { client.remove_image(&name).await.is_ok() })
+        };
+        tokio::time::sleep(Duration::from_millis(moment / 10)).await;
+        daemon.kill()?;
+        removal.await?;
+        let again = daemon.start().await?.remove_image(&name).await;
+        checks.note(&format!("killed {} ms into its removal: a retry succeeds", moment / 10), again);
+    }
+    Ok(())
+}
+
+/// Bytes without a pattern, always the same (xorshift64).
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..length.div_ceil(8)).flat_map(|_| next()).take(length).collect()
+}
+
 /// What a boot does, as far as a test may: every process of ours gone at once, another boot id in the kernel than in the
 /// database.
 async fn reboot(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
@@ -118,7 +196,7 @@ async fn cut(daemon: &mut Daemon, verb: &str, name: &str, moment: Duration) -> R
         _ => Some(client.run_pod(&config).await?),
     };
     let container = match (verb, &before) {
-        ("start" | "stop" | "remove", Some(id)) => {
+        ("start" | "stop" | "stop-pod" | "remove", Some(id)) => {
             let made = client.create(id, &config, "c", args(&["sleep", "1000"])).await?;
             if verb != "start" {
                 client.start(&made).await?;
@@ -179,6 +257,10 @@ async fn once(
         "create" => drop(client.create(pod, config, "c", args(&["sleep", "1000"])).await?),
         "start" => client.start(container).await?,
         "stop" => client.stop(container, Duration::from_secs(1)).await?,
+        "stop-pod" => {
+            let request = StopPodSandboxRequest { pod_sandbox_id: pod.into() };
+            client.runtime.stop_pod_sandbox(request).await?;
+        }
         _ => client.remove_pod(pod).await?,
     }
     Ok(())
