@@ -118,6 +118,15 @@ impl Daemon {
         Ok(())
     }
 
+    /// The same by standard input, as after a pipe.
+    pub(crate) fn import_stdin(&self, archive: &Path) -> Result<()> {
+        let done = self.berth(&["image", "import", "-"])?.stdin(std::fs::File::open(archive)?).output()?;
+        if !done.status.success() {
+            bail!("berth image import -: {}", String::from_utf8_lossy(&done.stderr));
+        }
+        Ok(())
+    }
+
     /// The last lines of its log, for a failure's message.
     pub(crate) fn log_tail(&self) -> String {
         tail(&self.path("log"))

@@ -1,7 +1,11 @@
 //! The crictl lane's images from live registries: by tag, by digest, with a password, through a mirror, and each way it
 //! can go wrong.
 
+use std::path::Path;
+use std::process::Command;
+
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use crate::checks::Checks;
 use crate::crictl::{Crictl, refuses, says};
@@ -36,6 +40,7 @@ pub(crate) async fn run(checks: &mut Checks, daemon: &Daemon, crictl: &Crictl) -
         again["status"]["id"] == id && again["status"]["repoTags"].as_array().is_none_or(Vec::is_empty),
         &again["status"],
     );
+    forms(checks, daemon, crictl, (&open, &archive, &id))?;
     let wrong = format!("{}/lane/guest@sha256:{}", open.host(), "0".repeat(64));
     refuses(checks, "a digest that is not there", &crictl.run(&["pull", &wrong])?, "does not exist");
     let none = format!("{}/lane/none:1", open.host());
@@ -60,6 +65,42 @@ pub(crate) async fn run(checks: &mut Checks, daemon: &Daemon, crictl: &Crictl) -
     says(checks, "rmi of both", &crictl.run(&["rmi", &locked])?, "Deleted");
 
     mirror(checks, daemon, crictl, &mut open).await
+}
+
+/// The same image in every form it may be stored in: one id, since that is the digest of its configuration.
+fn forms(
+    checks: &mut Checks,
+    daemon: &Daemon,
+    crictl: &Crictl,
+    (open, archive, plain): (&Registry, &Path, &Value),
+) -> Result<()> {
+    let id = |name: &str| -> Result<Value> { Ok(crictl.json(&["inspecti", name])?["status"]["id"].clone()) };
+    for (what, tag, words) in [
+        ("gzip layers, OCI types", "gzip", ["--format", "oci", "--dest-compress-format", "gzip"]),
+        ("zstd layers, OCI types", "zstd", ["--format", "oci", "--dest-compress-format", "zstd"]),
+        ("gzip layers, Docker types", "docker", ["--format", "v2s2", "--dest-compress-format", "gzip"]),
+    ] {
+        let name = format!("{}/lane/forms:{tag}", open.host());
+        open.push_as(archive, &format!("lane/forms:{tag}"), &words)?;
+        says(checks, &format!("pull of {what}"), &crictl.run(&["pull", &name])?, "up to date");
+        checks.that("  it is the same image", id(&name)? == *plain, id(&name)?);
+    }
+    let saved = daemon.path("saved.tar");
+    let made = Command::new("skopeo")
+        .args(["copy", "--quiet", "--insecure-policy"])
+        .arg(format!("oci-archive:{}", archive.display()))
+        .arg(format!("docker-archive:{}:lane.test/saved:1", saved.display()))
+        .output()?;
+    anyhow::ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    daemon.import_stdin(&saved)?;
+    says(checks, "import of a docker save archive from stdin", &crictl.run(&["images"])?, "lane.test/saved");
+    let saved = id("lane.test/saved:1")?;
+    checks.that("  it is the same image, too", saved == *plain, &saved);
+    let all = plain.as_str().context("an id is a string")?;
+    says(checks, "rmi by id: every name goes", &crictl.run(&["rmi", all])?, "Deleted");
+    let left = crictl.run(&["images", "-q"])?;
+    checks.that("  none is left", left.ok && left.out.is_empty(), &left.out);
+    Ok(())
 }
 
 async fn mirror(checks: &mut Checks, daemon: &Daemon, crictl: &Crictl, open: &mut Registry) -> Result<()> {

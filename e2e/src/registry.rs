@@ -77,9 +77,15 @@ impl Registry {
 
     /// Pushes an OCI archive, or a directory in OCI layout, as `NAME:TAG`.
     pub(crate) fn push(&self, source: &Path, name: &str) -> Result<()> {
+        self.push_as(source, name, &[])
+    }
+
+    /// With more words for `skopeo copy`.
+    pub(crate) fn push_as(&self, source: &Path, name: &str, words: &[&str]) -> Result<()> {
         let kind = if source.is_dir() { "oci" } else { "oci-archive" };
         let mut command = Command::new("skopeo");
         command.args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]);
+        command.args(words);
         if self.protected {
             command.args(["--dest-creds", &format!("{USER}:{PASSWORD}")]);
         }
