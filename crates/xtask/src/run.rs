@@ -53,7 +53,11 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
         packages::machine(&parts)?;
         command.env("BERTH_E2E_VM", parts);
     }
-    status(&mut command)
+    // What went wrong is on the screen already.
+    match command.status().with_context(|| format!("{command:?}"))?.success() {
+        true => Ok(()),
+        false => bail!("{name} did not pass"),
+    }
 }
 
 /// crictl, built by Go from the version e2e/go.mod names.
