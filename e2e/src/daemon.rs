@@ -21,11 +21,17 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Started, with the test image imported.
     pub(crate) async fn new() -> Result<Self> {
+        let daemon = Self::empty().await?;
+        daemon.import(IMAGE, "hello").await?;
+        Ok(daemon)
+    }
+
+    /// Started, without any image.
+    pub(crate) async fn empty() -> Result<Self> {
         let home = tempfile::Builder::new().prefix("berth-").tempdir()?;
         let mut daemon =
             Self { home, name: format!("t{}", std::process::id()), child: None, is_reset: false };
         daemon.start().await?;
-        daemon.import(IMAGE, "hello").await?;
         Ok(daemon)
     }
 

@@ -1,9 +1,10 @@
 //! The test image: an OCI archive of the guest program, in two layers so that a second image can share one.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 fn digest(bytes: &[u8]) -> String {
@@ -11,17 +12,132 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-fn tar_of(files: &[(&str, &[u8], u32)]) -> Result<Vec<u8>> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (name, data, mode) in files {
+/// A layer's tar, in the order of the calls.
+pub(crate) struct Layer(tar::Builder<Vec<u8>>);
+
+impl Default for Layer {
+    fn default() -> Self {
+        Self(tar::Builder::new(Vec::new()))
+    }
+}
+
+impl Layer {
+    fn header(kind: tar::EntryType, mode: u32, size: usize) -> tar::Header {
         let mut header = tar::Header::new_gnu();
-        header.set_size(data.len() as u64);
-        header.set_mode(*mode);
+        header.set_entry_type(kind);
+        header.set_size(size as u64);
+        header.set_mode(mode);
         header.set_uid(0);
         header.set_gid(0);
-        tar.append_data(&mut header, name, *data)?;
+        header.set_mtime(0);
+        header
     }
-    Ok(tar.into_inner()?)
+
+    pub(crate) fn file(&mut self, name: &str, data: &[u8], mode: u32) -> Result<()> {
+        Ok(self.0.append_data(&mut Self::header(tar::EntryType::Regular, mode, data.len()), name, data)?)
+    }
+
+    pub(crate) fn directory(&mut self, name: &str, mode: u32) -> Result<()> {
+        Ok(self.0.append_data(
+            &mut Self::header(tar::EntryType::Directory, mode, 0),
+            name,
+            std::io::empty(),
+        )?)
+    }
+
+    /// A hard link.
+    pub(crate) fn link(&mut self, name: &str, target: &str) -> Result<()> {
+        Ok(self.0.append_link(&mut Self::header(tar::EntryType::Link, 0o755, 0), name, target)?)
+    }
+
+    pub(crate) fn symlink(&mut self, name: &str, target: &Path) -> Result<()> {
+        Ok(self.0.append_link(&mut Self::header(tar::EntryType::Symlink, 0o777, 0), name, target)?)
+    }
+
+    pub(crate) fn blob(self) -> Result<Blob> {
+        Ok(Blob::new(self.into_tar()?))
+    }
+
+    fn into_tar(self) -> Result<Vec<u8>> {
+        Ok(self.0.into_inner()?)
+    }
+}
+
+fn tar_of(files: &[(&str, &[u8], u32)]) -> Result<Vec<u8>> {
+    let mut layer = Layer::default();
+    for (name, data, mode) in files {
+        layer.file(name, data, *mode)?;
+    }
+    layer.into_tar()
+}
+
+/// An image as the directory that OCI's image-layout.md describes, with one manifest.
+pub(crate) struct Layout {
+    blobs: Vec<Blob>,
+    index: String,
+    digest: String,
+}
+
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+impl Layout {
+    /// `config` is what the image's `config` key has.
+    pub(crate) fn new(layers: &[&Blob], config: &Value) -> Self {
+        let config = json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+            "os": "linux",
+            "config": config,
+            "rootfs": { "type": "layers", "diff_ids": layers.iter().map(|layer| &layer.digest).collect::<Vec<_>>() },
+            "history": [],
+        });
+        let config = Blob::new(config.to_string().into_bytes());
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": config.described(CONFIG),
+            "layers": layers.iter().map(|layer| layer.described(LAYER)).collect::<Vec<_>>(),
+        });
+        let manifest = Blob::new(manifest.to_string().into_bytes());
+        let index = json!({ "schemaVersion": 2, "manifests": [manifest.described(MANIFEST)] }).to_string();
+        let digest = manifest.digest.clone();
+        let blobs = layers.iter().copied().cloned().chain([config, manifest]).collect();
+        Self { blobs, index, digest }
+    }
+
+    /// Of the manifest.
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    pub(crate) fn write(&self, at: &Path) -> Result<()> {
+        let blobs = at.join("blobs/sha256");
+        std::fs::create_dir_all(&blobs)?;
+        std::fs::write(at.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        std::fs::write(at.join("index.json"), &self.index)?;
+        for blob in &self.blobs {
+            std::fs::write(blobs.join(&blob.digest["sha256:".len()..]), &blob.bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes with their digest.
+#[derive(Clone)]
+pub(crate) struct Blob {
+    bytes: Rc<[u8]>,
+    digest: String,
+}
+
+impl Blob {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { digest: digest(&bytes), bytes: bytes.into() }
+    }
+
+    fn described(&self, kind: &str) -> Value {
+        json!({ "mediaType": kind, "digest": self.digest, "size": self.bytes.len() })
+    }
 }
 
 /// Writes an archive with one image: the guest program below, `greeting` above.

@@ -7,6 +7,7 @@ mod bench;
 mod checks;
 mod client;
 mod clients;
+mod conformance;
 mod crictl;
 mod daemon;
 mod demo;
@@ -42,6 +43,9 @@ async fn run(lane: &str) -> Result<bool> {
     if !nix::unistd::geteuid().is_root() {
         bail!("pods need root: run it as root");
     }
+    if lane == "conformance" {
+        conformance::prepare()?;
+    }
     let before = audit::Snapshot::take()?;
     let mut checks = Checks::default();
     match lane {
@@ -51,8 +55,11 @@ async fn run(lane: &str) -> Result<bool> {
         "skew" => skew::run(&mut checks).await?,
         "modes" => modes::lane(&mut checks).await?,
         "vm" => vm::run(&mut checks, &["demo", "modes"]).await?,
+        "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench" => bench::run(&mut checks).await?,
-        other => bail!("no lane {other:?}; there are demo, crictl, restart, skew, modes, vm and bench"),
+        other => bail!(
+            "no lane {other:?}; there are demo, crictl, restart, skew, modes, conformance, vm and bench"
+        ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.
     let own = |what: &str| lane != "bench" || what.starts_with("process") || what.starts_with("cgroup");

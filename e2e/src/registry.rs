@@ -23,13 +23,23 @@ pub(crate) struct Registry {
 impl Registry {
     /// Answers when this returns. A protected one wants [`USER`] and [`PASSWORD`].
     pub(crate) async fn start(protected: bool) -> Result<Self> {
+        Self::with(protected, None).await
+    }
+
+    /// An open one that keeps what is pushed to it in `data`.
+    pub(crate) async fn over(data: &Path) -> Result<Self> {
+        Self::with(false, Some(data)).await
+    }
+
+    async fn with(protected: bool, data: Option<&Path>) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("berth-registry-").tempdir()?;
+        let data = data.map_or_else(|| home.path().join("data"), Path::to_owned);
         // Between this and the registry's own bind somebody else may take it; then the registry ends, and we say so.
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut config = format!(
             "version: 0.1\nlog:\n  accesslog:\n    disabled: true\n  level: error\nstorage:\n  filesystem:\n    \
-             rootdirectory: {0}/data\nhttp:\n  addr: 127.0.0.1:{port}\n  secret: lane\n",
-            home.path().display()
+             rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n  secret: lane\n",
+            data.display()
         );
         if protected {
             std::fs::write(home.path().join("htpasswd"), HTPASSWD)?;

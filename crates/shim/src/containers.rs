@@ -103,10 +103,12 @@ impl Container {
         }
     }
 
-    /// Killed by SIGKILL while the kernel counted a kill for want of memory in its cgroup.
+    /// Killed by SIGKILL while the kernel counted a kill for want of memory in its cgroup. A shell as first process that ends
+    /// with its only child's 137 counts as well.
     pub(crate) fn was_oom_killed(&self, exit: Exit) -> bool {
         let counted = self.oom.as_ref().is_some_and(|(file, before)| oom_kills(file) > *before);
-        counted && exit.killed && exit.status == libc::SIGKILL
+        let killed = if exit.killed { exit.status } else { exit.status - 128 };
+        counted && killed == libc::SIGKILL
     }
 }
 

@@ -25,8 +25,12 @@ enum Task {
     Test,
     /// Formatting and lints, then `test`.
     Ci,
-    /// One end-to-end lane: demo, crictl, restart, skew or vm.
-    E2e { lane: String },
+    /// One end-to-end lane: demo, crictl, restart, skew, conformance or vm.
+    E2e {
+        lane: String,
+        /// For the conformance lane: only specs that match this regular expression.
+        focus: Option<String>,
+    },
     /// Berth beside Debian's containerd and runc, in one run on this machine. Needs root.
     Bench,
     /// Build the daemon and its shim side by side, in target/berth.
@@ -57,10 +61,10 @@ fn perform(task: Task) -> Result<()> {
             run::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
             test()
         }
-        Task::E2e { lane } => {
+        Task::E2e { lane, focus } => {
             host::check()?;
             packages::need(&packages::TEST)?;
-            run::lane(&build::all()?, &lane, None)
+            run::lane(&build::all()?, &lane, focus.as_deref())
         }
         Task::Bench => {
             host::check()?;
@@ -80,7 +84,7 @@ fn test() -> Result<()> {
     packages::need(&packages::TEST)?;
     run::cargo(&["test", "--quiet", "--workspace"])?;
     let built = build::all()?;
-    for lane in ["demo", "crictl", "restart", "skew", "vm"] {
+    for lane in ["demo", "crictl", "restart", "skew", "conformance", "vm"] {
         run::lane(&built, lane, None)?;
     }
     Ok(())

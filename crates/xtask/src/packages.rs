@@ -96,9 +96,33 @@ pub(crate) fn machine(at: &Path) -> Result<()> {
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
     let kernel = text.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
     let kernel = kernel.context("apt-cache knows no linux-image-cloud-amd64: apt-get update")?;
-    println!("apt-get download {kernel} busybox-static");
+    unpack(at, &[kernel, "busybox-static"])?;
+    Ok(std::fs::write(at.join("complete"), kernel)?)
+}
+
+/// What the conformance lane's images are made of, unpacked below `at` and not installed.
+pub(crate) fn images(at: &Path) -> Result<()> {
+    const PACKAGES: [&str; 8] =
+        ["busybox-static", "dash", "nginx", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g"];
+    if at.join("complete").exists() {
+        return Ok(());
+    }
+    if !found("apt-get") {
+        bail!("the conformance lane's images are made of Debian's {}", PACKAGES.join(" "));
+    }
+    unpack(at, &PACKAGES)?;
+    Ok(std::fs::write(at.join("complete"), PACKAGES.join(" "))?)
+}
+
+fn unpack(at: &Path, packages: &[&str]) -> Result<()> {
+    println!("apt-get download {}", packages.join(" "));
     std::fs::create_dir_all(at)?;
-    status(Command::new("apt-get").current_dir(at).args(["download", "-qq", kernel, "busybox-static"]))?;
+    let download =
+        || status(Command::new("apt-get").current_dir(at).args(["download", "-qq"]).args(packages));
+    if download().is_err() {
+        status(Command::new("apt-get").args(["update", "-qq"]))?;
+        download()?;
+    }
     for entry in std::fs::read_dir(at)? {
         let package = entry?.path();
         if package.extension().is_some_and(|extension| extension == "deb") {
@@ -106,5 +130,5 @@ pub(crate) fn machine(at: &Path) -> Result<()> {
             std::fs::remove_file(&package)?;
         }
     }
-    Ok(std::fs::write(at.join("complete"), kernel)?)
+    Ok(())
 }

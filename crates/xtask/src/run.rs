@@ -1,6 +1,6 @@
 //! Running other programs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -29,7 +29,7 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     }
     let mut command = match name {
         // Both runtimes play on a host of their own: what a peer leaves in network and mounts ends with these namespaces.
-        "bench" => {
+        "bench" | "conformance" => {
             let mut command = Command::new("unshare");
             command.args(["--net", "--mount", "--propagation", "private", "--"]).arg(&built.e2e);
             command
@@ -45,7 +45,16 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
         command.env("BERTH_E2E_SKEW", root().join("target/debug/berth-skew"));
     }
     if name == "crictl" {
-        command.env("BERTH_E2E_CRICTL", crictl()?);
+        command.env("BERTH_E2E_CRICTL", go("crictl", &["build"], "sigs.k8s.io/cri-tools/cmd/crictl")?);
+    }
+    if name == "conformance" {
+        let home = root().join("target/conformance");
+        packages::images(&home.join("debian"))?;
+        command
+            .env("BERTH_E2E_CRITEST", go("critest", &["test", "-c"], "sigs.k8s.io/cri-tools/cmd/critest")?)
+            .env("BERTH_E2E_GINKGO", go("ginkgo", &["build"], "github.com/onsi/ginkgo/v2/ginkgo")?)
+            .env("BERTH_E2E_LEFT_OUT", root().join("e2e/left-out.txt"))
+            .env("BERTH_E2E_HOME", home);
     }
     if name == "vm" {
         packages::need(&packages::VM)?;
@@ -60,22 +69,23 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     }
 }
 
-/// crictl, built by Go from the version e2e/go.mod names.
-fn crictl() -> Result<PathBuf> {
-    let at = root().join("target/tools/crictl");
+/// A program of others, built by Go from the versions e2e/go.mod names.
+fn go(name: &str, words: &[&str], package: &str) -> Result<PathBuf> {
+    let at = root().join("target/tools").join(name);
     if !at.exists() {
-        println!("building crictl with go (once)");
+        println!("building {name} with go (once)");
         let built = Command::new("go")
             .current_dir(root().join("e2e"))
-            .args(["build", "-o"])
+            .args(words)
+            .arg("-o")
             .arg(&at)
-            .arg("sigs.k8s.io/cri-tools/cmd/crictl")
+            .arg(package)
             .status();
         match built {
             Ok(done) if done.success() => {}
-            Ok(_) => bail!("go could not build crictl from e2e/go.mod"),
-            Err(error) => bail!("the crictl lane needs Go (package golang-go, or go.dev/dl): {error}"),
+            Ok(_) => bail!("go could not build {name} from e2e/go.mod"),
+            Err(error) => bail!("the lane needs Go (package golang-go, or go.dev/dl): {error}"),
         }
     }
-    Ok(Path::new(&at).to_owned())
+    Ok(at)
 }

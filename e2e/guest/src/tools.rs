@@ -1,6 +1,8 @@
 use std::io::{self, Read as _, Write as _};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
+
 use crate::net;
 
 fn number(word: &str) -> io::Result<u64> {
@@ -56,9 +58,41 @@ pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
             io::stdin().read_to_string(&mut text)?;
             println!("{} bytes", text.len());
         }
+        ["pause"] => pause()?,
+        // With the set-user-id bit: what no_new_privs leaves of it.
+        ["nnp"] => println!("Effective uid: {}", nix::unistd::geteuid()),
+        ["pgrep", name] => return pgrep(name),
+        ["ipcs", "-m"] => io::stdout().write_all(&std::fs::read("/proc/sysvipc/shm")?)?,
         _ => return Err(io::Error::other("unknown tool")),
     }
     Ok(0)
+}
+
+/// Until SIGTERM or SIGINT, which a first process has to wait for, since for it they have no default.
+fn pause() -> io::Result<()> {
+    let mut ends = SigSet::empty();
+    ends.add(Signal::SIGTERM);
+    ends.add(Signal::SIGINT);
+    ends.thread_block()?;
+    ends.wait()?;
+    Ok(())
+}
+
+/// The processes whose name contains `name`; 1 where there is none, as pgrep(1).
+fn pgrep(name: &str) -> io::Result<u8> {
+    let mut found = 1;
+    for entry in std::fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let of = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if pid != std::process::id() && of.contains(name) {
+            println!("{pid}");
+            found = 0;
+        }
+    }
+    Ok(found)
 }
 
 /// Every process this one can see, with its command.

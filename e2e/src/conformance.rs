@@ -1,0 +1,116 @@
+//! critest, the CRI's own suite, unpatched: its images are made on the spot and come from a registry on loopback that
+//! stands in for the public ones. First serially, then four at a time.
+
+mod images;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use self::images::Images;
+use self::report::{LeftOut, Report};
+use crate::checks::Checks;
+use crate::daemon::Daemon;
+use crate::registry::Registry;
+
+/// The hosts that critest's images are named after.
+const HOSTS: [&str; 4] = ["registry.k8s.io", "k8s.gcr.io", "gcr.io", "docker.io"];
+/// Longer than a run in which every spec waits for its own bound would be cut off; none has come near.
+const PATIENCE: Duration = Duration::from_secs(1500);
+const AT_ONCE: u32 = 4;
+
+fn named(variable: &str) -> Result<PathBuf> {
+    Ok(std::env::var_os(variable).with_context(|| format!("{variable} is not set"))?.into())
+}
+
+/// Loopback in the network namespace that the lane is run in.
+pub(crate) fn prepare() -> Result<()> {
+    let busybox = named("BERTH_E2E_HOME")?.join("debian/bin/busybox");
+    let up = Command::new(busybox).args(["ip", "link", "set", "lo", "up"]).status()?;
+    anyhow::ensure!(up.success(), "loopback does not come up");
+    Ok(())
+}
+
+pub(crate) async fn run(checks: &mut Checks, focus: Option<&str>) -> Result<()> {
+    let home = named("BERTH_E2E_HOME")?;
+    let debian = home.join("debian");
+    let left_out = LeftOut::read(&named("BERTH_E2E_LEFT_OUT")?)?;
+    let images = Images::of(&debian)?;
+    let registry = Registry::over(&home.join("registry")).await?;
+    images.push(&registry, &home)?;
+    let critest =
+        images::with_digest(&named("BERTH_E2E_CRITEST")?, &home, &images.digest("test-image-digest")?)?;
+
+    let mut daemon = Daemon::empty().await?;
+    for host in HOSTS {
+        let at = daemon.path("certs.d").join(host);
+        std::fs::create_dir_all(&at)?;
+        std::fs::write(at.join("hosts.toml"), format!("server = \"http://{}\"\n", registry.host()))?;
+    }
+    let suite = Suite { critest, home, daemon: &daemon, focus };
+    let mut done = suite.run(checks, &left_out, 1).await;
+    if done.is_ok() && focus.is_none() {
+        done = suite.run(checks, &left_out, AT_ONCE).await;
+    }
+    let kept = suite.home.join("daemon.log");
+    std::fs::copy(daemon.path("log"), &kept)?;
+    println!("  the daemon's log: {}", kept.display());
+    done.and(daemon.reset().await)
+}
+
+struct Suite<'a> {
+    critest: PathBuf,
+    home: PathBuf,
+    daemon: &'a Daemon,
+    focus: Option<&'a str>,
+}
+
+impl Suite<'_> {
+    async fn run(&self, checks: &mut Checks, left_out: &LeftOut, at_once: u32) -> Result<()> {
+        let log = self.home.join(format!("critest-{at_once}.log"));
+        let report = self.home.join(format!("critest-{at_once}.json"));
+        if report.exists() {
+            std::fs::remove_file(&report)?;
+        }
+        let scratch = self.daemon.path("critest");
+        std::fs::create_dir_all(&scratch)?;
+        let endpoint = format!("unix://{}", self.daemon.socket().display());
+        let mut critest = Command::new(&self.critest);
+        critest
+            .arg(format!("-runtime-endpoint={endpoint}"))
+            .arg(format!("-image-endpoint={endpoint}"))
+            .arg(format!("-ginkgo.json-report={}", report.display()))
+            .arg(format!("-ginkgo.timeout={}s", PATIENCE.as_secs()))
+            .arg("-ginkgo.no-color")
+            .env("TMPDIR", &scratch)
+            .current_dir(&scratch)
+            .stdin(Stdio::null());
+        if let Some(focus) = self.focus {
+            critest.arg(format!("-ginkgo.focus={focus}"));
+        }
+        if at_once > 1 {
+            let tools = named("BERTH_E2E_GINKGO")?;
+            let tools = tools.parent().context("ginkgo lies in a directory")?;
+            let path = std::env::var("PATH").unwrap_or_default();
+            critest.arg(format!("-parallel={at_once}")).env("PATH", format!("{}:{path}", tools.display()));
+        }
+        let output = std::fs::File::create(&log)?;
+        critest.stdout(output.try_clone()?).stderr(output);
+        println!("  critest, {at_once} at a time: {}", log.display());
+        let mut child = critest.spawn().context("critest")?;
+        tokio::task::spawn_blocking(move || child.wait()).await??;
+        if !report.exists() {
+            bail!("critest wrote no report: {}", crate::daemon::tail(&log));
+        }
+        Report::read(&report)?.judge(checks, left_out, self.focus.is_some());
+        Ok(())
+    }
+}
+
+/// A file's text, with its path in the error.
+fn text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| path.display().to_string())
+}
