@@ -30,6 +30,7 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
     let pods = Pods::new(ports, settings);
     let found = pods.recover().await?;
     tracing::info!(?found, subnet = %parts.network.subnet(), bridge = parts.network.bridge(), "ready");
+    let user_namespaces = parts.shims.facts().user_namespaces;
     let admin = Admin {
         pods: pods.clone(),
         images: parts.images.clone(),
@@ -46,8 +47,13 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
         "bridge": parts.network.bridge(),
         "subnet": parts.network.subnet(),
     });
-    let backend =
-        CriBackend { pods, images: parts.images, network: parts.network, config: shown.to_string() };
+    let backend = CriBackend {
+        pods,
+        images: parts.images,
+        network: parts.network,
+        config: shown.to_string(),
+        user_namespaces,
+    };
     Ok(Wired { backend: Arc::new(backend), admin: Arc::new(admin) })
 }
 
@@ -64,8 +70,9 @@ fn open(config: &Config) -> Result<Parts, Failure> {
     let images = ImagesConfig { root: config.root.join("images"), certs_d: config.registry.certs_d.clone() };
     std::fs::create_dir_all(&images.root)?;
     let images = Images::open(images, store.clone())?;
-    let shims =
-        Shims::open(config.state.clone(), &find_shim(config.shim.as_deref())?, config.cgroup.root.clone())?;
+    let shim = find_shim(config.shim.as_deref())?;
+    let layers = config.root.join("images");
+    let shims = Shims::open(config.state.clone(), &shim, config.cgroup.root.clone(), &layers)?;
     let given = config.network.subnets.iter().find_map(|subnet| subnet.to_string().parse().ok());
     let network = Network::open(NetworkConfig {
         instance: config.name.clone(),

@@ -25,6 +25,7 @@ use parking_lot::{Mutex, RwLock};
 pub use berth_registry::Credentials;
 pub use error::ImageError;
 pub use image::Image;
+pub use rootfs::Mapped;
 
 use crate::image::{ImageRecord, LayerRecord};
 

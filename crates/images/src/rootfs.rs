@@ -1,18 +1,36 @@
 //! A container's root filesystem: an overlay over the image's layers, and directories for the image's volumes.
 
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_ids::ContainerId;
-use berth_sys::mount::{Layer, Overlay, overlay};
+use berth_sys::mount::{self, Layer, Overlay, overlay};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use crate::layers::remove;
 use crate::{Image, ImageError, Images, Shared};
+
+/// A user namespace for which files are shown, and what the host calls its root.
+#[derive(Debug)]
+pub struct Mapped<'a> {
+    pub userns: BorrowedFd<'a>,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Mapped<'_> {
+    /// A detached clone with the ids of the user namespace.
+    fn show(&self, directory: &Path) -> io::Result<OwnedFd> {
+        let path = std::ffi::CString::new(directory.as_os_str().as_encoded_bytes())?;
+        let clone = mount::clone_path(&path, false)?;
+        mount::set_idmap(clone.as_fd(), self.userns, false)?;
+        Ok(clone)
+    }
+}
 
 fn directory(shared: &Shared, container: &ContainerId) -> PathBuf {
     shared.root.join("containers").join(container.as_str())
@@ -42,21 +60,38 @@ impl Images {
 
     /// A detached overlay with a fresh writable layer. A container that was prepared and never started gets a new one:
     /// a volatile overlay cannot be mounted a second time. Blocks.
-    pub fn prepare_rootfs(&self, image: &Image, container: &ContainerId) -> Result<OwnedFd, ImageError> {
+    ///
+    /// With `mapped` the layers are shown with the ids of a user namespace, whose root owns the writable one.
+    pub fn prepare_rootfs(
+        &self,
+        image: &Image,
+        container: &ContainerId,
+        mapped: Option<&Mapped<'_>>,
+    ) -> Result<OwnedFd, ImageError> {
         let base = directory(&self.shared, container);
         remove(&base);
         let (upper, work) = (base.join("fs"), base.join("work"));
         make(&upper, 0o755)?;
         make(&work, 0o700)?;
-        let lowers = self.lowers(image);
-        let empty;
-        let mut layers: Vec<Layer<'_>> = lowers.iter().map(|path| Layer::Path(path)).collect();
-        if layers.is_empty() {
+        let mut lowers = self.lowers(image);
+        if lowers.is_empty() {
             // An image of no layers still has a root.
-            empty = base.join("empty");
+            let empty = base.join("empty");
             make(&empty, 0o755)?;
-            layers.push(Layer::Path(&empty));
+            lowers.push(empty);
         }
+        let mut clones = Vec::new();
+        if let Some(mapped) = mapped {
+            std::os::unix::fs::lchown(&upper, Some(mapped.uid), Some(mapped.gid))
+                .map_err(ImageError::file("give away", &upper))?;
+            for lower in &lowers {
+                clones.push(mapped.show(lower).map_err(ImageError::file("map the ids of", lower))?);
+            }
+        }
+        let layers: Vec<Layer<'_>> = match mapped {
+            None => lowers.iter().map(|path| Layer::Path(path)).collect(),
+            Some(_) => clones.iter().map(|clone| Layer::Fd(clone.as_fd())).collect(),
+        };
         let wanted = Overlay {
             lowers: &layers,
             upper: Some((Layer::Path(&upper), Layer::Path(&work))),

@@ -169,7 +169,7 @@ fn rootfs_is_an_overlay_of_its_own() {
     let imported =
         images.import(rig.file(&archive("r.io/a:1", &[tar(&[("a", b"1"), ("v/x", b"2")])]))).unwrap();
     let container = ContainerId::from_bytes([1; 32]);
-    let root = images.prepare_rootfs(&imported[0], &container).unwrap();
+    let root = images.prepare_rootfs(&imported[0], &container, None).unwrap();
     let flags = nix::fcntl::OFlag::O_RDONLY;
     berth_sys::path::open_in_root(&root, "a", flags, nix::sys::stat::Mode::empty()).unwrap();
     let volumes = images.prepare_volumes(&imported[0], &container, &["/v".into(), "/none".into()]).unwrap();

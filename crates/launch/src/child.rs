@@ -13,7 +13,7 @@ use crate::mounts::{Materials, mount_one, protect, spread_root};
 use crate::process::{enter_cwd, execute, give, oom_score, rlimits, streams, tie_to_parent};
 use crate::report::{At as _, Failed, Report, Step};
 use crate::root::Root;
-use crate::{Hierarchy, devices};
+use crate::{Hierarchy, UserNamespace, devices};
 
 /// Where the standard streams go.
 #[derive(Debug)]
@@ -47,6 +47,12 @@ pub struct Birth<'a> {
     pub rootfs: &'a CStr,
     pub shm: &'a CStr,
     pub null: &'a CStr,
+    /// The pod's; [`crate::enter_for`] has entered it.
+    pub userns: Option<&'a UserNamespace>,
+    /// Where the nodes of the plan's devices are (see [`crate::node_name`]): in a user namespace nobody can make one.
+    pub nodes: &'a CStr,
+    /// The host's /sys, for a pod of the host's network in a user namespace of its own: that may not mount one.
+    pub sysfs: Option<&'a CStr>,
 }
 
 /// Runs in the cloned child; never returns.
@@ -66,9 +72,18 @@ fn run(birth: &Birth<'_>) -> Step<Failed> {
     let plan = birth.plan;
     process::set_dumpable(false).at("hide from tracing", "")?;
     process::umask(0);
-    oom_score(plan.oom_score_adj, birth.proc, &birth.report)?;
+    if birth.userns.is_none() {
+        oom_score(plan.oom_score_adj, birth.proc, &birth.report)?;
+    }
     let root = take_root(birth)?;
-    let from = Materials { fds: birth.fds, shm: birth.shm, hierarchies: birth.hierarchies };
+    let from = Materials {
+        fds: birth.fds,
+        shm: birth.shm,
+        hierarchies: birth.hierarchies,
+        sysfs: birth.sysfs,
+        userns: birth.userns,
+    };
+    let nodes = birth.userns.map(|_| birth.nodes);
     let mut settled = false;
     for step in &plan.mounts {
         if step.kind == MountKind::Cgroup {
@@ -77,7 +92,7 @@ fn run(birth: &Birth<'_>) -> Step<Failed> {
         mount_one(&root, step, &from)?;
         // Only in a /dev of our own: one bound from the host is not ours to fill.
         if step.target.as_c_str() == c"/dev" && matches!(step.kind, MountKind::Tmpfs { .. }) {
-            devices::make_all(&root, plan)?;
+            devices::make_all(&root, plan, nodes)?;
         }
     }
     settle_cgroup(birth, &mut settled)?;
@@ -147,7 +162,9 @@ fn connect(birth: &Birth<'_>, terminal: Option<OwnedFd>) -> Step<()> {
     let uid = birth.plan.identity.uid;
     match (&birth.streams, terminal) {
         (Streams::Pipes { stdin, stdout, stderr }, _) => {
-            give(&[stdin, stdout, stderr], uid)?;
+            if birth.userns.is_none() {
+                give(&[stdin, stdout, stderr], uid)?;
+            }
             streams(stdin, stdout, stderr)
         }
         (Streams::Terminal { .. }, Some(terminal)) => {

@@ -6,11 +6,11 @@ use berth_shim_wire::ExecPlan;
 use berth_sys::{process, tty};
 use nix::fcntl::OFlag;
 
-use crate::Streams;
 use crate::identity::become_user;
 use crate::process::{enter_cwd, execute, give, oom_score, rlimits, streams, tie_to_parent};
 use crate::report::{At as _, Failed, Report, Step};
 use crate::root::Root;
+use crate::{Streams, UserNamespace, become_root_inside};
 
 /// What an exec needs besides its plan. The pid namespace is the shim's doing, before the clone.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct ExecBirth<'a> {
     pub container: BorrowedFd<'a>,
     /// The host's /proc.
     pub proc: BorrowedFd<'a>,
+    /// The pod's, entered together with the container's other namespaces.
+    pub userns: Option<&'a UserNamespace>,
 }
 
 /// Runs in the cloned child; never returns.
@@ -48,15 +50,27 @@ fn run(birth: &ExecBirth<'_>) -> Step<Failed> {
         }
     }
     // The root and working directory become the container's with its mount namespace.
-    let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP;
+    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP;
+    if let Some(userns) = birth.userns {
+        namespaces |= libc::CLONE_NEWUSER;
+        // While it is still ours to give.
+        if let Streams::Pipes { stdin, stdout, stderr } = &birth.streams {
+            give(&[stdin, stdout, stderr], userns.outside_uid(plan.identity.uid))?;
+        }
+    }
     process::enter(birth.container, namespaces).at("enter the container", &plan.container_id)?;
+    if birth.userns.is_some() {
+        become_root_inside()?;
+    }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = nix::fcntl::open(c"/", flags, nix::sys::stat::Mode::empty()).at("open", "/")?;
     let root = Root(root);
     process::session_leader().at("lead a session", "")?;
     match &birth.streams {
         Streams::Pipes { stdin, stdout, stderr } => {
-            give(&[stdin, stdout, stderr], plan.identity.uid)?;
+            if birth.userns.is_none() {
+                give(&[stdin, stdout, stderr], plan.identity.uid)?;
+            }
             streams(stdin, stdout, stderr)?;
         }
         Streams::Terminal { socket } => {

@@ -16,9 +16,12 @@ mod mounts;
 mod process;
 mod report;
 mod root;
+mod userns;
 
 pub use cgroupfs::Hierarchy;
 pub use child::{Birth, Streams, launch};
-pub use clone::clone_child;
+pub use clone::{clone_child, clone_through};
+pub use devices::node_name;
 pub use exec::{ExecBirth, exec};
-pub use report::{Outcome, Report};
+pub use report::{Failed, Outcome, Report};
+pub use userns::{UserNamespace, become_root_inside, enter_for};

@@ -4,12 +4,12 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use berth_shim_wire::{LaunchPlan, MountAttrs, MountKind, MountStep, Propagation};
+use berth_shim_wire::{IdRange, LaunchPlan, MountAttrs, MountKind, MountStep, Propagation};
 use berth_sys::mount::{self, Attributes, Context};
 
-use crate::Hierarchy;
 use crate::report::{At as _, Step};
 use crate::root::{Root, is_directory};
+use crate::{Hierarchy, UserNamespace};
 
 /// What mounts are made from.
 pub(crate) struct Materials<'a> {
@@ -17,6 +17,9 @@ pub(crate) struct Materials<'a> {
     /// The pod's /dev/shm in the shim's mount namespace.
     pub(crate) shm: &'a CStr,
     pub(crate) hierarchies: &'a [Hierarchy],
+    /// To be shown instead of a sysfs of our own.
+    pub(crate) sysfs: Option<&'a CStr>,
+    pub(crate) userns: Option<&'a UserNamespace>,
 }
 
 pub(crate) fn attributes(of: MountAttrs) -> Attributes {
@@ -59,20 +62,34 @@ fn make(step: &MountStep, from: &Materials<'_>) -> io::Result<OwnedFd> {
             restrict(&tree, step)?;
             Ok(tree)
         }
-        MountKind::Proc => Context::open(c"proc")?.mount(attrs),
-        MountKind::Sysfs => Context::open(c"sysfs")?.mount(attrs),
-        MountKind::Mqueue => Context::open(c"mqueue")?.mount(attrs),
+        MountKind::Proc => kernel(c"proc", attrs),
+        MountKind::Sysfs => match from.sysfs {
+            None => kernel(c"sysfs", attrs),
+            Some(path) => {
+                let tree = mount::clone_path(path, false)?;
+                restrict(&tree, step)?;
+                Ok(tree)
+            }
+        },
+        MountKind::Mqueue => kernel(c"mqueue", attrs),
         MountKind::Cgroup => crate::cgroupfs::mount(from.hierarchies, attrs),
         MountKind::Devpts => {
             let context = Context::open(c"devpts")?;
+            context.set_string(c"source", c"devpts")?;
             context.set_flag(c"newinstance")?;
-            for (key, value) in [(c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", c"5")] {
+            for (key, value) in [(c"ptmxmode", c"0666"), (c"mode", c"0620")] {
                 context.set_string(key, value)?;
+            }
+            // The group tty, where it exists.
+            let mapped = |u: &UserNamespace| IdRange::outside(&u.maps.gids, 5).is_some();
+            if from.userns.is_none_or(mapped) {
+                context.set_string(c"gid", c"5")?;
             }
             context.mount(attrs)
         }
         MountKind::Tmpfs { size, mode, inodes } => {
             let context = Context::open(c"tmpfs")?;
+            context.set_string(c"source", c"tmpfs")?;
             let text = |text: String| CString::new(text).unwrap_or_default();
             context.set_string(c"mode", &text(format!("{mode:o}")))?;
             if size > 0 {
@@ -84,6 +101,13 @@ fn make(step: &MountStep, from: &Materials<'_>) -> io::Result<OwnedFd> {
             context.mount(attrs)
         }
     }
+}
+
+/// Its own name is its source, as mount(8) has it: some programs look for that.
+fn kernel(filesystem: &CStr, attrs: Attributes) -> io::Result<OwnedFd> {
+    let context = Context::open(filesystem)?;
+    context.set_string(c"source", filesystem)?;
+    context.mount(attrs)
 }
 
 /// A clone of a tree keeps its peers until told otherwise; attributes are added to what the source has.

@@ -7,10 +7,10 @@ use berth_shim_wire::StepError;
 
 /// A step that failed.
 #[derive(Debug)]
-pub(crate) struct Failed {
-    pub(crate) step: &'static str,
-    pub(crate) object: String,
-    pub(crate) error: io::Error,
+pub struct Failed {
+    pub step: &'static str,
+    pub object: String,
+    pub error: io::Error,
 }
 
 pub(crate) type Step<T> = Result<T, Failed>;

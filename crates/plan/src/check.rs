@@ -155,9 +155,6 @@ fn check_mount(field: &str, mount: &Mount, host: &HostFacts) -> Result<(), PlanE
     if !mount.host_path.starts_with('/') {
         return Err(PlanError::invalid(at("host_path"), "must be an absolute path"));
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(PlanError::unsupported(at("uidMappings"), "idmapped mounts are not supported yet"));
-    }
     if !mount.mount_options.is_empty() {
         return Err(PlanError::unsupported(at("mount_options"), "mount options are not supported yet"));
     }
@@ -195,12 +192,7 @@ fn namespaces(sandbox: &SandboxConfig, container: &ContainerConfig) -> Result<()
         NamespaceMode::Node if of_pod.pid != NamespaceMode::Node => {
             Err(PlanError::invalid(field("pid"), format!("is Node while the sandbox has {:?}", of_pod.pid)))
         }
-        _ => match &own.userns {
-            Some(userns) if userns.mode == NamespaceMode::Pod => {
-                Err(PlanError::unsupported(field("userns_options"), "user namespaces are not supported yet"))
-            }
-            _ => Ok(()),
-        },
+        _ => crate::userns::validate_container(sandbox, container),
     }
 }
 

@@ -28,6 +28,8 @@ pub struct HostFacts {
     pub cgroup_v2: bool,
     /// mount_setattr(2) with AT_RECURSIVE works.
     pub recursive_readonly: bool,
+    /// A user namespace can be made, and an overlay over layers shown with its ids.
+    pub user_namespaces: bool,
     /// The hard RLIMIT_NOFILE of the daemon.
     pub nofile_hard: u64,
     pub apparmor: bool,
@@ -43,6 +45,7 @@ impl Default for HostFacts {
             host_devices: Vec::new(),
             cgroup_v2: true,
             recursive_readonly: true,
+            user_namespaces: true,
             nofile_hard: 1_048_576,
             apparmor: false,
             selinux: false,
@@ -120,6 +123,16 @@ pub enum MissingSource {
     Refuse,
 }
 
+/// Whether a bind shows its files with the ids of the pod's user namespace (mount_setattr(2), MOUNT_ATTR_IDMAP).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idmap {
+    No,
+    /// Where its filesystem can; else they are nobody's.
+    WherePossible,
+    /// As the request says.
+    Required,
+}
+
 /// A descriptor the daemon opens; `FdIndex(n)` of the plan is the n-th of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FdSource {
@@ -128,7 +141,7 @@ pub enum FdSource {
     /// The log file.
     Log,
     /// A detached clone of a host tree.
-    Bind { source: PathBuf, recursive: bool, missing: MissingSource },
+    Bind { source: PathBuf, recursive: bool, missing: MissingSource, idmap: Idmap },
     /// The directory of an image's VOLUME: `index` into [`ContainerPlan::volumes`].
     Volume { index: usize },
     /// A pidfd of this container's process 1.
@@ -145,4 +158,13 @@ pub struct ContainerPlan {
     pub resources: LinuxResources,
     /// Container paths of the image's VOLUMEs that no mount of the request covers; made with the image's content.
     pub volumes: Vec<String>,
+    /// What the host calls root of the pod's user namespace, who owns the writable layer. `None`: no such namespace.
+    pub owner: Option<Owner>,
+}
+
+/// Ids of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
 }

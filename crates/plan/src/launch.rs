@@ -11,8 +11,8 @@ use berth_shim_wire::{
 use oci_spec::runtime::{LinuxResources, Mount, PosixRlimit, PosixRlimitType, Process, Spec};
 
 use crate::{
-    CompiledFilter, ContainerInputs, ContainerPlan, FdSource, MissingSource, PlanError, caps, devices,
-    mounts, spec,
+    CompiledFilter, ContainerInputs, ContainerPlan, FdSource, Idmap, MissingSource, PlanError, caps, devices,
+    mounts, spec, userns,
 };
 
 pub(crate) fn text(field: &str, text: &str) -> Result<CString, PlanError> {
@@ -94,7 +94,7 @@ pub fn container_plan(spec: &Spec, inputs: &ContainerInputs<'_>) -> Result<Conta
         stdio: Stdio { tty: container.tty, stdin: container.stdin, log },
     };
     let resources: LinuxResources = linux.resources().clone().unwrap_or_default();
-    Ok(ContainerPlan { launch, fds: fds.0, resources, volumes })
+    Ok(ContainerPlan { launch, fds: fds.0, resources, volumes, owner: userns::owner(inputs.sandbox) })
 }
 
 /// Without capabilities: a spec may name some that its reader does not know, the plan works on bits.
@@ -149,7 +149,7 @@ fn step(
                 index.ok_or_else(|| PlanError::invalid("spec.mounts", format!("unknown volume {target}")))?;
             MountKind::Bind(fds.add(FdSource::Volume { index }))
         }
-        "bind" => MountKind::Bind(fds.add(bind(source, inputs, has("rbind")))),
+        "bind" => MountKind::Bind(fds.add(bind(source, inputs, has("rbind"), has("ridmap")))),
         other => return Err(PlanError::invalid("spec.mounts", format!("unknown mount type {other:?}"))),
     };
     Ok(MountStep {
@@ -171,11 +171,16 @@ fn step(
 }
 
 /// A host path of the request is made when missing, as the kubelet expects; a file of ours must be there.
-fn bind(source: PathBuf, inputs: &ContainerInputs<'_>, recursive: bool) -> FdSource {
+fn bind(source: PathBuf, inputs: &ContainerInputs<'_>, recursive: bool, mapped: bool) -> FdSource {
     let files = inputs.files;
     let ours = [&files.hostname, &files.hosts, &files.resolv_conf].contains(&&source);
     let missing = if ours { MissingSource::Refuse } else { MissingSource::CreateDirectory };
-    FdSource::Bind { source, recursive, missing }
+    let idmap = match (mapped, ours && userns::of(inputs.sandbox).is_some()) {
+        (true, _) => Idmap::Required,
+        (false, true) => Idmap::WherePossible,
+        (false, false) => Idmap::No,
+    };
+    FdSource::Bind { source, recursive, missing, idmap }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod sandbox;
 mod spec;
 mod sysctls;
 mod user;
+mod userns;
 
 pub use caps::bounding_caps;
 pub use check::validate_container;
@@ -25,10 +26,11 @@ pub use command::stop_signal;
 pub use error::PlanError;
 pub use exec::exec_plan;
 pub use inputs::{
-    CompiledFilter, ContainerInputs, ContainerPlan, FdSource, HostDevice, HostFacts, MissingSource, PodFiles,
-    RequestedDevice, SeccompChoice,
+    CompiledFilter, ContainerInputs, ContainerPlan, FdSource, HostDevice, HostFacts, Idmap, MissingSource,
+    Owner, PodFiles, RequestedDevice, SeccompChoice,
 };
 pub use launch::container_plan;
 pub use sandbox::{sandbox_plan, validate_sandbox};
 pub use spec::{container_spec, seccomp_choice};
 pub use user::{ResolvedUser, resolve_user};
+pub use userns::validate_user;

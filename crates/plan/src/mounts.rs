@@ -130,7 +130,11 @@ fn bind(target: &str, asked: &Asked) -> Option<Mount> {
         (true, false) => "ro",
         (false, _) => "rw",
     };
-    mount(target, "bind", Path::new(&asked.host_path), &["rbind", propagation, access])
+    let mut options = vec!["rbind", propagation, access];
+    if !asked.uid_mappings.is_empty() {
+        options.push("ridmap");
+    }
+    mount(target, "bind", Path::new(&asked.host_path), &options)
 }
 
 fn mount(target: &str, kind: &str, source: &Path, options: &[&str]) -> Option<Mount> {

@@ -7,9 +7,8 @@ use berth_ids::SandboxId;
 use berth_model::{NamespaceMode, SandboxConfig, SecurityProfile};
 use berth_shim_wire::SandboxPlan;
 
-use crate::PlanError;
 use crate::error::{plain, word};
-use crate::sysctls;
+use crate::{HostFacts, PlanError, sysctls, userns};
 
 /// What Docker and containerd give a /dev/shm.
 const SHM_SIZE: u64 = 64 * 1024 * 1024;
@@ -19,7 +18,7 @@ const SEARCHES: usize = 32;
 const MANY: usize = 4096;
 
 /// Refuses what cannot be carried out, before anything is made.
-pub fn validate_sandbox(config: &SandboxConfig) -> Result<(), PlanError> {
+pub fn validate_sandbox(config: &SandboxConfig, host: &HostFacts) -> Result<(), PlanError> {
     for (field, text) in [
         ("config.metadata.name", &config.metadata.name),
         ("config.metadata.namespace", &config.metadata.namespace),
@@ -32,6 +31,7 @@ pub fn validate_sandbox(config: &SandboxConfig) -> Result<(), PlanError> {
     cgroup_parent(config)?;
     dns(config)?;
     namespaces(config)?;
+    userns::validate(config, host)?;
     profiles(config.security.apparmor.as_ref())?;
     for (n, port) in config.port_mappings.iter().enumerate().filter(|(_, p)| p.host_port != 0) {
         if port.container_port == 0 {
@@ -105,16 +105,7 @@ fn namespaces(config: &SandboxConfig) -> Result<(), PlanError> {
         }
     }
     // A sandbox has no process to share: TARGET and CONTAINER concern the containers alone.
-    match &options.userns {
-        Some(userns) if userns.mode == NamespaceMode::Pod => Err(PlanError::unsupported(
-            format!("{FIELD}.userns_options"),
-            "user namespaces are not supported yet",
-        )),
-        Some(userns) if userns.mode != NamespaceMode::Node => {
-            Err(PlanError::invalid(format!("{FIELD}.userns_options.mode"), "must be POD or NODE"))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn profiles(apparmor: Option<&SecurityProfile>) -> Result<(), PlanError> {
@@ -154,6 +145,7 @@ pub fn sandbox_plan(
             .transpose()?,
         sysctls: sysctls.collect::<Result<_, PlanError>>()?,
         shm_size: if options.ipc == NamespaceMode::Pod { SHM_SIZE } else { 0 },
+        userns: userns::plan(config),
     })
 }
 
@@ -165,7 +157,7 @@ mod tests {
     fn refused(field: &str, change: impl FnOnce(&mut SandboxConfig)) {
         let mut config = SandboxConfig::default();
         change(&mut config);
-        let error = validate_sandbox(&config).expect_err(field).to_string();
+        let error = validate_sandbox(&config, &HostFacts::default()).expect_err(field).to_string();
         assert!(error.contains(field), "{error} lacks {field}");
     }
 
@@ -198,7 +190,7 @@ mod tests {
                 ..Default::default()
             }];
         });
-        validate_sandbox(&SandboxConfig::default()).unwrap();
+        validate_sandbox(&SandboxConfig::default(), &HostFacts::default()).unwrap();
     }
 
     #[test]

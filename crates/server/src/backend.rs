@@ -99,6 +99,8 @@ pub struct RuntimeReport {
     pub runtime: Condition,
     pub network: Condition,
     pub recursive_readonly: bool,
+    /// Pods can have user namespaces, also those with the host's network.
+    pub user_namespaces: bool,
     /// Verbose only: key to JSON or text.
     pub info: BTreeMap<String, String>,
 }

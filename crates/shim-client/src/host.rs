@@ -27,6 +27,8 @@ pub(crate) fn facts(cgroups: &Cgroups) -> HostFacts {
         cgroup_v2: cgroups.kind() == Kind::V2,
         // mount_setattr(2) came with AT_RECURSIVE, in Linux 5.12: below Berth's own floor.
         recursive_readonly: true,
+        // Probed with a shim.
+        user_namespaces: false,
         nofile_hard: nofile_hard(),
         apparmor: Path::new("/sys/kernel/security/apparmor").exists(),
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),

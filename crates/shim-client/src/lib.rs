@@ -11,6 +11,7 @@ mod output;
 mod pod;
 mod sources;
 mod spawn;
+mod userns;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,15 +54,26 @@ struct Shared {
 }
 
 impl Shims {
-    /// `program` is the `berth-shim` file, read once; `state` the instance's state directory.
-    pub fn open(state: PathBuf, program: &Path, cgroup_parent: String) -> Result<Self, ShimError> {
+    /// `program` is the `berth-shim` file, read once; `state` the instance's state directory; `layers` a directory of the
+    /// filesystem that image layers are on.
+    pub fn open(
+        state: PathBuf,
+        program: &Path,
+        cgroup_parent: String,
+        layers: &Path,
+    ) -> Result<Self, ShimError> {
         let cgroups = Cgroups::detect();
         let cgroups = cgroups.map_err(|source| ShimError::Cgroup { path: "/".into(), source })?;
-        let facts = host::facts(&cgroups);
+        let mut facts = host::facts(&cgroups);
+        let program = Program::load(program)?;
+        match userns::probe(&program, layers) {
+            Ok(()) => facts.user_namespaces = true,
+            Err(error) => tracing::info!(%error, "this host gives pods no user namespaces"),
+        }
         let shared = Shared {
             state,
             cgroup_parent,
-            program: Program::load(program)?,
+            program,
             cgroups: Arc::new(cgroups),
             facts,
             filters: berth_seccomp::Cache::default(),

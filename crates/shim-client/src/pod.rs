@@ -70,6 +70,7 @@ pub struct ShimPod {
     id: SandboxId,
     pid: u32,
     netns: Arc<OwnedFd>,
+    userns: Option<Arc<OwnedFd>>,
     connection: Connection,
     desk: Arc<Desk>,
     cgroups: Arc<Cgroups>,
@@ -172,11 +173,14 @@ impl ShimPod {
             None => crate::spawn::netns_of(pid)
                 .map_err(ShimError::file("open the network namespace of", pid.to_string()))?,
         };
+        let userns = crate::userns::of_pod(pid);
+        let userns = userns.map_err(ShimError::file("find the user namespace of", pid.to_string()))?;
         desk.ending.store(false, Ordering::SeqCst);
         Ok(Arc::new(Self {
             id: id.clone(),
             pid,
             netns: Arc::new(netns),
+            userns: userns.map(Arc::new),
             connection,
             desk,
             cgroups,
@@ -194,11 +198,18 @@ impl ShimPod {
         self.netns.clone()
     }
 
+    /// The pod's own, or `None` when it lives in the host's.
+    pub fn user_namespace(&self) -> Option<Arc<OwnedFd>> {
+        self.userns.clone()
+    }
+
     /// Makes the cgroup, opens what the plan names, and has the shim give birth.
     pub async fn start(&self, start: Start) -> Result<Born, ShimError> {
         let container = start.container.clone();
         let (cgroups, pidfds) = (self.cgroups.clone(), self.desk.pidfds.lock().clone());
-        let (plan, fds) = crate::blocking(move || assemble(&cgroups, &pidfds, start)).await?;
+        let userns = self.userns.clone();
+        let work = move || assemble(&cgroups, &pidfds, userns.as_deref(), start);
+        let (plan, fds) = crate::blocking(work).await?;
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         let request = Request::Launch(Box::new(plan));
         let answer = self.connection.call(&request, &borrowed);
@@ -368,6 +379,7 @@ fn born(answer: Answer) -> Result<(Born, OwnedFd), ShimError> {
 fn assemble(
     cgroups: &Cgroups,
     pidfds: &HashMap<String, Arc<OwnedFd>>,
+    userns: Option<&OwnedFd>,
     start: Start,
 ) -> Result<(LaunchPlan, Vec<OwnedFd>), ShimError> {
     let path = start.cgroup_path;
@@ -379,6 +391,7 @@ fn assemble(
         log_path: start.log_path.as_deref(),
         volumes: &start.volumes,
         pidfds,
+        userns,
     });
     let mut fds = opened?;
     let mut plan = start.plan.launch;

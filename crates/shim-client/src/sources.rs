@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use berth_plan::{FdSource, MissingSource};
+use berth_plan::{FdSource, Idmap, MissingSource};
 use berth_sys::mount;
 
 use crate::ShimError;
@@ -19,6 +19,8 @@ pub(crate) struct Opened<'a> {
     pub(crate) log_path: Option<&'a Path>,
     pub(crate) volumes: &'a [PathBuf],
     pub(crate) pidfds: &'a HashMap<String, Arc<OwnedFd>>,
+    /// The pod's, when it has one.
+    pub(crate) userns: Option<&'a OwnedFd>,
 }
 
 pub(crate) fn open(from: Opened<'_>) -> Result<Vec<OwnedFd>, ShimError> {
@@ -28,10 +30,16 @@ pub(crate) fn open(from: Opened<'_>) -> Result<Vec<OwnedFd>, ShimError> {
         fds.push(match wanted {
             FdSource::Rootfs => rootfs.take().ok_or(ShimError::Protocol)?,
             FdSource::Log => log_file(from.log_path.ok_or(ShimError::Protocol)?)?,
-            FdSource::Bind { source, recursive, missing, .. } => bind(source, *recursive, *missing)?,
+            FdSource::Bind { source, recursive, missing, idmap } => {
+                let tree = bind(source, *recursive, *missing)?;
+                map_ids(&tree, source, *idmap, from.userns)?;
+                tree
+            }
             FdSource::Volume { index, .. } => {
                 let source = from.volumes.get(*index).ok_or(ShimError::Protocol)?;
-                bind(source, false, MissingSource::Refuse)?
+                let tree = bind(source, false, MissingSource::Refuse)?;
+                map_ids(&tree, source, Idmap::Required, from.userns)?;
+                tree
             }
             FdSource::TargetPid(container) => {
                 let pidfd = from.pidfds.get(container.as_str());
@@ -41,6 +49,18 @@ pub(crate) fn open(from: Opened<'_>) -> Result<Vec<OwnedFd>, ShimError> {
         });
     }
     Ok(fds)
+}
+
+/// Without a user namespace ids are what they are.
+fn map_ids(tree: &OwnedFd, source: &Path, wanted: Idmap, userns: Option<&OwnedFd>) -> Result<(), ShimError> {
+    let (Some(userns), true) = (userns, wanted != Idmap::No) else { return Ok(()) };
+    // With what is mounted below, if all of that can; the tree itself must.
+    let mapped = mount::set_idmap(tree.as_fd(), userns.as_fd(), true)
+        .or_else(|_| mount::set_idmap(tree.as_fd(), userns.as_fd(), false));
+    match mapped {
+        Err(_) if wanted == Idmap::WherePossible => Ok(()),
+        mapped => mapped.map_err(ShimError::file("map the ids of", source)),
+    }
 }
 
 /// A detached clone of a host tree.

@@ -20,6 +20,13 @@ pub(crate) struct Program {
     image: OwnedFd,
 }
 
+impl Program {
+    /// To be spawned from.
+    pub(crate) fn path(&self) -> String {
+        format!("/proc/self/fd/{}", self.image.as_raw_fd())
+    }
+}
+
 /// A shim is about 1 MiB; a file of many is not one.
 const PROGRAM_MAX: u64 = 64 * 1024 * 1024;
 
@@ -52,7 +59,7 @@ pub(crate) fn spawn(
 
     // Standard streams carry the descriptors: that way the library spawns with posix_spawn(3), whose cost does not
     // grow with the daemon's memory, and nothing else is inherited.
-    let child = Command::new(format!("/proc/self/fd/{}", program.image.as_raw_fd()))
+    let child = Command::new(program.path())
         .arg0("berth-shim")
         .arg(id.as_str())
         .env_clear()

@@ -4,8 +4,8 @@ use crate::codec::{Reader, Wire, WireError, put_bytes};
 use crate::codec::{choice, record};
 use crate::message::{ContainerSnapshot, Event, ExitStatus, Reply, Request, ShimSnapshot, StepError};
 use crate::plan::{
-    CapSets, DeviceNode, ExecPlan, FdIndex, Identity, LaunchPlan, LogTarget, MountAttrs, MountKind,
-    MountStep, PidNamespace, Propagation, Rlimit, SandboxPlan, Stdio, Symlink,
+    CapSets, DeviceNode, ExecPlan, FdIndex, IdRange, Identity, LaunchPlan, LogTarget, MountAttrs, MountKind,
+    MountStep, PidNamespace, Propagation, Rlimit, SandboxPlan, Stdio, Symlink, UserNamespace,
 };
 
 /// What one packet holds at most; a longer frame travels in a sealed memory file, the first of its descriptors.
@@ -35,7 +35,19 @@ impl Wire for FdIndex {
     }
 }
 
-record!(SandboxPlan { sandbox_id, new_net, new_ipc, new_uts, shared_pid, hostname, sysctls, shm_size });
+record!(SandboxPlan {
+    sandbox_id,
+    new_net,
+    new_ipc,
+    new_uts,
+    shared_pid,
+    hostname,
+    sysctls,
+    shm_size,
+    userns
+});
+record!(UserNamespace { uids, gids });
+record!(IdRange { inside, outside, count });
 record!(CapSets { bounding, permitted, effective, inheritable, ambient });
 record!(Rlimit { resource, soft, hard });
 record!(MountAttrs { readonly, recursive_readonly, nosuid, nodev, noexec });

@@ -17,8 +17,8 @@ pub use frame::{
 };
 pub use message::{ContainerSnapshot, Event, ExitStatus, Reply, Request, ShimSnapshot, StepError};
 pub use plan::{
-    CapSets, DeviceNode, ExecPlan, FdIndex, Identity, LaunchPlan, LogTarget, MountAttrs, MountKind,
-    MountStep, PidNamespace, Propagation, Rlimit, SandboxPlan, Stdio, Symlink,
+    CapSets, DeviceNode, ExecPlan, FdIndex, IdRange, Identity, LaunchPlan, LogTarget, MountAttrs, MountKind,
+    MountStep, PidNamespace, Propagation, Rlimit, SandboxPlan, Stdio, Symlink, UserNamespace,
 };
 
 /// The version of the frames this build writes. A shim answers [`Request::Hello`] with its own.

@@ -21,6 +21,30 @@ pub struct SandboxPlan {
     pub sysctls: Vec<(CString, CString)>,
     /// Bytes of the pod's /dev/shm, mounted in the shim's own mount namespace; 0 with host IPC.
     pub shm_size: u64,
+    /// A user namespace for the pod, which then owns its other namespaces.
+    pub userns: Option<UserNamespace>,
+}
+
+/// user_namespaces(7), "User and group ID mappings". Container id 0 is mapped in both.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserNamespace {
+    pub uids: Vec<IdRange>,
+    pub gids: Vec<IdRange>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    pub inside: u32,
+    pub outside: u32,
+    pub count: u32,
+}
+
+impl IdRange {
+    /// Where `id` lies outside; `None` when no range has it.
+    pub fn outside(ranges: &[Self], id: u32) -> Option<u32> {
+        let range = ranges.iter().find(|r| id >= r.inside && id - r.inside < r.count)?;
+        range.outside.checked_add(id - range.inside)
+    }
 }
 
 /// Everything the cloned child does before execve, decided beforehand by the daemon.

@@ -14,6 +14,7 @@ mod host;
 mod log;
 mod requests;
 mod shim;
+mod userns;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,9 @@ fn main() -> ExitCode {
         note("usage: berth-shim SANDBOX_ID, started by berth");
         return ExitCode::from(64);
     };
+    if id == "--user-namespace" {
+        return lend_user_namespace();
+    }
     match shim::Shim::start(id).and_then(shim::Shim::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -29,6 +33,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// For the daemon, which has too many threads to make one itself: a user namespace that lasts until the daemon, who
+/// holds the other end of the standard input, has taken it.
+fn lend_user_namespace() -> ExitCode {
+    let made = berth_sys::process::unshare(libc::CLONE_NEWUSER)
+        .and_then(|()| berth_sys::fd::write(std::io::stdout(), b"u"))
+        .and_then(|_| berth_sys::fd::read(std::io::stdin(), &mut [0]));
+    if made.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// A line for the pod's shim.log.

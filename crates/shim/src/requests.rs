@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use berth_launch::{Birth as LaunchBirth, ExecBirth, Outcome, Report, Streams};
+use berth_launch::{Birth as LaunchBirth, ExecBirth, Outcome, Report, Streams, UserNamespace, clone_through};
 use berth_shim_wire::{
     ExecPlan, FdIndex, LaunchPlan, LogTarget, PROTOCOL_VERSION, PidNamespace, Reply, Request, SandboxPlan,
     ShimSnapshot, StepError,
@@ -14,7 +14,7 @@ use berth_sys::process::{self, CloneFlags};
 use crate::births::{Birth, Kind};
 use crate::clock;
 use crate::containers::{Container, Exec, Output, oom_kills};
-use crate::host::{NULL_PATH, ROOTFS, SHM_PATH};
+use crate::host::{Host, NODES_PATH, NULL_PATH, ROOTFS, SHM_PATH, SYS_PATH};
 use crate::log::{Log, Stream};
 use crate::shim::Shim;
 
@@ -175,7 +175,7 @@ impl Shim {
             }
             PidNamespace::Pod => {
                 if self.pod_init.is_none() {
-                    self.pod_init = Some(start_init().at("make the pod's pid namespace", "")?);
+                    self.pod_init = Some(start_init(&self.host).at("make the pod's pid namespace", "")?);
                 }
                 let init = self.pod_init.as_ref().map(|(_, pidfd)| pidfd.try_clone());
                 init.transpose().at("join the pod's pid namespace", "")
@@ -207,7 +207,16 @@ impl Shim {
         let gate = Gate::new(&plan.cgroup_procs, fds)?;
         let cgroup = plan.cgroup_dir.map(|index| pick(fds, index)).transpose()?;
 
-        let flags = CloneFlags { new_mount: true, new_pid: plan.pid_namespace == PidNamespace::New };
+        let userns = self.host.userns.as_ref();
+        if userns.is_some() {
+            self.host.nodes(&plan.devices).at("make the nodes of devices", "")?;
+        }
+        let flags = CloneFlags {
+            // A namespace of the pod's user namespace is made from inside it.
+            new_mount: userns.is_none(),
+            new_pid: plan.pid_namespace == PidNamespace::New,
+            ..CloneFlags::default()
+        };
         let (gate, attached) = gate.split();
         let ours = LaunchBirth {
             plan,
@@ -220,18 +229,25 @@ impl Shim {
             rootfs: ROOTFS,
             shm: SHM_PATH,
             null: NULL_PATH,
+            userns,
+            nodes: NODES_PATH,
+            sysfs: (userns.is_some() && !self.host.own_net).then_some(SYS_PATH),
         };
         let mut gate = Some(gate);
-        let mut theirs = Some(ours);
-        let cloned = self.clone_inside(flags, cgroup.map(|c| c.as_fd()), inside.as_ref(), || {
+        let cgroup = cgroup.map(|c| c.as_fd());
+        let mut child = |birth: LaunchBirth<'_>| {
             // The writing end closes here: with it open the child would wait for itself.
             drop(gate.take());
-            if let Some(birth) = theirs.take() {
-                berth_launch::launch(birth);
+            berth_launch::launch(birth)
+        };
+        let cloned = match userns {
+            None => self.clone_inside(flags, cgroup, inside.as_ref(), move || child(ours)).map(Some),
+            Some(_) => {
+                let inside = inside.as_ref().map(|pidfd| pidfd.as_fd());
+                clone_through(flags, cgroup, inside, ours, berth_launch::enter_for, child)
             }
-        });
-        let (pid, pidfd) = cloned.at("clone", "")?;
-        drop(theirs);
+        };
+        let Some((pid, pidfd)) = cloned.at("clone", "")? else { return Err(said(&report)) };
         let kind = Kind::Container(plan.container_id.clone());
         let mut birth = Birth::new(kind, pid, pidfd, sequence, self.generation, report);
         birth.failed = gate.take().and_then(|gate| gate.open(pid).err());
@@ -283,6 +299,7 @@ impl Shim {
             attached,
             container: container.as_fd(),
             proc: self.host.proc.as_fd(),
+            userns: self.host.userns.as_ref(),
         });
         let cloned =
             self.clone_inside(CloneFlags::default(), cgroup.map(|c| c.as_fd()), Some(&container), || {
@@ -461,9 +478,20 @@ impl Gate {
 }
 
 /// Process 1 of the pod's shared pid namespace: reaps, and ends when killed.
-fn start_init() -> io::Result<(i32, OwnedFd)> {
-    let flags = CloneFlags { new_mount: false, new_pid: true };
-    berth_launch::clone_child(flags, None, init)
+fn start_init(host: &Host) -> io::Result<(i32, OwnedFd)> {
+    let flags = CloneFlags { new_pid: true, ..CloneFlags::default() };
+    let Some(userns) = &host.userns else { return berth_launch::clone_child(flags, None, init) };
+    let enter = |userns: &&UserNamespace| process::enter(userns.fd.as_fd(), libc::CLONE_NEWUSER).is_ok();
+    let made = clone_through(flags, None, None, userns, enter, |_| init())?;
+    made.ok_or_else(|| io::Error::from_raw_os_error(libc::EPERM))
+}
+
+/// Why a process that was to give birth did not: it wrote its report before it ended.
+fn said(report: &OwnedFd) -> StepError {
+    let mut bytes = vec![0; 4096];
+    let length = sysfd::read(report, &mut bytes).unwrap_or(0);
+    let unknown = || failed("enter the user namespace", "", &io::Error::from_raw_os_error(libc::EPERM));
+    Outcome::parse(&bytes[..length]).failed.unwrap_or_else(unknown)
 }
 
 fn init() {

@@ -17,3 +17,4 @@ pub mod path;
 pub mod process;
 /// Pseudo terminals by descriptor.
 pub mod tty;
+pub mod userns;

@@ -62,7 +62,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("xtask", &[]),
-    ("berth-e2e", &["berth-cri-api"]),
+    ("berth-e2e", &["berth-cri-api", "berth-sys"]),
     ("berth-guest", &[]),
     ("berth-skew", &[]),
 ];

@@ -84,7 +84,7 @@ fn test() -> Result<()> {
     packages::need(&packages::TEST)?;
     run::cargo(&["test", "--quiet", "--workspace"])?;
     let built = build::all()?;
-    for lane in ["demo", "crictl", "restart", "skew", "conformance", "vm"] {
+    for lane in ["demo", "crictl", "restart", "skew", "userns", "conformance", "vm"] {
         run::lane(&built, lane, None)?;
     }
     Ok(())

@@ -30,6 +30,14 @@ pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
         }
         ["link", path] => println!("{}", std::fs::read_link(path)?.display()),
         ["write", path, rest @ ..] => std::fs::write(path, rest.join(" "))?,
+        ["mkdir", path] => std::fs::create_dir(path)?,
+        ["stat", path] => {
+            use std::os::unix::fs::MetadataExt as _;
+            let seen = std::fs::symlink_metadata(path)?;
+            println!("{} {} {:o} {} {}", seen.uid(), seen.gid(), seen.mode(), seen.size(), seen.rdev());
+        }
+        ["chown", path, uid] => std::os::unix::fs::chown(path, Some(number(uid)? as u32), None)?,
+        ["cwd"] => println!("{}", std::env::current_dir()?.display()),
         ["env"] => std::env::vars().for_each(|(key, value)| println!("{key}={value}")),
         ["pids"] => pids()?,
         ["count", millis] => {

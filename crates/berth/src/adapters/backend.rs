@@ -20,6 +20,8 @@ pub(crate) struct CriBackend {
     pub(crate) network: Arc<Network>,
     /// The effective configuration, for the verbose status.
     pub(crate) config: String,
+    /// Probed at the start.
+    pub(crate) user_namespaces: bool,
 }
 
 async fn blocking<T: Send + 'static>(
@@ -158,7 +160,13 @@ impl Backend for CriBackend {
         if verbose {
             info.insert("config".to_owned(), self.config.clone());
         }
-        RuntimeReport { runtime: ok.clone(), network: ok, recursive_readonly: true, info }
+        RuntimeReport {
+            runtime: ok.clone(),
+            network: ok,
+            recursive_readonly: true,
+            user_namespaces: self.user_namespaces,
+            info,
+        }
     }
 
     async fn update_pod_cidr(&self, cidr: &str) -> Result<(), Failure> {

@@ -1,9 +1,10 @@
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use berth_ids::{ContainerId, ErrorClass, SandboxId};
-use berth_images::Images;
+use berth_images::{Images, Mapped};
 use berth_model::{ExecOutput, Signal};
 use berth_plan::{CompiledFilter, HostFacts, PodFiles, RequestedDevice, SeccompChoice};
 use berth_pods::ports::{
@@ -141,9 +142,15 @@ impl Pod for PodPort {
         let (images, image, container) =
             (self.images.clone(), request.image.clone(), request.container.clone());
         let volumes = request.plan.volumes.clone();
+        let (userns, owner) = (self.pod.user_namespace(), request.plan.owner);
         let (rootfs, volumes) = blocking("prepare the root filesystem", move || {
             let image = images.image(&image)?;
-            let rootfs = images.prepare_rootfs(&image, &container)?;
+            let mapped = userns.as_ref().zip(owner).map(|(userns, owner)| Mapped {
+                userns: userns.as_fd(),
+                uid: owner.uid,
+                gid: owner.gid,
+            });
+            let rootfs = images.prepare_rootfs(&image, &container, mapped.as_ref())?;
             let volumes = images.prepare_volumes(&image, &container, &volumes)?;
             Ok::<_, berth_images::ImageError>((rootfs, volumes))
         })

@@ -35,6 +35,7 @@ async fn make(
     let image = find_image(state, &config).await?;
     berth_plan::validate_container(&sandbox_config, &config, &image.config, state.ports.launcher.facts())?;
     let user = resolve_user(state, &config, &image).await?;
+    berth_plan::validate_user(&sandbox_config, &user)?;
 
     let id = ContainerId::from_bytes(random());
     let record = ContainerRecord {

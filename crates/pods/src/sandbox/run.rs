@@ -10,7 +10,7 @@ use crate::{DEFAULT_HANDLER, PodsError, files};
 
 /// Makes a sandbox, or gives the one that the same call made before.
 pub(crate) async fn run(state: &Arc<State>, config: SandboxConfig) -> Result<SandboxId, PodsError> {
-    berth_plan::validate_sandbox(&config)?;
+    berth_plan::validate_sandbox(&config, state.ports.launcher.facts())?;
     if !["", DEFAULT_HANDLER].contains(&config.runtime_handler.as_str()) {
         return Err(PodsError::UnknownHandler { name: config.runtime_handler });
     }

@@ -22,12 +22,16 @@ pub(super) async fn call(verbs: &RuntimeVerbs, request: StatusRequest) -> Result
         name: name.into(),
         features: Some(RuntimeHandlerFeatures {
             recursive_read_only_mounts: report.recursive_readonly,
-            user_namespaces: false,
+            user_namespaces: report.user_namespaces,
         }),
     };
     Ok(StatusResponse {
         runtime_handlers: vec![handler(""), handler("berth")],
-        features: Some(RuntimeFeatures { supplemental_groups_policy: true, ..Default::default() }),
+        features: Some(RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: report.user_namespaces,
+            ..Default::default()
+        }),
         status: Some(RuntimeStatus {
             conditions: vec![
                 condition("RuntimeReady", report.runtime),

@@ -56,8 +56,28 @@ pub fn set_propagation(mount: BorrowedFd<'_>, propagation: Propagation, recursiv
     setattr(mount, 0, propagation.bits(), recursive)
 }
 
+/// Shows the files of a detached mount with the ids that `userns` maps theirs to (MOUNT_ATTR_IDMAP): what root owns on
+/// disk is root's inside the namespace. Once in a mount's life.
+///
+/// # Errors
+/// EINVAL when the filesystem cannot (mount_setattr(2) has the list).
+pub fn set_idmap(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    let userns = u64::from(userns.as_raw_fd().cast_unsigned());
+    set(mount, libc::MOUNT_ATTR_IDMAP, 0, userns, recursive)
+}
+
 fn setattr(mount: BorrowedFd<'_>, attr_set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set, attr_clr: 0, propagation, userns_fd: 0 };
+    set(mount, attr_set, propagation, 0, recursive)
+}
+
+fn set(
+    mount: BorrowedFd<'_>,
+    attr_set: u64,
+    propagation: u64,
+    userns_fd: u64,
+    recursive: bool,
+) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set, attr_clr: 0, propagation, userns_fd };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a constant C string, the structure is alive and its true size is passed.
     done(unsafe {

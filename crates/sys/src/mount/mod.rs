@@ -10,7 +10,7 @@ mod legacy;
 mod overlay;
 mod tree;
 
-pub use attributes::{Attributes, Propagation, set_attributes, set_propagation};
+pub use attributes::{Attributes, Propagation, set_attributes, set_idmap, set_propagation};
 pub use context::Context;
 pub use overlay::{Layer, MAX_LAYERS, Overlay, overlay, overlay_takes_layers_one_by_one};
 pub use tree::{attach, attach_at, clone_path, clone_tree, detach, pivot_to};

@@ -8,12 +8,25 @@ use crate::fd::checked;
 pub struct CloneFlags {
     pub new_mount: bool,
     pub new_pid: bool,
+    pub new_net: bool,
+    pub new_ipc: bool,
+    pub new_uts: bool,
+    /// Owns the other new ones.
+    pub new_user: bool,
+    /// The child is its cloner's sibling (CLONE_PARENT): their parent gets the SIGCHLD and waits for it.
+    pub sibling: bool,
 }
 
 impl CloneFlags {
     fn bits(self) -> i32 {
-        (if self.new_mount { libc::CLONE_NEWNS } else { 0 })
-            | (if self.new_pid { libc::CLONE_NEWPID } else { 0 })
+        let bit = |on, bit| if on { bit } else { 0 };
+        bit(self.new_mount, libc::CLONE_NEWNS)
+            | bit(self.new_pid, libc::CLONE_NEWPID)
+            | bit(self.new_net, libc::CLONE_NEWNET)
+            | bit(self.new_ipc, libc::CLONE_NEWIPC)
+            | bit(self.new_uts, libc::CLONE_NEWUTS)
+            | bit(self.new_user, libc::CLONE_NEWUSER)
+            | bit(self.sibling, libc::CLONE_PARENT)
     }
 }
 
@@ -47,7 +60,8 @@ pub unsafe fn clone3(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::R
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = u64::from((flags.bits() | libc::CLONE_PIDFD).cast_unsigned()) | CLEAR_SIGHAND;
     arguments.pidfd = place.expose_provenance() as u64;
-    arguments.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    // A sibling ends with the signal that its cloner ends with; clone3(2) wants none named.
+    arguments.exit_signal = if flags.sibling { 0 } else { u64::from(libc::SIGCHLD.cast_unsigned()) };
     if let Some(cgroup) = cgroup {
         arguments.flags |= INTO_CGROUP;
         arguments.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());

@@ -28,7 +28,7 @@ fn code(exit: Exit) -> i32 {
 #[test]
 fn a_child_exits_with_its_code_and_is_1_in_its_namespace() {
     assert_eq!(code(in_child(CloneFlags::default(), || 7)), 7);
-    let new = CloneFlags { new_pid: true, new_mount: true };
+    let new = CloneFlags { new_pid: true, new_mount: true, ..CloneFlags::default() };
     // SAFETY: getpid takes nothing.
     assert_eq!(code(in_child(new, || unsafe { libc::getpid() })), 1);
 }
