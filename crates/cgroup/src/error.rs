@@ -20,6 +20,8 @@ pub enum CgroupError {
     OnlyV2 { limit: &'static str },
     #[error("{limit}: {problem}")]
     Limit { limit: String, problem: String },
+    #[error("a limit was refused and {file} could not be set back to {value:?}")]
+    Stuck { file: String, value: String, source: Box<CgroupError> },
     #[error("{} is not empty after {waited:?}: processes {pids:?}", path.display())]
     Busy { path: PathBuf, waited: std::time::Duration, pids: Vec<i32> },
 }
@@ -30,6 +32,10 @@ impl Classify for CgroupError {
             Self::Path { .. } | Self::Limit { .. } | Self::OnlyV2 { .. } => ErrorClass::InvalidArgument,
             Self::NoController { .. } => ErrorClass::FailedPrecondition,
             Self::Busy { .. } => ErrorClass::DeadlineExceeded,
+            // v1: the kernel could not bring the usage below the new limit.
+            Self::Write { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => {
+                ErrorClass::FailedPrecondition
+            }
             Self::Write { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
                 ErrorClass::InvalidArgument
             }
@@ -38,7 +44,7 @@ impl Classify for CgroupError {
             {
                 ErrorClass::ResourceExhausted
             }
-            Self::File { .. } | Self::Write { .. } | Self::None => ErrorClass::Internal,
+            Self::File { .. } | Self::Write { .. } | Self::Stuck { .. } | Self::None => ErrorClass::Internal,
         }
     }
 }

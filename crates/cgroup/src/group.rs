@@ -6,29 +6,17 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use berth_model::GroupUsage;
 use berth_sys::process;
 
-use crate::{CgroupError, CgroupPath, Cgroups, ExecLeaf, Kind, Limits, v1, v2};
+use crate::writes::Writes;
+use crate::{CgroupError, CgroupPath, Cgroups, ExecLeaf, Kind, Limits, usage, v1, v2};
 
 /// A handle; the cgroup itself may or may not be there.
 #[derive(Debug, Clone)]
 pub struct Cgroup {
     cgroups: Cgroups,
     path: CgroupPath,
-}
-
-/// What a cgroup used so far and uses now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CgroupStats {
-    /// Nanoseconds of CPU time.
-    pub cpu_usage: u64,
-    /// Bytes, page cache included.
-    pub memory_usage: u64,
-    /// Usage without inactive file pages: what the kubelet evicts by.
-    pub memory_working_set: u64,
-    pub pids: u64,
-    /// Processes the kernel killed for want of memory.
-    pub oom_kills: u64,
 }
 
 impl Cgroup {
@@ -60,9 +48,26 @@ impl Cgroup {
     }
 
     pub(crate) fn apply(&self, limits: &Limits) -> Result<(), CgroupError> {
+        self.write(limits, &mut Writes::new())
+    }
+
+    /// Holds a living cgroup to other limits; what they do not name stays. All or nothing: after a refusal the files
+    /// have their old values again.
+    pub fn update(&self, limits: &Limits) -> Result<(), CgroupError> {
+        let mut writes = Writes::remembering();
+        let written = self.write(limits, &mut writes);
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) => Err(writes.undo(error)),
+        }
+    }
+
+    fn write(&self, limits: &Limits, writes: &mut Writes) -> Result<(), CgroupError> {
         match (self.cgroups.kind(), self.v2()) {
-            (Kind::V2, Some(directory)) => v2::apply(&directory, &self.cgroups.v2_controllers, limits),
-            _ => v1::apply(&|controller| self.v1_of(controller), limits),
+            (Kind::V2, Some(directory)) => {
+                v2::apply(&directory, &self.cgroups.v2_controllers, limits, writes)
+            }
+            _ => v1::apply(&|controller| self.v1_of(controller), limits, writes),
         }
     }
 
@@ -183,12 +188,28 @@ impl Cgroup {
         Ok(())
     }
 
-    /// What it used; files that the host does not have count as zero.
-    pub fn stats(&self) -> CgroupStats {
+    /// What it used; `None` when it is not there (any more).
+    pub fn usage(&self) -> Option<GroupUsage> {
         match (self.cgroups.kind(), self.v2()) {
-            (Kind::V2, Some(directory)) => v2::stats(&directory),
-            _ => v1::stats(&|controller| self.v1_of(controller)),
+            (Kind::V2, Some(directory)) => {
+                directory.is_dir().then(|| usage::v2(&directory, &self.cgroups.v2_controllers))
+            }
+            (_, bare) => {
+                let any = self.cgroups.v1.iter().any(|tree| self.path.under(&tree.root).is_dir());
+                any.then(|| usage::v1(&|controller| self.v1_of(controller), bare.as_deref()))
+            }
         }
+    }
+
+    /// The processes in it and below, from one hierarchy: for counting, where [`Cgroup::pids`] is for killing.
+    pub fn processes(&self) -> Vec<i32> {
+        let mut pids = BTreeSet::new();
+        // Every process of ours is in every hierarchy, so one of them tells.
+        let first = self.v2().or_else(|| self.directories().into_iter().next());
+        if let Some(directory) = first {
+            collect(&directory, &mut pids);
+        }
+        pids.into_iter().collect()
     }
 }
 

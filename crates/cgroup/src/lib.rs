@@ -9,12 +9,15 @@ mod hierarchy;
 mod leaf;
 mod limits;
 mod path;
+mod processes;
+mod usage;
 mod v1;
 mod v2;
 mod v2_devices;
+mod writes;
 
 pub use error::CgroupError;
-pub use group::{Cgroup, CgroupStats};
+pub use group::Cgroup;
 pub use hierarchy::{Cgroups, Kind};
 pub use leaf::ExecLeaf;
 pub use limits::Limits;

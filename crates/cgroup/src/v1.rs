@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use crate::hierarchy::Tree;
-use crate::{CgroupError, CgroupPath, CgroupStats, Limits};
+use crate::writes::Writes;
+use crate::{CgroupError, CgroupPath, Limits};
 
 /// Makes the directories of a path. A new cpuset is empty and nothing can join it, so it takes its parent's.
 pub(crate) fn make(tree: &Tree, path: &CgroupPath) -> Result<(), CgroupError> {
@@ -53,24 +54,25 @@ fn need(find: Find<'_>, limit: &'static str, controller: &'static str) -> Result
     find(controller).ok_or(CgroupError::NoController { limit, controller })
 }
 
-pub(crate) fn apply(find: Find<'_>, limits: &Limits) -> Result<(), CgroupError> {
+pub(crate) fn apply(find: Find<'_>, limits: &Limits, writes: &mut Writes) -> Result<(), CgroupError> {
     if !limits.unified.is_empty() {
         return Err(CgroupError::OnlyV2 { limit: "unified" });
     }
     if let Some(shares) = limits.cpu_shares {
-        write(&need(find, "cpu_shares", "cpu")?.join("cpu.shares"), &shares.clamp(2, 262_144).to_string())?;
+        let file = need(find, "cpu_shares", "cpu")?.join("cpu.shares");
+        writes.write(&file, &shares.clamp(2, 262_144).to_string())?;
     }
-    cpu_quota(find, limits)?;
+    cpu_quota(find, limits, writes)?;
     if let Some(cpus) = &limits.cpus {
-        write(&need(find, "cpuset_cpus", "cpuset")?.join("cpuset.cpus"), cpus)?;
+        writes.write(&need(find, "cpuset_cpus", "cpuset")?.join("cpuset.cpus"), cpus)?;
     }
     if let Some(mems) = &limits.mems {
-        write(&need(find, "cpuset_mems", "cpuset")?.join("cpuset.mems"), mems)?;
+        writes.write(&need(find, "cpuset_mems", "cpuset")?.join("cpuset.mems"), mems)?;
     }
-    memory(find, limits)?;
+    memory(find, limits, writes)?;
     if let Some(pids) = limits.pids {
         let value = if pids < 0 { "max".to_owned() } else { pids.to_string() };
-        write(&need(find, "pids", "pids")?.join("pids.max"), &value)?;
+        writes.write(&need(find, "pids", "pids")?.join("pids.max"), &value)?;
     }
     for (size, bytes) in &limits.hugepages {
         // The kubelet names every page size with 0 where a pod has none: nothing to hold without the controller.
@@ -78,7 +80,7 @@ pub(crate) fn apply(find: Find<'_>, limits: &Limits) -> Result<(), CgroupError> 
         if directory.as_os_str().is_empty() {
             return Err(CgroupError::NoController { limit: "hugepage_limits", controller: "hugetlb" });
         }
-        write(&directory.join(format!("hugetlb.{size}.limit_in_bytes")), &bytes.to_string())?;
+        writes.write(&directory.join(format!("hugetlb.{size}.limit_in_bytes")), &bytes.to_string())?;
     }
     match (&limits.devices, find("devices")) {
         (Some(rules), Some(directory)) => devices(&directory, rules),
@@ -88,32 +90,35 @@ pub(crate) fn apply(find: Find<'_>, limits: &Limits) -> Result<(), CgroupError> 
 }
 
 /// The period first; where the kernel refuses because of the old quota, the other way round.
-fn cpu_quota(find: Find<'_>, limits: &Limits) -> Result<(), CgroupError> {
+fn cpu_quota(find: Find<'_>, limits: &Limits, writes: &mut Writes) -> Result<(), CgroupError> {
     if limits.cpu_quota.is_none() && limits.cpu_period.is_none() {
         return Ok(());
     }
     let directory = need(find, "cpu_quota", "cpu")?;
     let (period, quota) = (directory.join("cpu.cfs_period_us"), directory.join("cpu.cfs_quota_us"));
-    let set = |path: &Path, value: Option<String>| value.map_or(Ok(()), |value| write(path, &value));
+    let mut set = |path: &Path, value: &Option<String>| match value {
+        Some(value) => writes.write(path, value),
+        None => Ok(()),
+    };
     let asked_period = limits.cpu_period.map(|p| p.to_string());
     let asked_quota = limits.cpu_quota.map(|q| q.max(-1).to_string());
-    if set(&period, asked_period.clone()).is_ok() {
-        return set(&quota, asked_quota);
+    if set(&period, &asked_period).is_ok() {
+        return set(&quota, &asked_quota);
     }
-    set(&quota, asked_quota)?;
-    set(&period, asked_period)
+    set(&quota, &asked_quota)?;
+    set(&period, &asked_period)
 }
 
 /// memory+swap must never be below memory: raise it first, lower it last.
-fn memory(find: Find<'_>, limits: &Limits) -> Result<(), CgroupError> {
+fn memory(find: Find<'_>, limits: &Limits, writes: &mut Writes) -> Result<(), CgroupError> {
     if limits.memory.is_none() && limits.memory_and_swap.is_none() && limits.memory_reservation.is_none() {
         return Ok(());
     }
     let directory = need(find, "memory_limit_in_bytes", "memory")?;
     let (plain, both) =
         (directory.join("memory.limit_in_bytes"), directory.join("memory.memsw.limit_in_bytes"));
-    let set = |path: &Path, value: Option<i64>| {
-        value.map_or(Ok(()), |value| write(path, &value.max(-1).to_string()))
+    let mut set = |path: &Path, value: Option<i64>| {
+        value.map_or(Ok(()), |value| writes.write(path, &value.max(-1).to_string()))
     };
     // Kernels without swap accounting have no memsw files: then there is no swap to limit.
     let swap = limits.memory_and_swap.filter(|_| both.exists());
@@ -148,28 +153,6 @@ fn device_lines(rule: &LinuxDeviceCgroup) -> Vec<String> {
         _ => &['b', 'c'],
     };
     kinds.iter().map(|kind| format!("{kind} {major}:{minor} {access}")).collect()
-}
-
-pub(crate) fn stats(find: Find<'_>) -> CgroupStats {
-    let text = |controller: &str, file: &str| {
-        find(controller).and_then(|d| std::fs::read_to_string(d.join(file)).ok()).unwrap_or_default()
-    };
-    let number = |controller: &str, file: &str| text(controller, file).trim().parse().unwrap_or(0);
-    let usage = number("memory", "memory.usage_in_bytes");
-    CgroupStats {
-        cpu_usage: number("cpuacct", "cpuacct.usage"),
-        memory_usage: usage,
-        memory_working_set: usage
-            .saturating_sub(keyed(&text("memory", "memory.stat"), "total_inactive_file")),
-        pids: number("pids", "pids.current"),
-        oom_kills: keyed(&text("memory", "memory.oom_control"), "oom_kill"),
-    }
-}
-
-/// The number behind a key in a file of `key value` lines.
-pub(crate) fn keyed(text: &str, key: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

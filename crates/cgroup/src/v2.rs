@@ -3,8 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use crate::v1::{keyed, write};
-use crate::{CgroupError, CgroupPath, CgroupStats, Limits};
+use crate::v1::write;
+use crate::writes::Writes;
+use crate::{CgroupError, CgroupPath, Limits};
 
 /// Controllers that limits are written to; enabled on the way down where the root offers them.
 const WANTED: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"];
@@ -54,12 +55,17 @@ pub(crate) fn weight(shares: u64) -> u64 {
     }
 }
 
-pub(crate) fn apply(directory: &Path, offered: &[String], limits: &Limits) -> Result<(), CgroupError> {
+pub(crate) fn apply(
+    directory: &Path,
+    offered: &[String],
+    limits: &Limits,
+    writes: &mut Writes,
+) -> Result<(), CgroupError> {
     let need = |limit: &'static str, controller: &'static str| match offered.iter().any(|c| c == controller) {
         true => Ok(()),
         false => Err(CgroupError::NoController { limit, controller }),
     };
-    let set = |file: &str, value: String| write(&directory.join(file), &value);
+    let mut set = |file: &str, value: String| writes.write(&directory.join(file), &value);
     if let Some(shares) = limits.cpu_shares {
         need("cpu_shares", "cpu")?;
         set("cpu.weight", weight(shares).to_string())?;
@@ -77,7 +83,7 @@ pub(crate) fn apply(directory: &Path, offered: &[String], limits: &Limits) -> Re
             set(file, value.clone())?;
         }
     }
-    memory(limits, &need, &set)?;
+    memory(limits, &need, &mut set)?;
     if let Some(pids) = limits.pids {
         need("pids", "pids")?;
         set("pids.max", max_or(pids))?;
@@ -104,7 +110,7 @@ fn max_or(value: i64) -> String {
 fn memory(
     limits: &Limits,
     need: &dyn Fn(&'static str, &'static str) -> Result<(), CgroupError>,
-    set: &dyn Fn(&str, String) -> Result<(), CgroupError>,
+    set: &mut dyn FnMut(&str, String) -> Result<(), CgroupError>,
 ) -> Result<(), CgroupError> {
     if limits.memory.is_some() || limits.memory_and_swap.is_some() {
         need("memory_limit_in_bytes", "memory")?;
@@ -127,19 +133,6 @@ fn memory(
     match limits.memory_reservation {
         Some(low) => set("memory.low", max_or(low)),
         None => Ok(()),
-    }
-}
-
-pub(crate) fn stats(directory: &Path) -> CgroupStats {
-    let text = |file: &str| std::fs::read_to_string(directory.join(file)).unwrap_or_default();
-    let number = |file: &str| text(file).trim().parse().unwrap_or(0);
-    let usage = number("memory.current");
-    CgroupStats {
-        cpu_usage: keyed(&text("cpu.stat"), "usage_usec").saturating_mul(1000),
-        memory_usage: usage,
-        memory_working_set: usage.saturating_sub(keyed(&text("memory.stat"), "inactive_file")),
-        pids: number("pids.current"),
-        oom_kills: keyed(&text("memory.events"), "oom_kill"),
     }
 }
 

@@ -11,6 +11,7 @@ mod layers;
 mod lookup;
 mod pull;
 mod rootfs;
+mod usage;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) turns: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
     /// Pulls in flight by reference.
     pub(crate) pulls: Mutex<HashMap<String, pull::Waiting>>,
+    /// How much containers' writable layers hold.
+    pub(crate) usage: usage::Measured,
     /// Layers that a pull or import in flight counts on.
     pub(crate) wanted: Mutex<HashMap<Digest, usize>>,
 }
@@ -111,6 +114,7 @@ impl Images {
             leases: Mutex::default(),
             turns: Mutex::default(),
             pulls: Mutex::default(),
+            usage: usage::Measured::default(),
             wanted: Mutex::default(),
         });
         shared.clear_unknown()?;

@@ -32,7 +32,7 @@ impl Mapped<'_> {
     }
 }
 
-fn directory(shared: &Shared, container: &ContainerId) -> PathBuf {
+pub(crate) fn directory(shared: &Shared, container: &ContainerId) -> PathBuf {
     shared.root.join("containers").join(container.as_str())
 }
 
@@ -164,6 +164,7 @@ impl Images {
 
     /// Removes a container's writable layer and volumes. Not there: no error. Blocks.
     pub fn remove_rootfs(&self, container: &ContainerId) -> Result<(), ImageError> {
+        self.shared.usage.forget(container);
         let path = directory(&self.shared, container);
         match std::fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

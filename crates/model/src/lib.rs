@@ -5,6 +5,7 @@
 //! No protocol, no I/O.
 
 mod container;
+mod event;
 mod filter;
 mod network;
 mod sandbox;
@@ -17,6 +18,7 @@ pub use container::{
     CdiDevice, ContainerConfig, ContainerMetadata, Device, EnvVar, HugepageLimit, ImageSpec, Mount,
     Propagation, Resources,
 };
+pub use event::{LifeEvent, LifeEventKind};
 pub use filter::{ContainerFilter, SandboxFilter};
 pub use network::{DnsConfig, PortMapping, Protocol};
 pub use sandbox::{SandboxConfig, SandboxMetadata};
@@ -25,7 +27,10 @@ pub use security::{
     SandboxSecurity, SecurityProfile, SelinuxOptions, UserNamespace,
 };
 pub use signal::{Signal, SignalError};
-pub use stats::FsUsage;
+pub use stats::{
+    ContainerStats, CpuUsage, DeviceIo, Filesystem, FsUsage, GroupUsage, HugepageUsage, InterfaceUsage,
+    LayerUsage, MemoryUsage, Pressure, ProcessUsage, Psi, SandboxStats, Stall, SwapUsage, TaskUsage, Traffic,
+};
 pub use status::{
     ContainerState, ContainerStatus, ContainerUser, ExecOutput, ExitReason, SandboxState, SandboxStatus,
 };

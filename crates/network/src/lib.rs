@@ -4,6 +4,7 @@
 //! nothing else, and a restart learns from it which addresses are taken.
 
 mod addresses;
+mod counters;
 mod error;
 mod names;
 mod subnet;
@@ -18,6 +19,7 @@ use berth_netlink::{Routes, Veth, nft};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+pub use counters::counters;
 pub use error::NetworkError;
 pub use subnet::Subnet;
 

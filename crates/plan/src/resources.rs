@@ -11,20 +11,69 @@ use crate::{HostFacts, PlanError};
 const FIELD: &str = "config.linux.resources";
 
 pub(crate) fn check(resources: Option<&Resources>, host: &HostFacts) -> Result<(), PlanError> {
-    let Some(r) = resources else { return Ok(()) };
+    resources.map_or(Ok(()), |resources| check_as(FIELD, resources, host))
+}
+
+/// The limits a container gets when `asked` comes on top of what it has: zero and empty change nothing (CRI comments on
+/// `LinuxContainerResources`). A swap limit that is not named keeps its distance from the memory limit. `linux` is the
+/// field of the request.
+pub fn updated_resources(
+    had: Option<&Resources>,
+    asked: &Resources,
+    host: &HostFacts,
+) -> Result<Resources, PlanError> {
+    check_as("linux", asked, host)?;
+    let mut new = had.cloned().unwrap_or_default();
+    let given = |old: &mut i64, value: i64| *old = if value == 0 { *old } else { value };
+    let swap = match (new.memory_swap_limit, new.memory_limit, asked.memory_limit) {
+        (both, before, after) if both > 0 && before > 0 && after > 0 => {
+            after.saturating_add(both.saturating_sub(before).max(0))
+        }
+        (both, ..) => both,
+    };
+    new.memory_swap_limit = swap;
+    given(&mut new.memory_swap_limit, asked.memory_swap_limit);
+    given(&mut new.memory_limit, asked.memory_limit);
+    given(&mut new.cpu_period, asked.cpu_period);
+    given(&mut new.cpu_quota, asked.cpu_quota);
+    given(&mut new.cpu_shares, asked.cpu_shares);
+    for (old, value) in
+        [(&mut new.cpuset_cpus, &asked.cpuset_cpus), (&mut new.cpuset_mems, &asked.cpuset_mems)]
+    {
+        if !value.is_empty() {
+            old.clone_from(value);
+        }
+    }
+    for page in &asked.hugepage_limits {
+        match new.hugepage_limits.iter_mut().find(|old| old.page_size == page.page_size) {
+            Some(old) => old.limit = page.limit,
+            None => new.hugepage_limits.push(page.clone()),
+        }
+    }
+    new.unified.extend(asked.unified.clone());
+    check_as("linux", &new, host)?;
+    Ok(new)
+}
+
+/// Limits for a cgroup that lives: no word about devices, which stay as they are.
+pub fn cgroup_limits(resources: &Resources) -> LinuxResources {
+    to_oci(Some(resources), Vec::new())
+}
+
+fn check_as(place: &str, r: &Resources, host: &HostFacts) -> Result<(), PlanError> {
     let at_least = |name: &str, value: i64, least: i64| match value >= least {
         true => Ok(()),
-        false => Err(PlanError::invalid(format!("{FIELD}.{name}"), format!("{value} is below {least}"))),
+        false => Err(PlanError::invalid(format!("{place}.{name}"), format!("{value} is below {least}"))),
     };
     at_least("cpu_period", r.cpu_period, 0)?;
     // The kernel's own bounds (sched-bwc: a period of 1 ms to 1 s, a quota of at least 1 ms).
     if r.cpu_period != 0 && !(1_000..=1_000_000).contains(&r.cpu_period) {
         let problem = format!("{} is not from 1000 to 1000000 microseconds", r.cpu_period);
-        return Err(PlanError::invalid(format!("{FIELD}.cpu_period"), problem));
+        return Err(PlanError::invalid(format!("{place}.cpu_period"), problem));
     }
     if (1..1_000).contains(&r.cpu_quota) {
         let problem = format!("{} is below 1000 microseconds", r.cpu_quota);
-        return Err(PlanError::invalid(format!("{FIELD}.cpu_quota"), problem));
+        return Err(PlanError::invalid(format!("{place}.cpu_quota"), problem));
     }
     at_least("cpu_quota", r.cpu_quota, -1)?;
     at_least("cpu_shares", r.cpu_shares, 0)?;
@@ -32,7 +81,7 @@ pub(crate) fn check(resources: Option<&Resources>, host: &HostFacts) -> Result<(
     at_least("memory_swap_limit_in_bytes", r.memory_swap_limit, -1)?;
     if r.memory_limit > 0 && r.memory_swap_limit > 0 && r.memory_swap_limit < r.memory_limit {
         let problem = "memory plus swap is less than memory_limit_in_bytes";
-        return Err(PlanError::invalid(format!("{FIELD}.memory_swap_limit_in_bytes"), problem));
+        return Err(PlanError::invalid(format!("{place}.memory_swap_limit_in_bytes"), problem));
     }
     for (n, page) in r.hugepage_limits.iter().enumerate() {
         // It becomes part of a file's name.
@@ -40,26 +89,26 @@ pub(crate) fn check(resources: Option<&Resources>, host: &HostFacts) -> Result<(
         let unit = &page.page_size[digits.len()..];
         let number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
         if !number || !["KB", "MB", "GB"].contains(&unit) || page.page_size.len() > 16 {
-            let field = format!("{FIELD}.hugepage_limits[{n}].page_size");
+            let field = format!("{place}.hugepage_limits[{n}].page_size");
             return Err(PlanError::invalid(field, format!("{:?} is no page size", page.page_size)));
         }
     }
     if !(-1000..=1000).contains(&r.oom_score_adj) {
-        return Err(PlanError::invalid(format!("{FIELD}.oom_score_adj"), "must be from -1000 to 1000"));
+        return Err(PlanError::invalid(format!("{place}.oom_score_adj"), "must be from -1000 to 1000"));
     }
     for (name, list) in [("cpuset_cpus", &r.cpuset_cpus), ("cpuset_mems", &r.cpuset_mems)] {
         if !list.bytes().all(|b| b.is_ascii_digit() || b == b',' || b == b'-') {
             return Err(PlanError::invalid(
-                format!("{FIELD}.{name}"),
+                format!("{place}.{name}"),
                 format!("{list:?} is no list of numbers"),
             ));
         }
     }
     if !host.cgroup_v2 && !r.unified.is_empty() {
-        return Err(PlanError::invalid(format!("{FIELD}.unified"), "this host has no cgroup v2 controllers"));
+        return Err(PlanError::invalid(format!("{place}.unified"), "this host has no cgroup v2 controllers"));
     }
     for (name, value) in &r.unified {
-        let refuse = |problem| Err(PlanError::invalid(format!("{FIELD}.unified[{name:?}]"), problem));
+        let refuse = |problem| Err(PlanError::invalid(format!("{place}.unified[{name:?}]"), problem));
         let ok = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         let controller = name.split('.').next().unwrap_or_default();
         if controller.is_empty() || !name.contains('.') || !name.chars().all(ok) || name.len() > 255 {
@@ -140,6 +189,33 @@ mod tests {
             (Some(-1), Some(2))
         );
         assert_eq!((oci.memory().unwrap().limit(), oci.memory().unwrap().swap()), (Some(5), Some(6)));
+    }
+
+    #[test]
+    fn an_update_changes_what_it_names() {
+        let host = HostFacts::default();
+        let had = Resources {
+            cpu_quota: 20_000,
+            cpu_period: 50_000,
+            memory_limit: 100,
+            memory_swap_limit: 130,
+            oom_score_adj: 5,
+            ..Default::default()
+        };
+        let update = |asked: Resources| updated_resources(Some(&had), &asked, &host);
+        assert_eq!(update(Resources::default()).unwrap(), had);
+        let new = update(Resources { cpu_quota: -1, memory_limit: 300, ..Default::default() }).unwrap();
+        assert_eq!((new.cpu_quota, new.cpu_period, new.oom_score_adj), (-1, 50_000, 5));
+        assert_eq!((new.memory_limit, new.memory_swap_limit), (300, 330), "as much swap as before");
+        let new =
+            update(Resources { memory_limit: 50, memory_swap_limit: 50, ..Default::default() }).unwrap();
+        assert_eq!((new.memory_limit, new.memory_swap_limit), (50, 50));
+        let text = update(Resources { memory_swap_limit: 60, ..Default::default() }).unwrap_err().to_string();
+        assert!(text.starts_with("linux.memory_swap_limit_in_bytes"), "{text}");
+        let bad = Resources { cpu_period: 5, ..Default::default() };
+        assert!(update(bad).unwrap_err().to_string().starts_with("linux.cpu_period"));
+        let first = updated_resources(None, &Resources { cpu_shares: 7, ..Default::default() }, &host);
+        assert_eq!(first.unwrap().cpu_shares, 7);
     }
 
     #[test]

@@ -120,3 +120,61 @@ fn device_programs_load_and_attach() {
     let resources = LinuxResourcesBuilder::default().devices(rules.to_vec()).build().unwrap();
     assert!(Limits::from_oci(&resources).unwrap().devices.is_some());
 }
+
+#[test]
+fn usage_is_counted() {
+    let own = Own::new("usage", &Limits { memory: Some(256 << 20), pids: Some(44), ..Limits::default() });
+    let files = own.0.procs_files().unwrap();
+    let script = "read go; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo done; read end";
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    for file in &files {
+        berth_sys::fd::write(file, child.id().to_string().as_bytes()).unwrap();
+    }
+    use std::io::{BufRead as _, Write as _};
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"go\n").unwrap();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    assert_eq!(own.0.processes(), [child.id() as i32]);
+    let usage = own.0.usage().unwrap();
+    let cpu = usage.cpu.unwrap();
+    assert!(cpu.total > 1_000_000, "{cpu:?}");
+    let memory = usage.memory.unwrap();
+    assert_eq!(memory.limit, Some(256 << 20));
+    assert!(memory.usage > 0 && memory.working_set <= memory.usage, "{memory:?}");
+    let tasks = usage.tasks.unwrap();
+    assert_eq!((tasks.threads, tasks.threads_max), (1, Some(44)));
+    // The parent's counts hold its children's.
+    assert!(own.1.usage().unwrap().cpu.unwrap().total >= cpu.total);
+    drop(stdin);
+    child.wait().unwrap();
+    assert!(own.0.cgroups.open(&CgroupPath::new("/berth-test-none").unwrap()).usage().is_none());
+}
+
+#[test]
+fn an_update_is_all_or_nothing() {
+    let memory = |bytes| Limits {
+        memory: Some(bytes),
+        memory_and_swap: Some(bytes),
+        cpu_quota: Some(bytes >> 10),
+        cpu_period: Some(100_000),
+        ..Limits::default()
+    };
+    let own = Own::new("update", &memory(64 << 20));
+    let now = || own.0.usage().unwrap().memory.unwrap().limit;
+    for bytes in [128 << 20, 32 << 20, 64 << 20] {
+        own.0.update(&memory(bytes)).unwrap();
+        assert_eq!(now(), Some(bytes as u64));
+    }
+    // The pids limit is the last to be written, and this one no kernel takes; before it all others were.
+    let refused =
+        Limits { cpus: Some("0".into()), hugepages: Vec::new(), pids: Some(i64::MAX), ..memory(32 << 20) };
+    own.0.update(&refused).unwrap_err();
+    assert_eq!(now(), Some(64 << 20));
+    let quota = match own.0.cgroups.kind() {
+        Kind::V2 => std::fs::read_to_string(own.0.v2().unwrap().join("cpu.max")).unwrap(),
+        _ => std::fs::read_to_string(own.0.v1_of("cpu").unwrap().join("cpu.cfs_quota_us")).unwrap(),
+    };
+    assert_eq!(quota.split_whitespace().next(), Some("65536"));
+}
