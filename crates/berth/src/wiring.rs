@@ -11,7 +11,7 @@ use berth_pods::{Pods, Settings};
 use berth_shim_client::Shims;
 use berth_store::Store;
 
-use crate::adapters::{CriBackend, ImagePort, LauncherPort, NetworkPort, StorePort};
+use crate::adapters::{CriBackend, ImagePort, LauncherPort, MeterPort, NetworkPort, StorePort};
 use crate::admin::{AdminBackend, Failure, ImportedImage};
 use crate::config::Config;
 use crate::daemon::{Wired, boot_id, find_shim};
@@ -25,6 +25,7 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
         network: Arc::new(NetworkPort::new(parts.network.clone())),
         images: Arc::new(ImagePort::new(parts.images.clone())),
         store: Arc::new(StorePort::new(parts.store, parts.boot_id)),
+        meter: Arc::new(MeterPort::new(parts.shims.cgroups(), parts.images.clone())),
     };
     let settings = Settings { cgroup_parent: config.cgroup.root.clone(), kill_wait: config.pods.kill_wait };
     let pods = Pods::new(ports, settings);

@@ -20,6 +20,10 @@ pub enum PodsError {
     SandboxNotReady { id: String },
     #[error("container {id} is {state}, not {wanted}")]
     WrongState { id: String, state: &'static str, wanted: &'static str },
+    #[error(
+        "container {id}: linux.memory_limit_in_bytes: {limit} is below the {used} bytes it uses and cannot give back"
+    )]
+    LimitBelowUse { id: String, limit: i64, used: u64 },
     #[error("no runtime handler {name:?}")]
     UnknownHandler { name: String },
     #[error("image {reference:?} is not here; pull it first")]
@@ -57,7 +61,9 @@ impl Classify for PodsError {
             }
             Self::NotFound { .. } | Self::NoImage { .. } => ErrorClass::NotFound,
             Self::Exists { .. } => ErrorClass::AlreadyExists,
-            Self::SandboxNotReady { .. } | Self::WrongState { .. } => ErrorClass::FailedPrecondition,
+            Self::SandboxNotReady { .. } | Self::WrongState { .. } | Self::LimitBelowUse { .. } => {
+                ErrorClass::FailedPrecondition
+            }
             Self::Plan(source) => source.class(),
             Self::WillNotDie { .. } | Self::ExecTimeout { .. } => ErrorClass::DeadlineExceeded,
             Self::Port { source, .. } => source.class(),

@@ -14,14 +14,15 @@ mod record;
 mod recover;
 mod sandbox;
 mod state;
+mod stats;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_ids::{ContainerId, SandboxId};
 use berth_model::{
-    ContainerConfig, ContainerFilter, ContainerStatus, ExecOutput, SandboxConfig, SandboxFilter,
-    SandboxStatus,
+    ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, LifeEvent, Resources,
+    SandboxConfig, SandboxFilter, SandboxStats, SandboxStatus,
 };
 
 pub use error::PodsError;
@@ -120,6 +121,45 @@ impl Pods {
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, PodsError> {
         container::exec_sync(&self.state, id, command, timeout).await
+    }
+
+    /// Other limits for a created or running container; zero and empty leave what there is. All or nothing.
+    pub async fn update_container(&self, id: &str, resources: Resources) -> Result<(), PodsError> {
+        container::update(&self.state, id, resources).await
+    }
+
+    /// Notes what the kubelet did to the pod's own cgroup.
+    pub async fn update_sandbox(
+        &self,
+        id: &str,
+        overhead: Option<Resources>,
+        resources: Option<Resources>,
+    ) -> Result<(), PodsError> {
+        sandbox::update(&self.state, id, overhead, resources).await
+    }
+
+    /// Of a container in any state; what only a running one has is missing otherwise.
+    pub async fn container_stats(&self, id: &str) -> Result<ContainerStats, PodsError> {
+        stats::container(&self.state, id).await
+    }
+
+    /// Of the containers that run.
+    pub async fn list_container_stats(&self, filter: &ContainerFilter) -> Vec<ContainerStats> {
+        stats::containers(&self.state, filter).await
+    }
+
+    pub async fn sandbox_stats(&self, id: &str) -> Result<SandboxStats, PodsError> {
+        stats::sandbox(&self.state, id).await
+    }
+
+    /// Of the sandboxes that are ready. `details` adds what costs more: the processes and what they hold open.
+    pub async fn list_sandbox_stats(&self, filter: &SandboxFilter, details: bool) -> Vec<SandboxStats> {
+        stats::sandboxes(&self.state, filter, details).await
+    }
+
+    /// What happens to sandboxes and containers from here on. A receiver that falls too far behind is told so.
+    pub fn events(&self) -> tokio::sync::broadcast::Receiver<Arc<LifeEvent>> {
+        self.state.listen()
     }
 
     /// How many sandboxes and containers there are.

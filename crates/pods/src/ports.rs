@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use berth_ids::{Classify, ContainerId, ErrorClass, ImageId, SandboxId};
-use berth_model::{ExecOutput, PortMapping, Signal};
+use berth_model::{
+    ExecOutput, GroupUsage, InterfaceUsage, LayerUsage, PortMapping, ProcessUsage, Signal, UnixNanos,
+};
 use berth_plan::{CompiledFilter, ContainerPlan, HostFacts, RequestedDevice, SeccompChoice};
 use berth_shim_wire::{ExecPlan, ExitStatus, SandboxPlan};
 use oci_spec::image::ImageConfiguration;
+use oci_spec::runtime::LinuxResources;
 
 use crate::record::{ContainerRecord, SandboxRecord};
 
@@ -52,6 +55,7 @@ pub struct Ports {
     pub network: Arc<dyn Network>,
     pub images: Arc<dyn Images>,
     pub store: Arc<dyn Store>,
+    pub meter: Arc<dyn Meter>,
 }
 
 impl fmt::Debug for Ports {
@@ -85,6 +89,8 @@ pub trait Launcher: Send + Sync {
     async fn destroy(&self, id: &SandboxId, cgroup_paths: Vec<String>) -> Result<(), PortError>;
     /// Kills what runs in a container's cgroup without a shim's help and removes the cgroup. Idempotent.
     async fn clear_cgroup(&self, cgroup_path: &str) -> Result<(), PortError>;
+    /// Holds a living cgroup to other limits, all of them or none; what is not named stays.
+    async fn limit(&self, cgroup_path: &str, limits: LinuxResources) -> Result<(), PortError>;
     /// Clears what belongs to no pod in `known`.
     async fn sweep(&self, known: &[SandboxId]);
     /// What the host can do; probed once.
@@ -241,4 +247,41 @@ pub trait Store: Send + Sync {
     async fn delete_sandbox(&self, id: &SandboxId) -> Result<(), PortError>;
     async fn delete_container(&self, id: &ContainerId) -> Result<(), PortError>;
     async fn load(&self) -> Result<Loaded, PortError>;
+}
+
+/// What is to be measured.
+#[derive(Debug)]
+pub struct Subject {
+    pub cgroup_path: String,
+    /// Also its writable layer.
+    pub layer_of: Option<ContainerId>,
+    /// Also the traffic of this pod's interfaces.
+    pub network: Option<Arc<dyn Pod>>,
+    pub processes: Look,
+}
+
+/// How closely the processes of a subject are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    No,
+    /// How many there are.
+    Count,
+    /// Also what they hold open, which costs a system call for each descriptor.
+    Open,
+}
+
+/// What was found; parts that are not there or were not asked for are missing.
+#[derive(Debug, Clone, Default)]
+pub struct Measurement {
+    pub at: UnixNanos,
+    pub group: Option<GroupUsage>,
+    pub layer: Option<LayerUsage>,
+    pub interfaces: Vec<InterfaceUsage>,
+    pub processes: Option<ProcessUsage>,
+}
+
+#[async_trait]
+pub trait Meter: Send + Sync {
+    /// One measurement for each subject, in their order. Nothing fails: what cannot be read is missing.
+    async fn measure(&self, subjects: Vec<Subject>) -> Vec<Measurement>;
 }

@@ -2,7 +2,7 @@
 //! an older one wrote.
 
 use berth_ids::{ContainerId, ImageId, SandboxId};
-use berth_model::{ContainerConfig, ContainerState, ExitReason, SandboxConfig, Signal, UnixNanos};
+use berth_model::{ContainerConfig, ContainerState, ExitReason, Resources, SandboxConfig, Signal, UnixNanos};
 use berth_plan::ResolvedUser;
 use berth_shim_wire::ExitStatus;
 use oci_spec::runtime::Spec;
@@ -32,6 +32,11 @@ pub struct SandboxRecord {
     pub cgroup_parent: String,
     #[serde(default)]
     pub attachment: Option<Attachment>,
+    /// What UpdatePodSandboxResources said last.
+    #[serde(default)]
+    pub resources: Option<Resources>,
+    #[serde(default)]
+    pub overhead: Option<Resources>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

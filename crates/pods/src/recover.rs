@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use berth_ids::{ContainerId, SandboxId};
-use berth_model::ContainerState;
+use berth_model::{ContainerState, LifeEventKind};
 use berth_shim_wire::ExitStatus;
 use tokio::task::JoinSet;
 
@@ -172,6 +172,7 @@ async fn without_shim(state: &Arc<State>, id: &SandboxId, cells: &[Arc<Container
             (None, _) => run.lost(now(), "its supervisor died with it"),
         });
         if let Some(record) = ended {
+            state.tell_ended(cell, true);
             if let Err(error) = state.ports.launcher.clear_cgroup(&record.cgroup_path).await {
                 warn("a cgroup of a lost pod stays", &error);
             }
@@ -189,6 +190,7 @@ pub(crate) async fn lost(state: &Arc<State>, sandbox: &Arc<Sandbox>) {
     sandbox.forget_pod();
     without_shim(state, &sandbox.id, &state.containers_of(&sandbox.id), false).await;
     not_ready(state, sandbox).await;
+    state.tell(LifeEventKind::Stopped, sandbox, sandbox.id.as_str());
 }
 
 async fn not_ready(state: &State, sandbox: &Sandbox) {

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use berth_ids::{ContainerId, SandboxId};
-use berth_model::{ContainerMetadata, ContainerState, SandboxMetadata, UnixNanos};
+use berth_model::{ContainerMetadata, ContainerState, LifeEvent, LifeEventKind, SandboxMetadata, UnixNanos};
 use berth_shim_wire::ExitStatus;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use crate::flight::Flights;
 use crate::ports::{Events, Pod, Ports};
 use crate::record::{ContainerRecord, ContainerRun, Phase, SandboxRecord};
+use crate::stats::Pace;
 use crate::{PodsError, Settings, lookup};
 
 #[derive(Debug)]
@@ -26,7 +27,11 @@ pub(crate) struct State {
     pub(crate) creates: Flights<(SandboxId, ContainerMetadata), ContainerId>,
     pub(crate) sandbox_ends: Flights<(SandboxId, &'static str), ()>,
     pub(crate) container_ops: Flights<(ContainerId, &'static str), ()>,
+    told: broadcast::Sender<Arc<LifeEvent>>,
 }
+
+/// Events a listener may be behind before it loses its stream.
+const BEHIND_MAX: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Sandbox {
@@ -35,6 +40,7 @@ pub(crate) struct Sandbox {
     pod: Mutex<Option<Arc<dyn Pod>>>,
     /// One mutating operation at a time.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    pub(crate) pace: Mutex<Pace>,
 }
 
 #[derive(Debug)]
@@ -48,6 +54,15 @@ pub(crate) struct Container {
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// When SIGKILL is due; set by the first stop, brought forward by later ones.
     pub(crate) kill_at: watch::Sender<Option<Instant>>,
+    pub(crate) pace: Mutex<Pace>,
+    story: Mutex<Story>,
+}
+
+/// What was told of a container's process: a short-lived one may have ended before its start is known.
+#[derive(Debug, Default)]
+struct Story {
+    started: bool,
+    ended: bool,
 }
 
 impl Sandbox {
@@ -57,6 +72,7 @@ impl Sandbox {
             record: Mutex::new(record),
             pod: Mutex::new(pod),
             turn: tokio::sync::Mutex::default(),
+            pace: Mutex::default(),
         })
     }
 
@@ -98,9 +114,11 @@ impl Container {
             id: record.id.clone(),
             sandbox,
             changed: watch::Sender::new(record.run.state),
+            story: Mutex::new(Story { started: record.run.state != ContainerState::Created, ended: false }),
             record: Mutex::new(record),
             turn: tokio::sync::Mutex::default(),
             kill_at: watch::Sender::new(None),
+            pace: Mutex::default(),
         })
     }
 
@@ -152,6 +170,7 @@ impl State {
             creates: Flights::default(),
             sandbox_ends: Flights::default(),
             container_ops: Flights::default(),
+            told: broadcast::Sender::new(BEHIND_MAX),
         }
     }
 
@@ -204,6 +223,46 @@ impl State {
         self.containers.write().remove(id);
     }
 
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Arc<LifeEvent>> {
+        self.told.subscribe()
+    }
+
+    /// Tells whoever listens what just happened to the object `id` of a sandbox.
+    pub(crate) fn tell(&self, kind: LifeEventKind, sandbox: &Sandbox, id: &str) {
+        if self.told.receiver_count() == 0 {
+            return;
+        }
+        let containers = self.containers_of(&sandbox.id);
+        let event = LifeEvent {
+            kind,
+            id: id.to_owned(),
+            at: now(),
+            sandbox: crate::sandbox::describe(sandbox, false),
+            containers: containers.iter().map(|c| crate::container::describe(c, false)).collect(),
+        };
+        // The last listener may have left in between.
+        let _ = self.told.send(Arc::new(event));
+    }
+
+    /// The process of a container was born; an end that came first is told after it.
+    pub(crate) fn tell_started(&self, container: &Container) {
+        let mut story = container.story.lock();
+        self.tell(LifeEventKind::Started, &container.sandbox, container.id.as_str());
+        story.started = true;
+        if story.ended {
+            self.tell(LifeEventKind::Stopped, &container.sandbox, container.id.as_str());
+        }
+    }
+
+    /// It ended. `born`: nobody will tell of its start any more.
+    pub(crate) fn tell_ended(&self, container: &Container, born: bool) {
+        let mut story = container.story.lock();
+        story.ended = true;
+        if story.started || born {
+            self.tell(LifeEventKind::Stopped, &container.sandbox, container.id.as_str());
+        }
+    }
+
     pub(crate) async fn save_sandbox(&self, record: &SandboxRecord) -> Result<(), PodsError> {
         let saved = self.ports.store.put_sandbox(record).await;
         saved.map_err(PodsError::port(format!("record sandbox {}", record.id)))
@@ -234,6 +293,7 @@ impl Events for Reports {
         let Some(record) = cell.end(|run| run.ended(status)) else { return };
         let reason = record.run.reason.map_or("", |r| r.as_str());
         tracing::info!(container = %container.short(), code = status.code, reason, "container ended");
+        state.tell_ended(&cell, false);
         self.runtime.spawn(async move {
             if let Err(error) = state.save_container(&record).await {
                 tracing::error!(container = %record.id, error = &error as &dyn std::error::Error, "the end is not on disk");

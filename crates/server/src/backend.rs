@@ -1,13 +1,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use berth_ids::{Classify, ContainerId, ErrorClass, SandboxId};
 use berth_model::{
-    ContainerConfig, ContainerFilter, ContainerStatus, ExecOutput, FsUsage, ImageSpec, SandboxConfig,
-    SandboxFilter, SandboxStatus, StringMap,
+    ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, FsUsage, ImageSpec,
+    LifeEvent, Resources, SandboxConfig, SandboxFilter, SandboxStats, SandboxStatus, StringMap,
 };
+use tokio::sync::broadcast;
 
 /// A failed call: what kind, and the text for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +125,25 @@ pub trait Backend: Send + Sync + 'static {
     async fn remove_container(&self, id: &str) -> Result<(), Failure>;
     async fn container_status(&self, id: &str, verbose: bool) -> Result<ContainerStatus, Failure>;
     async fn list_containers(&self, filter: ContainerFilter) -> Result<Vec<ContainerStatus>, Failure>;
+    async fn update_container(&self, id: &str, resources: Resources) -> Result<(), Failure>;
+    async fn update_sandbox(
+        &self,
+        id: &str,
+        overhead: Option<Resources>,
+        resources: Option<Resources>,
+    ) -> Result<(), Failure>;
+    async fn container_stats(&self, id: &str) -> Result<ContainerStats, Failure>;
+    /// Of running containers.
+    async fn list_container_stats(&self, filter: ContainerFilter) -> Result<Vec<ContainerStats>, Failure>;
+    async fn sandbox_stats(&self, id: &str) -> Result<SandboxStats, Failure>;
+    /// Of ready sandboxes; `details` adds what costs more: what their processes hold open.
+    async fn list_sandbox_stats(
+        &self,
+        filter: SandboxFilter,
+        details: bool,
+    ) -> Result<Vec<SandboxStats>, Failure>;
+    /// What happens to sandboxes and containers from here on.
+    fn events(&self) -> broadcast::Receiver<Arc<LifeEvent>>;
     async fn reopen_log(&self, id: &str) -> Result<(), Failure>;
     async fn exec_sync(
         &self,

@@ -5,8 +5,10 @@
 
 mod authority;
 mod backend;
+mod batches;
 mod convert;
 mod image;
+mod metrics;
 mod runtime;
 mod serve;
 mod status;

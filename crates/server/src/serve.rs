@@ -5,6 +5,7 @@ use berth_cri_api::v1::image_service_server::ImageServiceServer;
 use berth_cri_api::v1::runtime_service_server::RuntimeServiceServer;
 use berth_ids::{Classify, ErrorClass};
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -36,7 +37,12 @@ pub async fn serve(
     backend: Arc<dyn Backend>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let runtime = RuntimeServiceServer::new(RuntimeVerbs::new(backend.clone()))
+    let (ending, ended) = watch::channel(false);
+    let stop = async move {
+        stop.await;
+        ending.send_replace(true);
+    };
+    let runtime = RuntimeServiceServer::new(RuntimeVerbs::new(backend.clone(), ended))
         .max_decoding_message_size(MESSAGE_MAX)
         .max_encoding_message_size(MESSAGE_MAX);
     let image = ImageServiceServer::new(ImageVerbs::new(backend))

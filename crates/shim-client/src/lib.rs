@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_cgroup::{CgroupPath, Cgroups};
+use berth_cgroup::{CgroupPath, Cgroups, Limits};
 use berth_ids::{ContainerId, SandboxId};
 use berth_plan::{CompiledFilter, HostFacts, PodFiles, SeccompChoice};
 use berth_shim_wire::{ExitStatus, SandboxPlan};
@@ -168,6 +168,19 @@ impl Shims {
     /// Kills what runs in a cgroup and removes it. One that is not there is no error.
     pub fn clear_cgroup(&self, path: &str) -> Result<(), ShimError> {
         clear(&self.shared.cgroups, path)
+    }
+
+    /// Holds a living cgroup to other limits, all or none of them.
+    pub fn limit(&self, path: &str, limits: &oci_spec::runtime::LinuxResources) -> Result<(), ShimError> {
+        let fail = |source| ShimError::Cgroup { path: path.to_owned(), source };
+        let limits = Limits::from_oci(limits).map_err(fail)?;
+        let cgroup = self.shared.cgroups.open(&CgroupPath::new(path).map_err(fail)?);
+        cgroup.update(&limits).map_err(fail)
+    }
+
+    /// The host's control groups, as they were found at the start.
+    pub fn cgroups(&self) -> Arc<Cgroups> {
+        self.shared.cgroups.clone()
     }
 
     /// Clears directories and cgroups of pods that nobody knows. What fails is logged: the next start tries again.

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use berth_ids::{ContainerId, ErrorClass, SandboxId};
 use berth_images::{Credentials, Image, Images};
 use berth_model::{
-    ContainerConfig, ContainerFilter, ContainerStatus, ExecOutput, FsUsage, ImageSpec, SandboxConfig,
-    SandboxFilter, SandboxStatus,
+    ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, FsUsage, ImageSpec,
+    LifeEvent, Resources, SandboxConfig, SandboxFilter, SandboxStats, SandboxStatus,
 };
 use berth_network::Network;
 use berth_pods::Pods;
@@ -112,6 +112,43 @@ impl Backend for CriBackend {
 
     async fn list_containers(&self, filter: ContainerFilter) -> Result<Vec<ContainerStatus>, Failure> {
         Ok(self.pods.list_containers(&filter))
+    }
+
+    async fn update_container(&self, id: &str, resources: Resources) -> Result<(), Failure> {
+        Ok(self.pods.update_container(id, resources).await?)
+    }
+
+    async fn update_sandbox(
+        &self,
+        id: &str,
+        overhead: Option<Resources>,
+        resources: Option<Resources>,
+    ) -> Result<(), Failure> {
+        Ok(self.pods.update_sandbox(id, overhead, resources).await?)
+    }
+
+    async fn container_stats(&self, id: &str) -> Result<ContainerStats, Failure> {
+        Ok(self.pods.container_stats(id).await?)
+    }
+
+    async fn list_container_stats(&self, filter: ContainerFilter) -> Result<Vec<ContainerStats>, Failure> {
+        Ok(self.pods.list_container_stats(&filter).await)
+    }
+
+    async fn sandbox_stats(&self, id: &str) -> Result<SandboxStats, Failure> {
+        Ok(self.pods.sandbox_stats(id).await?)
+    }
+
+    async fn list_sandbox_stats(
+        &self,
+        filter: SandboxFilter,
+        details: bool,
+    ) -> Result<Vec<SandboxStats>, Failure> {
+        Ok(self.pods.list_sandbox_stats(&filter, details).await)
+    }
+
+    fn events(&self) -> tokio::sync::broadcast::Receiver<Arc<LifeEvent>> {
+        self.pods.events()
     }
 
     async fn reopen_log(&self, id: &str) -> Result<(), Failure> {

@@ -104,6 +104,15 @@ impl Launcher for LauncherPort {
         blocking("clear the cgroup", move || shims.clear_cgroup(&path)).await
     }
 
+    async fn limit(
+        &self,
+        cgroup_path: &str,
+        limits: oci_spec::runtime::LinuxResources,
+    ) -> Result<(), PortError> {
+        let (shims, path) = (self.shims.clone(), cgroup_path.to_owned());
+        blocking("change the limits", move || shims.limit(&path, &limits)).await
+    }
+
     async fn sweep(&self, known: &[SandboxId]) {
         self.shims.sweep(known).await;
     }

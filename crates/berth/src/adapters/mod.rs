@@ -4,12 +4,14 @@
 mod backend;
 mod images;
 mod launcher;
+mod meter;
 mod network;
 mod store;
 
 pub(crate) use backend::CriBackend;
 pub(crate) use images::ImagePort;
 pub(crate) use launcher::LauncherPort;
+pub(crate) use meter::MeterPort;
 pub(crate) use network::NetworkPort;
 pub(crate) use store::StorePort;
 

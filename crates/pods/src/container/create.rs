@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use berth_ids::{ContainerId, SandboxId};
-use berth_model::{ContainerConfig, ContainerState};
+use berth_model::{ContainerConfig, ContainerState, LifeEventKind};
 
 use crate::PodsError;
 use crate::ports::ImageHandle;
@@ -63,7 +63,8 @@ async fn make(
         }
         return Err(error);
     }
-    state.insert_container(Container::new(record, sandbox));
+    state.insert_container(Container::new(record, sandbox.clone()));
+    state.tell(LifeEventKind::Created, &sandbox, id.as_str());
     tracing::info!(container = %id.short(), "container created");
     Ok(id)
 }

@@ -7,14 +7,16 @@ mod reopen_log;
 mod start;
 mod status;
 mod stop;
+mod update;
 
 pub(crate) use create::create;
 pub(crate) use exec::exec_sync;
 pub(crate) use remove::{remove, remove_cell};
 pub(crate) use reopen_log::reopen_log;
 pub(crate) use start::start;
-pub(crate) use status::{describe, list, status};
+pub(crate) use status::{describe, list, matching, status};
 pub(crate) use stop::{end_now, stop};
+pub(crate) use update::update;
 
 use berth_model::ContainerState;
 

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_model::LifeEventKind;
+
 use super::end_now;
 use crate::PodsError;
 use crate::state::{Container, State};
@@ -30,6 +32,7 @@ pub(crate) async fn remove_cell(state: &Arc<State>, container: &Arc<Container>) 
     let deleted = state.ports.store.delete_container(id).await;
     deleted.map_err(PodsError::port(format!("forget container {id}")))?;
     state.drop_container(id);
+    state.tell(LifeEventKind::Deleted, &container.sandbox, id.as_str());
     tracing::info!(container = %id.short(), "container removed");
     Ok(())
 }

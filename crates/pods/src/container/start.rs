@@ -115,6 +115,7 @@ async fn born(state: &State, container: &Container, spec: Spec, started: Started
         tracing::debug!(container = %id, "runs without a seccomp filter, as asked");
     }
     tracing::info!(container = %id, pid = started.pid, "container started");
+    state.tell_started(container);
     state.save_container(&record).await
 }
 
@@ -122,10 +123,11 @@ async fn born(state: &State, container: &Container, spec: Spec, started: Started
 async fn failed(state: &State, container: &Container, error: PodsError) -> PodsError {
     let text = chain(&error);
     tracing::debug!(container = %container.id, class = ?error.class(), "start failed");
-    if let Some(record) = container.end(|run| run.start_failed(now(), text))
-        && let Err(unsaved) = state.save_container(&record).await
-    {
-        tracing::warn!(container = %container.id, error = &unsaved as &dyn std::error::Error, "the failed start is not on disk");
+    if let Some(record) = container.end(|run| run.start_failed(now(), text)) {
+        state.tell_ended(container, true);
+        if let Err(unsaved) = state.save_container(&record).await {
+            tracing::warn!(container = %container.id, error = &unsaved as &dyn std::error::Error, "the failed start is not on disk");
+        }
     }
     error
 }

@@ -11,7 +11,12 @@ pub(crate) fn status(state: &State, id: &str, verbose: bool) -> Result<Container
 }
 
 pub(crate) fn list(state: &State, filter: &ContainerFilter) -> Vec<ContainerStatus> {
-    let by_id: Vec<Arc<Container>> = match filter.id.as_str() {
+    matching(state, filter).iter().map(|c| describe(c, false)).collect()
+}
+
+/// The containers a filter lets through.
+pub(crate) fn matching(state: &State, filter: &ContainerFilter) -> Vec<Arc<Container>> {
+    let mut by_id: Vec<Arc<Container>> = match filter.id.as_str() {
         "" => state.containers(),
         // Unknown and ambiguous ids match nothing.
         id => state.find_container(id).ok().flatten().into_iter().collect(),
@@ -23,12 +28,14 @@ pub(crate) fn list(state: &State, filter: &ContainerFilter) -> Vec<ContainerStat
             _ => return Vec::new(),
         },
     };
-    let wanted = |c: &ContainerStatus| {
-        filter.state.is_none_or(|state| c.state == state)
-            && sandbox.as_ref().is_none_or(|id| c.sandbox_id == *id)
-            && filter.labels.iter().all(|(key, value)| c.labels.get(key) == Some(value))
-    };
-    by_id.iter().map(|c| describe(c, false)).filter(wanted).collect()
+    by_id.retain(|container| {
+        container.read(|r| {
+            filter.state.is_none_or(|state| r.run.state == state)
+                && sandbox.as_ref().is_none_or(|id| r.sandbox_id == *id)
+                && filter.labels.iter().all(|(key, value)| r.config.labels.get(key) == Some(value))
+        })
+    });
+    by_id
 }
 
 pub(crate) fn describe(container: &Container, verbose: bool) -> ContainerStatus {

@@ -4,8 +4,10 @@ mod remove;
 mod run;
 mod status;
 mod stop;
+mod update;
 
 pub(crate) use remove::{finish_removal, remove};
 pub(crate) use run::run;
-pub(crate) use status::{list, status};
+pub(crate) use status::{describe, list, matching, status};
 pub(crate) use stop::{release, stop};
+pub(crate) use update::update;

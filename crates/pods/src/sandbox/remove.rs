@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use berth_model::LifeEventKind;
+
 use super::release;
 use crate::record::Phase;
 use crate::state::{Sandbox, State};
@@ -35,6 +37,7 @@ pub(crate) async fn finish_removal(state: &Arc<State>, sandbox: &Arc<Sandbox>) -
     let deleted = state.ports.store.delete_sandbox(&sandbox.id).await;
     deleted.map_err(PodsError::port(format!("forget sandbox {}", sandbox.id)))?;
     state.drop_sandbox(&sandbox.id);
+    state.tell(LifeEventKind::Deleted, sandbox, sandbox.id.as_str());
     tracing::info!(sandbox = %sandbox.id.short(), "sandbox removed");
     Ok(())
 }

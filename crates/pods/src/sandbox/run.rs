@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use berth_ids::SandboxId;
-use berth_model::{NamespaceMode, SandboxConfig};
+use berth_model::{LifeEventKind, NamespaceMode, SandboxConfig};
 
 use crate::ports::Attachment;
 use crate::record::{Phase, SandboxRecord};
@@ -45,6 +45,8 @@ async fn make(state: &Arc<State>, config: SandboxConfig) -> Result<SandboxId, Po
         config,
         cgroup_parent,
         attachment: None,
+        resources: None,
+        overhead: None,
     };
     // Before anything exists: a restart finds the record and takes down whatever there is.
     state.save_sandbox(&record).await?;
@@ -52,7 +54,9 @@ async fn make(state: &Arc<State>, config: SandboxConfig) -> Result<SandboxId, Po
     match build(state, record, &mut made).await {
         Ok(sandbox) => {
             tracing::info!(sandbox = %id.short(), "sandbox ready");
-            state.insert_sandbox(sandbox);
+            state.insert_sandbox(sandbox.clone());
+            state.tell(LifeEventKind::Created, &sandbox, id.as_str());
+            state.tell(LifeEventKind::Started, &sandbox, id.as_str());
             Ok(id)
         }
         Err(error) => {

@@ -17,26 +17,37 @@ pub(crate) fn status(
 }
 
 pub(crate) fn list(state: &State, filter: &SandboxFilter) -> Vec<SandboxStatus> {
-    let by_id: Vec<Arc<Sandbox>> = match filter.id.as_str() {
+    matching(state, filter).iter().map(|s| describe(s, false)).collect()
+}
+
+/// The sandboxes a filter lets through.
+pub(crate) fn matching(state: &State, filter: &SandboxFilter) -> Vec<Arc<Sandbox>> {
+    let mut by_id: Vec<Arc<Sandbox>> = match filter.id.as_str() {
         "" => state.sandboxes(),
         // Unknown and ambiguous ids match nothing (features: "an empty list, not an error").
         id => state.find_sandbox(id).ok().flatten().into_iter().collect(),
     };
-    let wanted = |s: &SandboxStatus| {
-        filter.state.is_none_or(|state| s.state == state)
-            && filter.labels.iter().all(|(key, value)| s.labels.get(key) == Some(value))
-    };
-    by_id.iter().map(|s| describe(s, false)).filter(wanted).collect()
+    by_id.retain(|sandbox| {
+        sandbox.read(|r| {
+            filter.state.is_none_or(|state| state_of(r.phase) == state)
+                && filter.labels.iter().all(|(key, value)| r.config.labels.get(key) == Some(value))
+        })
+    });
+    by_id
 }
 
-fn describe(sandbox: &Sandbox, verbose: bool) -> SandboxStatus {
+fn state_of(phase: Phase) -> SandboxState {
+    if phase == Phase::Ready { SandboxState::Ready } else { SandboxState::NotReady }
+}
+
+pub(crate) fn describe(sandbox: &Sandbox, verbose: bool) -> SandboxStatus {
     let pid = sandbox.pod().map_or(0, |pod| pod.pid());
     sandbox.read(|r| {
         let ready = r.phase == Phase::Ready;
         SandboxStatus {
             id: r.id.clone(),
             metadata: r.config.metadata.clone(),
-            state: if ready { SandboxState::Ready } else { SandboxState::NotReady },
+            state: state_of(r.phase),
             created_at: r.created_at,
             ips: r.attachment.as_ref().filter(|_| ready).map(|a| a.ips.clone()).unwrap_or_default(),
             namespaces: r.config.security.namespaces.clone(),
@@ -51,6 +62,8 @@ fn describe(sandbox: &Sandbox, verbose: bool) -> SandboxStatus {
                     "phase": r.phase,
                     "cgroupParent": r.cgroup_parent,
                     "config": r.config,
+                    "resources": r.resources,
+                    "overhead": r.overhead,
                     "network": r.attachment.as_ref().map(|a| &a.record),
                 })
                 .to_string()

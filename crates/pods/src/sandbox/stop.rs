@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_model::LifeEventKind;
 use tokio::task::JoinSet;
 
 use crate::record::Phase;
@@ -43,6 +44,7 @@ pub(crate) async fn release(
             .map_err(PodsError::port(format!("end the processes of sandbox {}", sandbox.id)))?;
         sandbox.forget_pod();
         tracing::info!(sandbox = %sandbox.id.short(), "sandbox stopped");
+        state.tell(LifeEventKind::Stopped, sandbox, sandbox.id.as_str());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The four ports as fakes that keep account of what exists, so that a test can ask what is left.
+//! The five ports as fakes that keep account of what exists, so that a test can ask what is left.
 
 #![allow(clippy::unwrap_used, reason = "a test helper: a failure is the test's")]
 
@@ -11,13 +11,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use berth_ids::{ContainerId, Digest, ErrorClass, ImageId, SandboxId};
 use berth_model::{
-    ContainerConfig, ContainerMetadata, ExecOutput, ImageSpec, PortMapping, SandboxConfig, SandboxMetadata,
-    Signal,
+    ContainerConfig, ContainerMetadata, CpuUsage, ExecOutput, GroupUsage, ImageSpec, MemoryUsage,
+    PortMapping, SandboxConfig, SandboxMetadata, Signal,
 };
 use berth_plan::{CompiledFilter, HostFacts, PodFiles, RequestedDevice, SeccompChoice};
 use berth_pods::ports::*;
 use berth_pods::{ContainerRecord, Pods, SandboxRecord, Settings};
 use berth_shim_wire::{ExecPlan, ExitStatus, SandboxPlan};
+use oci_spec::runtime::LinuxResources;
 use parking_lot::Mutex;
 
 /// What exists.
@@ -36,6 +37,10 @@ pub(crate) struct World {
     pub(crate) spawned: usize,
     pub(crate) signals: Vec<(ContainerId, i32)>,
     pub(crate) rebooted: bool,
+    /// CPU time that every cgroup used.
+    pub(crate) cpu: u64,
+    /// The memory limits that were set, in order.
+    pub(crate) limits: Vec<Option<i64>>,
     events: Option<Arc<dyn Events>>,
 }
 
@@ -46,8 +51,13 @@ impl Fake {
     /// A daemon over this world; a second one is the daemon after a kill -9.
     pub(crate) fn pods(&self) -> Pods {
         let port = Arc::new(self.clone());
-        let ports =
-            Ports { launcher: port.clone(), network: port.clone(), images: port.clone(), store: port };
+        let ports = Ports {
+            launcher: port.clone(),
+            network: port.clone(),
+            images: port.clone(),
+            meter: port.clone(),
+            store: port,
+        };
         Pods::new(ports, Settings { cgroup_parent: "/berth-test".into(), kill_wait: Duration::from_secs(5) })
     }
 
@@ -200,6 +210,11 @@ impl Launcher for Fake {
     async fn clear_cgroup(&self, _: &str) -> Result<(), PortError> {
         Ok(())
     }
+    async fn limit(&self, _: &str, limits: LinuxResources) -> Result<(), PortError> {
+        self.step("limit")?;
+        self.0.lock().limits.push(limits.memory().and_then(|memory| memory.limit()));
+        Ok(())
+    }
     async fn sweep(&self, known: &[SandboxId]) {
         self.0.lock().shims.retain(|id| known.contains(id));
     }
@@ -296,5 +311,18 @@ impl Store for Fake {
             containers: world.containers.values().cloned().collect(),
             rebooted: world.rebooted,
         })
+    }
+}
+
+#[async_trait]
+impl Meter for Fake {
+    async fn measure(&self, subjects: Vec<Subject>) -> Vec<Measurement> {
+        let cpu = CpuUsage { total: self.0.lock().cpu, ..CpuUsage::default() };
+        let memory = MemoryUsage { usage: 2 << 20, working_set: 1 << 20, ..MemoryUsage::default() };
+        let group = GroupUsage { cpu: Some(cpu), memory: Some(memory), ..GroupUsage::default() };
+        subjects
+            .iter()
+            .map(|_| Measurement { at: 7, group: Some(group.clone()), ..Measurement::default() })
+            .collect()
     }
 }

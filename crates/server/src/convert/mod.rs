@@ -4,12 +4,16 @@ mod container;
 mod image;
 mod sandbox;
 mod security;
+mod stats;
 mod status;
 
 pub(crate) use container::{container_config, resources, to_resources};
 pub(crate) use image::{auth, image, image_spec, to_image_spec};
 pub(crate) use sandbox::sandbox_config;
 pub(crate) use security::to_namespaces;
+pub(crate) use stats::{
+    container_stats, container_stats_filter, filesystem, life_event, sandbox_stats, sandbox_stats_filter,
+};
 pub(crate) use status::{
     container_filter, container_status, container_summary, sandbox_filter, sandbox_status, sandbox_summary,
 };

@@ -1,19 +1,8 @@
-use berth_cri_api::v1::{
-    FilesystemIdentifier, FilesystemUsage, ImageFsInfoRequest, ImageFsInfoResponse, UInt64Value,
-};
-use berth_model::FsUsage;
+use berth_cri_api::v1::{ImageFsInfoRequest, ImageFsInfoResponse};
 
 use super::ImageVerbs;
 use crate::Failure;
-
-fn filesystem(usage: FsUsage, timestamp: i64) -> FilesystemUsage {
-    FilesystemUsage {
-        timestamp,
-        fs_id: Some(FilesystemIdentifier { mountpoint: usage.mountpoint }),
-        used_bytes: Some(UInt64Value { value: usage.used_bytes }),
-        inodes_used: Some(UInt64Value { value: usage.inodes_used }),
-    }
-}
+use crate::convert::filesystem;
 
 pub(super) async fn call(verbs: &ImageVerbs, _: ImageFsInfoRequest) -> Result<ImageFsInfoResponse, Failure> {
     let (images, containers) = verbs.backend.image_fs().await?;

@@ -5,6 +5,7 @@ mod image_status;
 mod list_images;
 mod pull_image;
 mod remove_image;
+mod stream_images;
 
 use std::sync::Arc;
 
@@ -12,8 +13,7 @@ use berth_cri_api::v1;
 use berth_model::ImageSpec;
 use tonic::{Request, Response, Status};
 
-use crate::runtime::Never;
-use crate::status::unimplemented;
+use crate::batches::Answers;
 use crate::{Backend, Failure, convert};
 
 pub(crate) struct ImageVerbs {
@@ -44,13 +44,13 @@ impl v1::image_service_server::ImageService for ImageVerbs {
         Ok(Response::new(list_images::call(self, request.into_inner()).await?))
     }
 
-    type StreamImagesStream = Never<v1::StreamImagesResponse>;
+    type StreamImagesStream = Answers<v1::StreamImagesResponse>;
 
     async fn stream_images(
         &self,
-        _: Request<v1::StreamImagesRequest>,
+        request: Request<v1::StreamImagesRequest>,
     ) -> Result<Response<Self::StreamImagesStream>, Status> {
-        unimplemented("StreamImages")
+        Ok(Response::new(stream_images::call(self, request.into_inner()).await?))
     }
 
     async fn image_status(

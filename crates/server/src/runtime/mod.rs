@@ -1,11 +1,18 @@
-//! RuntimeService: the table of verbs. Those without a file answer `Unimplemented`; streams as well, all of them, since a
-//! client takes one unimplemented stream as "use the unary calls".
+//! RuntimeService: the table of verbs. Those without a file answer `Unimplemented`. Of the streamed lists either all are here
+//! or none: a client takes one unimplemented stream as "use the unary calls", for good.
 
+mod container_stats;
 mod container_status;
 mod create_container;
 mod exec_sync;
+mod get_container_events;
+mod list_container_stats;
 mod list_containers;
+mod list_metric_descriptors;
 mod list_pod_sandbox;
+mod list_pod_sandbox_metrics;
+mod list_pod_sandbox_stats;
+mod pod_sandbox_stats;
 mod pod_sandbox_status;
 mod remove_container;
 mod remove_pod_sandbox;
@@ -16,31 +23,38 @@ mod start_container;
 mod status;
 mod stop_container;
 mod stop_pod_sandbox;
+mod stream_container_stats;
+mod stream_containers;
+mod stream_pod_sandbox_metrics;
+mod stream_pod_sandbox_stats;
+mod stream_pod_sandboxes;
+mod update_container_resources;
+mod update_pod_sandbox_resources;
 mod update_runtime_config;
 mod version;
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use berth_cri_api::v1;
 use berth_ids::ErrorClass;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
+use crate::batches::Answers;
 use crate::status::unimplemented;
 use crate::{Backend, Failure};
 
-/// The stream type of verbs that have none yet.
-pub(crate) type Never<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
-
 pub(crate) struct RuntimeVerbs {
     backend: Arc<dyn Backend>,
+    /// The daemon ends: streams without an end of their own end too.
+    ending: watch::Receiver<bool>,
 }
 
 impl RuntimeVerbs {
-    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend }
+    pub(crate) fn new(backend: Arc<dyn Backend>, ending: watch::Receiver<bool>) -> Self {
+        Self { backend, ending }
     }
 }
 
@@ -108,13 +122,13 @@ impl v1::runtime_service_server::RuntimeService for RuntimeVerbs {
         Ok(Response::new(list_pod_sandbox::call(self, request.into_inner()).await?))
     }
 
-    type StreamPodSandboxesStream = Never<v1::StreamPodSandboxesResponse>;
+    type StreamPodSandboxesStream = Answers<v1::StreamPodSandboxesResponse>;
 
     async fn stream_pod_sandboxes(
         &self,
-        _: Request<v1::StreamPodSandboxesRequest>,
+        request: Request<v1::StreamPodSandboxesRequest>,
     ) -> Result<Response<Self::StreamPodSandboxesStream>, Status> {
-        unimplemented("StreamPodSandboxes")
+        Ok(Response::new(stream_pod_sandboxes::call(self, request.into_inner()).await?))
     }
 
     async fn create_container(
@@ -152,13 +166,13 @@ impl v1::runtime_service_server::RuntimeService for RuntimeVerbs {
         Ok(Response::new(list_containers::call(self, request.into_inner()).await?))
     }
 
-    type StreamContainersStream = Never<v1::StreamContainersResponse>;
+    type StreamContainersStream = Answers<v1::StreamContainersResponse>;
 
     async fn stream_containers(
         &self,
-        _: Request<v1::StreamContainersRequest>,
+        request: Request<v1::StreamContainersRequest>,
     ) -> Result<Response<Self::StreamContainersStream>, Status> {
-        unimplemented("StreamContainers")
+        Ok(Response::new(stream_containers::call(self, request.into_inner()).await?))
     }
 
     async fn container_status(
@@ -170,9 +184,9 @@ impl v1::runtime_service_server::RuntimeService for RuntimeVerbs {
 
     async fn update_container_resources(
         &self,
-        _: Request<v1::UpdateContainerResourcesRequest>,
+        request: Request<v1::UpdateContainerResourcesRequest>,
     ) -> Result<Response<v1::UpdateContainerResourcesResponse>, Status> {
-        unimplemented("UpdateContainerResources")
+        Ok(Response::new(update_container_resources::call(self, request.into_inner()).await?))
     }
 
     async fn reopen_container_log(
@@ -206,48 +220,48 @@ impl v1::runtime_service_server::RuntimeService for RuntimeVerbs {
 
     async fn container_stats(
         &self,
-        _: Request<v1::ContainerStatsRequest>,
+        request: Request<v1::ContainerStatsRequest>,
     ) -> Result<Response<v1::ContainerStatsResponse>, Status> {
-        unimplemented("ContainerStats")
+        Ok(Response::new(container_stats::call(self, request.into_inner()).await?))
     }
 
     async fn list_container_stats(
         &self,
-        _: Request<v1::ListContainerStatsRequest>,
+        request: Request<v1::ListContainerStatsRequest>,
     ) -> Result<Response<v1::ListContainerStatsResponse>, Status> {
-        unimplemented("ListContainerStats")
+        Ok(Response::new(list_container_stats::call(self, request.into_inner()).await?))
     }
 
-    type StreamContainerStatsStream = Never<v1::StreamContainerStatsResponse>;
+    type StreamContainerStatsStream = Answers<v1::StreamContainerStatsResponse>;
 
     async fn stream_container_stats(
         &self,
-        _: Request<v1::StreamContainerStatsRequest>,
+        request: Request<v1::StreamContainerStatsRequest>,
     ) -> Result<Response<Self::StreamContainerStatsStream>, Status> {
-        unimplemented("StreamContainerStats")
+        Ok(Response::new(stream_container_stats::call(self, request.into_inner()).await?))
     }
 
     async fn pod_sandbox_stats(
         &self,
-        _: Request<v1::PodSandboxStatsRequest>,
+        request: Request<v1::PodSandboxStatsRequest>,
     ) -> Result<Response<v1::PodSandboxStatsResponse>, Status> {
-        unimplemented("PodSandboxStats")
+        Ok(Response::new(pod_sandbox_stats::call(self, request.into_inner()).await?))
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<v1::ListPodSandboxStatsRequest>,
+        request: Request<v1::ListPodSandboxStatsRequest>,
     ) -> Result<Response<v1::ListPodSandboxStatsResponse>, Status> {
-        unimplemented("ListPodSandboxStats")
+        Ok(Response::new(list_pod_sandbox_stats::call(self, request.into_inner()).await?))
     }
 
-    type StreamPodSandboxStatsStream = Never<v1::StreamPodSandboxStatsResponse>;
+    type StreamPodSandboxStatsStream = Answers<v1::StreamPodSandboxStatsResponse>;
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<v1::StreamPodSandboxStatsRequest>,
+        request: Request<v1::StreamPodSandboxStatsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
-        unimplemented("StreamPodSandboxStats")
+        Ok(Response::new(stream_pod_sandbox_stats::call(self, request.into_inner()).await?))
     }
 
     async fn update_runtime_config(
@@ -285,36 +299,36 @@ impl v1::runtime_service_server::RuntimeService for RuntimeVerbs {
         unimplemented("RestorePod")
     }
 
-    type GetContainerEventsStream = Never<v1::ContainerEventResponse>;
+    type GetContainerEventsStream = Answers<v1::ContainerEventResponse>;
 
     async fn get_container_events(
         &self,
         _: Request<v1::GetEventsRequest>,
     ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
-        unimplemented("GetContainerEvents")
+        Ok(Response::new(get_container_events::call(self)))
     }
 
     async fn list_metric_descriptors(
         &self,
-        _: Request<v1::ListMetricDescriptorsRequest>,
+        request: Request<v1::ListMetricDescriptorsRequest>,
     ) -> Result<Response<v1::ListMetricDescriptorsResponse>, Status> {
-        unimplemented("ListMetricDescriptors")
+        Ok(Response::new(list_metric_descriptors::call(self, request.into_inner()).await?))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
-        _: Request<v1::ListPodSandboxMetricsRequest>,
+        request: Request<v1::ListPodSandboxMetricsRequest>,
     ) -> Result<Response<v1::ListPodSandboxMetricsResponse>, Status> {
-        unimplemented("ListPodSandboxMetrics")
+        Ok(Response::new(list_pod_sandbox_metrics::call(self, request.into_inner()).await?))
     }
 
-    type StreamPodSandboxMetricsStream = Never<v1::StreamPodSandboxMetricsResponse>;
+    type StreamPodSandboxMetricsStream = Answers<v1::StreamPodSandboxMetricsResponse>;
 
     async fn stream_pod_sandbox_metrics(
         &self,
-        _: Request<v1::StreamPodSandboxMetricsRequest>,
+        request: Request<v1::StreamPodSandboxMetricsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
-        unimplemented("StreamPodSandboxMetrics")
+        Ok(Response::new(stream_pod_sandbox_metrics::call(self, request.into_inner()).await?))
     }
 
     async fn runtime_config(
@@ -326,8 +340,8 @@ impl v1::runtime_service_server::RuntimeService for RuntimeVerbs {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<v1::UpdatePodSandboxResourcesRequest>,
+        request: Request<v1::UpdatePodSandboxResourcesRequest>,
     ) -> Result<Response<v1::UpdatePodSandboxResourcesResponse>, Status> {
-        unimplemented("UpdatePodSandboxResources")
+        Ok(Response::new(update_pod_sandbox_resources::call(self, request.into_inner()).await?))
     }
 }
