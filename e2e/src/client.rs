@@ -81,6 +81,10 @@ impl Client {
         Ok(())
     }
 
+    pub(crate) async fn stream_images(&mut self) -> Result<tonic::Streaming<StreamImagesResponse>> {
+        Ok(self.images.stream_images(StreamImagesRequest::default()).await?.into_inner())
+    }
+
     pub(crate) async fn run_pod(&mut self, config: &PodSandboxConfig) -> Result<String> {
         let request = RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
         Ok(self.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)

@@ -189,6 +189,22 @@ async fn all(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     let open = exec(&["ls", "/proc/self/fd"])?;
     checks.that("  no descriptor leaks into it", open.out.lines().count() <= 4, &open.out);
 
+    let stats = crictl.json(&["stats", "-o", "json", "--id", &id[..12]])?;
+    checks.that("stats", stats["stats"][0]["attributes"]["id"] == id.as_str(), &stats);
+    let stats = crictl.json(&["statsp", "-o", "json", "--id", &pod])?;
+    checks.that("statsp", stats["stats"][0]["linux"]["containers"][0]["cpu"].is_object(), &stats);
+    let metrics = crictl.json(&["metricsp"])?;
+    checks.that("metricsp", metrics["podMetrics"][0]["podSandboxId"] == pod.as_str(), &metrics);
+    says(checks, "metricdescs", &crictl.run(&["metricdescs"])?, "container_cpu_usage_seconds_total");
+    let changed = crictl.run(&["update", "--memory", "67108864", "--cpu-share", "512", &id])?;
+    says(checks, "update", &changed, &id);
+    let now = crictl.json(&["inspect", &id])?["status"]["resources"]["linux"].clone();
+    checks.that(
+        "  shows in inspect",
+        now["memoryLimitInBytes"] == "67108864" && now["cpuShares"] == "512",
+        &now,
+    );
+
     mistakes(checks, &crictl, &pod, &pod_file, &file, &ctr)?;
 
     says(checks, "stop", &crictl.run(&["stop", "-t", "1", &id])?, &id);
@@ -261,7 +277,7 @@ fn mistakes(
         &crictl.run(&["runp", &file("f.json", sysctl)?])?,
         "kernel.core_pattern",
     );
-    let attach = crictl.run(&["stats"])?;
-    refuses(checks, "what is not there yet says so", &attach, "ListContainerStats");
+    let checkpoint = crictl.run(&["checkpoint", "--export=/tmp/none.tar", &id])?;
+    refuses(checks, "what is not there yet says so", &checkpoint, "CheckpointContainer");
     Ok(())
 }

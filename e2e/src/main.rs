@@ -18,6 +18,7 @@ mod pull;
 mod registry;
 mod restart;
 mod skew;
+mod stats;
 mod userns;
 mod vm;
 
@@ -53,14 +54,15 @@ async fn run(lane: &str) -> Result<bool> {
         "demo" => demo::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "crictl" => crictl::run(&mut checks).await?,
         "restart" => restart::run(&mut checks).await?,
+        "stats" => stats::lane(&mut checks).await?,
         "skew" => skew::run(&mut checks).await?,
         "userns" => userns::lane(&mut checks).await?,
         "modes" => modes::lane(&mut checks).await?,
-        "vm" => vm::run(&mut checks, &["demo", "modes"]).await?,
+        "vm" => vm::run(&mut checks, &["demo", "modes", "stats"]).await?,
         "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench" => bench::run(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, restart, skew, modes, userns, conformance, vm and bench"
+            "no lane {other:?}; there are demo, crictl, restart, skew, modes, stats, userns, conformance, vm and bench"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.

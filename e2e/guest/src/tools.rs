@@ -55,6 +55,22 @@ pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
             memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
             println!("{} MiB are there", memory.iter().step_by(4096).filter(|b| **b == 1).count() / 256);
         }
+        // As alloc, and keeps it.
+        ["hold", mebibytes] => {
+            let mut memory = vec![0_u8; (number(mebibytes)? << 20) as usize];
+            memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+            println!("{} MiB are held", memory.iter().step_by(4096).filter(|b| **b == 1).count() / 256);
+            std::thread::sleep(Duration::from_secs(1_000_000));
+            drop(memory);
+        }
+        // A file of ones, on disk when it returns.
+        ["fill", path, mebibytes] => {
+            let mut file = std::fs::File::create(path)?;
+            for _ in 0..number(mebibytes)? {
+                file.write_all(&[1; 1 << 20])?;
+            }
+            file.sync_all()?;
+        }
         ["spin", seconds] => {
             let end = Instant::now() + Duration::from_secs(number(seconds)?);
             while Instant::now() < end {
