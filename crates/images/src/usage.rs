@@ -100,14 +100,14 @@ fn work(shared: &Arc<Shared>) {
         let found = measure(&rootfs::directory(shared, &id).join("fs"));
         let took = started.elapsed();
         inner = measured.inner.lock();
-        // Forgotten meanwhile: it is not to come back.
-        if let Some(entry) = inner.known.get_mut(&id) {
+        if matches!(&found, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            // Never started, or removed since somebody asked: nothing is to be kept of it.
+            inner.known.remove(&id);
+        } else if let Some(entry) = inner.known.get_mut(&id) {
             entry.queued = false;
             entry.due = Some(Instant::now() + REST.max(took * SHARE));
             match found {
                 Ok((usage, filesystem)) => entry.found = Some(LayerUsage { at: now(), usage, filesystem }),
-                // A container that was never started has none.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => entry.found = None,
                 Err(error) => tracing::debug!(container = %id, %error, "writable layer not measured"),
             }
         }

@@ -154,6 +154,9 @@ async fn reconcile(state: &Arc<State>, pod: &dyn Pod, cells: &[Arc<Container>]) 
             }
             _ => {}
         });
+        if after.run.state != ContainerState::Created {
+            cell.start_is_known();
+        }
         if after.run != before {
             save(state, &after).await;
         }

@@ -31,7 +31,7 @@ pub(crate) struct State {
 }
 
 /// Events a listener may be behind before it loses its stream.
-const BEHIND_MAX: usize = 4096;
+const BEHIND_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Sandbox {
@@ -137,6 +137,11 @@ impl Container {
         // Told under the lock: the watch never runs behind the record.
         self.changed.send_replace(copy.run.state);
         copy
+    }
+
+    /// Its start was told by an earlier daemon, or nobody listened yet.
+    pub(crate) fn start_is_known(&self) {
+        self.story.lock().started = true;
     }
 
     /// Notes how it ended, unless that is known already.

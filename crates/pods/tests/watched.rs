@@ -121,3 +121,21 @@ async fn limits_change_as_a_whole_or_not_at_all() {
         pods.sandbox_status(id.as_str(), true).unwrap().0.verbose.unwrap().contains("\"memory_limit\":9")
     );
 }
+
+#[tokio::test]
+async fn an_end_is_told_though_the_start_was_another_daemons() {
+    let fake = Fake::default();
+    let pods = fake.pods();
+    let id = pods.run_sandbox(sandbox("a")).await.unwrap();
+    let ctr = pods.create_container(id.as_str(), container("c")).await.unwrap();
+    let before = fake.0.lock().containers[&ctr].clone();
+    pods.start_container(ctr.as_str()).await.unwrap();
+    // Killed before the start was on disk: the record says "created", the shim knows better.
+    fake.0.lock().containers.insert(ctr.clone(), before);
+    let pods = fake.pods();
+    pods.recover().await.unwrap();
+    let mut events = pods.events();
+    fake.exits(&ctr, 0, false);
+    let event = events.try_recv().unwrap();
+    assert_eq!((event.id.as_str(), event.kind), (ctr.as_str(), Kind::Stopped));
+}
