@@ -30,7 +30,8 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
     let settings = Settings { cgroup_parent: config.cgroup.root.clone(), kill_wait: config.pods.kill_wait };
     let pods = Pods::new(ports, settings);
     let found = pods.recover().await?;
-    tracing::info!(?found, subnet = %parts.network.subnet(), bridge = parts.network.bridge(), "ready");
+    let subnets: Vec<String> = parts.network.subnets().iter().map(ToString::to_string).collect();
+    tracing::info!(?found, subnets = subnets.join(","), bridge = parts.network.bridge(), "ready");
     let user_namespaces = parts.shims.facts().user_namespaces;
     let admin = Admin {
         pods: pods.clone(),
@@ -46,7 +47,7 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
         "root": config.root,
         "cgroupRoot": config.cgroup.root,
         "bridge": parts.network.bridge(),
-        "subnet": parts.network.subnet(),
+        "subnets": subnets,
     });
     let backend = CriBackend {
         pods,
@@ -74,11 +75,11 @@ fn open(config: &Config) -> Result<Parts, Failure> {
     let shim = find_shim(config.shim.as_deref())?;
     let layers = config.root.join("images");
     let shims = Shims::open(config.state.clone(), &shim, config.cgroup.root.clone(), &layers)?;
-    let given = config.network.subnets.iter().find_map(|subnet| subnet.to_string().parse().ok());
+    let given = config.network.subnets.iter().filter_map(|subnet| subnet.to_string().parse().ok());
     let network = Network::open(NetworkConfig {
         instance: config.name.clone(),
         bridge: Some(config.network.bridge.clone()).filter(|name| !name.is_empty()),
-        subnet: given,
+        subnets: given.collect(),
         mtu: Some(config.network.mtu).filter(|mtu| *mtu > 0),
         state: config.state.clone(),
     })?;
@@ -121,7 +122,7 @@ impl AdminBackend for Admin {
         serde_json::json!({
             "pods": { "sandboxes": sandboxes, "containers": containers },
             "images": { "count": self.images.list().len(), "bytes": usage.used_bytes, "at": usage.mountpoint },
-            "network": { "bridge": self.network.bridge(), "subnet": self.network.subnet() },
+            "network": { "bridge": self.network.bridge(), "subnets": self.network.subnets() },
         })
     }
 }

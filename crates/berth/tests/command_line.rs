@@ -68,7 +68,7 @@ fn a_dump_tells_where_each_value_came_from() {
         "state = \"/run/berth-blue\"  # follows name",
         "socket = \"/run/berth-blue/berth.sock\"  # follows state",
         "level = \"debug\"  # environment BERTH_LOG_LEVEL",
-        "mtu = 1500  # default",
+        "mtu = 0  # default",
     ] {
         let squeezed = text.lines().any(|line| {
             line.split_once('#')

@@ -3,8 +3,9 @@
 //!
 //! A socket belongs to the network namespace it was opened in, whatever its thread does later.
 
+pub mod conntrack;
 pub mod nft;
 mod route;
 mod socket;
 
-pub use route::{Routes, Veth};
+pub use route::{Route, Routes, Veth};

@@ -1,14 +1,15 @@
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -23,6 +24,15 @@ use crate::socket::{DONE, ERROR, Socket, messages, verdict};
 pub struct Routes {
     socket: Socket,
     next: AtomicU32,
+}
+
+/// Where a route leads; the default route has a prefix of 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    pub network: IpAddr,
+    pub prefix: u8,
+    /// The index of the interface it leaves by; 0 for none.
+    pub interface: u32,
 }
 
 /// A pair of connected interfaces, the peer in another namespace.
@@ -113,10 +123,27 @@ impl Routes {
 
     /// The index of an interface, if there is one of that name.
     pub fn index(&self, name: &str) -> io::Result<Option<u32>> {
-        let named = |link: &LinkMessage| {
-            link.attributes.iter().any(|a| matches!(a, LinkAttribute::IfName(n) if n == name))
-        };
-        Ok(self.links()?.into_iter().find(named).map(|link| link.header.index))
+        let mut wanted = LinkMessage::default();
+        wanted.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+        let sequence = self.send(RouteNetlinkMessage::GetLink(wanted), 0)?;
+        loop {
+            let datagram = self.socket.receive()?;
+            for (kind, number, body) in messages(&datagram) {
+                match kind {
+                    _ if number != sequence => {}
+                    ERROR => match verdict(body) {
+                        Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => return Ok(None),
+                        Err(error) => return Err(error),
+                        Ok(()) => {}
+                    },
+                    // struct ifinfomsg: the index is its second word.
+                    _ => {
+                        let index = body.get(4..8).and_then(|b| b.first_chunk::<4>());
+                        return Ok(index.map(|b| u32::from_ne_bytes(*b)));
+                    }
+                }
+            }
+        }
     }
 
     /// Interfaces that are ports of `master`: index and name.
@@ -188,49 +215,83 @@ impl Routes {
         self.call(RouteNetlinkMessage::DelLink(link), 0)
     }
 
-    pub fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+    /// Usable at once: nobody else has it, so nobody is asked (RFC 4862, 5.4, is switched off for it).
+    pub fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family(address);
         message.header.prefix_len = prefix;
         message.header.index = index;
-        let ip = IpAddr::V4(address);
-        message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
+        message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+        if address.is_ipv6() {
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
         self.call(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    pub fn add_default_route(&self, gateway: Ipv4Addr, index: u32) -> io::Result<()> {
+    pub fn add_default_route(&self, gateway: IpAddr, index: u32) -> io::Result<()> {
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        message.header.address_family = family(gateway);
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.header.protocol = RouteProtocol::Boot;
         message.header.scope = RouteScope::Universe;
         message.header.kind = RouteType::Unicast;
-        message.attributes =
-            vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(index)];
+        message.attributes = vec![RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(index)];
         self.call(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// The IPv4 networks the host has routes to, with the interface each leaves by; a default route is 0.0.0.0/0.
-    pub fn networks(&self) -> io::Result<Vec<(Ipv4Addr, u8, u32)>> {
+    /// A port may send back what came from it: with br_netfilter a pod that asks for its own host port needs that.
+    pub fn set_hairpin(&self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes = vec![LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+        ])];
+        self.call(RouteNetlinkMessage::NewLink(link), 0)
+    }
+
+    /// The largest packet of an interface, in bytes; `None` when it is gone.
+    pub fn mtu(&self, index: u32) -> io::Result<Option<u32>> {
+        let found = self.links()?.into_iter().find(|link| link.header.index == index);
+        Ok(found.and_then(|link| {
+            link.attributes.iter().find_map(|a| match a {
+                LinkAttribute::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            })
+        }))
+    }
+
+    /// The networks of an IP version that the host has routes to, in every table.
+    pub fn networks(&self, v6: bool) -> io::Result<Vec<Route>> {
+        let of = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
         let mut wanted = RouteMessage::default();
-        wanted.header.address_family = AddressFamily::Inet;
+        wanted.header.address_family = of;
         let mut found = Vec::new();
         for message in self.dump(RouteNetlinkMessage::GetRoute(wanted))? {
             let RouteNetlinkMessage::NewRoute(route) = message else { continue };
-            if route.header.address_family != AddressFamily::Inet {
+            if route.header.address_family != of {
                 continue;
             }
             let to = route.attributes.iter().find_map(|a| match a {
-                RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+                RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+                RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
                 _ => None,
             });
             let by = route.attributes.iter().find_map(|a| match a {
                 RouteAttribute::Oif(index) => Some(*index),
                 _ => None,
             });
-            let to = to.unwrap_or(Ipv4Addr::UNSPECIFIED);
-            found.push((to, route.header.destination_prefix_length, by.unwrap_or(0)));
+            let whole: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+            found.push(Route {
+                network: to.unwrap_or(whole),
+                prefix: route.header.destination_prefix_length,
+                interface: by.unwrap_or(0),
+            });
         }
         Ok(found)
     }
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }

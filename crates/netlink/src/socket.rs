@@ -25,6 +25,16 @@ impl Socket {
         Ok(Self { fd })
     }
 
+    /// For a long request with as many answers. A refusal (the process lacks the capability) shows when it is sent.
+    pub(crate) fn make_room(&self, bytes: usize) {
+        const USUAL: usize = 128 * 1024;
+        // The kernel counts its own overhead, up to tenfold for small messages.
+        if bytes > USUAL {
+            let _ = setsockopt(&self.fd, sockopt::SndBufForce, &bytes.saturating_mul(2));
+            let _ = setsockopt(&self.fd, sockopt::RcvBufForce, &bytes.saturating_mul(2));
+        }
+    }
+
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         sendto(self.fd.as_raw_fd(), bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
         Ok(())

@@ -1,61 +1,93 @@
-use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 
 use berth_ids::SandboxId;
 
-use crate::{NetworkError, Subnet};
+use crate::NetworkError;
+use crate::subnet::{Subnet, bits};
 
 /// Who has which address. Handed out in a circle, so that one given back is used again as late as can be.
 #[derive(Debug)]
 pub(crate) struct Addresses {
+    circles: Vec<Circle>,
+    taken: HashSet<IpAddr>,
+    by_pod: HashMap<SandboxId, Vec<IpAddr>>,
+}
+
+#[derive(Debug)]
+struct Circle {
     subnet: Subnet,
-    next: u32,
-    taken: BTreeSet<u32>,
-    by_pod: HashMap<SandboxId, u32>,
+    next: u128,
+}
+
+impl Circle {
+    fn new(subnet: Subnet) -> Self {
+        Self { subnet, next: subnet.hosts().start }
+    }
+
+    fn after(&mut self, last: u128) {
+        let hosts = self.subnet.hosts();
+        self.next = if last + 1 < hosts.end { last + 1 } else { hosts.start };
+    }
+
+    fn free(&self, taken: &HashSet<IpAddr>) -> Option<u128> {
+        let hosts = self.subnet.hosts();
+        let circle = (self.next..hosts.end).chain(hosts.start..self.next);
+        circle.into_iter().find(|address| !taken.contains(&self.subnet.host(*address)))
+    }
 }
 
 impl Addresses {
-    pub(crate) fn new(subnet: Subnet) -> Self {
-        Self { subnet, next: subnet.hosts().start, taken: BTreeSet::new(), by_pod: HashMap::new() }
+    pub(crate) fn new(subnets: &[Subnet]) -> Self {
+        let circles = subnets.iter().map(|subnet| Circle::new(*subnet)).collect();
+        Self { circles, taken: HashSet::new(), by_pod: HashMap::new() }
     }
 
-    pub(crate) fn subnet(&self) -> Subnet {
-        self.subnet
+    pub(crate) fn subnets(&self) -> Vec<Subnet> {
+        self.circles.iter().map(|circle| circle.subnet).collect()
     }
 
-    /// Pods keep what they have; new ones get addresses of the new network.
-    pub(crate) fn move_to(&mut self, subnet: Subnet) {
-        self.subnet = subnet;
-        self.next = subnet.hosts().start;
+    /// Pods keep what they have; new ones get addresses of the new networks.
+    pub(crate) fn move_to(&mut self, subnets: &[Subnet]) {
+        self.circles = subnets.iter().map(|subnet| Circle::new(*subnet)).collect();
     }
 
-    pub(crate) fn take(&mut self, id: &SandboxId) -> Result<Ipv4Addr, NetworkError> {
-        if let Some(address) = self.by_pod.get(id) {
-            return Ok((*address).into());
+    /// One of each network, in their order: all or none.
+    pub(crate) fn take(&mut self, id: &SandboxId) -> Result<Vec<IpAddr>, NetworkError> {
+        if let Some(addresses) = self.by_pod.get(id) {
+            return Ok(addresses.clone());
         }
-        let hosts = self.subnet.hosts();
-        let circle = (self.next..hosts.end).chain(hosts.start..self.next);
-        let free = circle.into_iter().find(|address| !self.taken.contains(address));
-        let address = free.ok_or(NetworkError::Exhausted { subnet: self.subnet })?;
-        self.next = if address + 1 < hosts.end { address + 1 } else { hosts.start };
-        self.taken.insert(address);
-        self.by_pod.insert(id.clone(), address);
-        Ok(address.into())
+        let found = self
+            .circles
+            .iter()
+            .map(|circle| circle.free(&self.taken).ok_or(NetworkError::Exhausted { subnet: circle.subnet }));
+        let found: Vec<u128> = found.collect::<Result<_, _>>()?;
+        let mut addresses = Vec::new();
+        for (circle, address) in self.circles.iter_mut().zip(found) {
+            circle.after(address);
+            addresses.push(circle.subnet.host(address));
+        }
+        self.taken.extend(&addresses);
+        self.by_pod.insert(id.clone(), addresses.clone());
+        Ok(addresses)
     }
 
     /// In use since before the start.
-    pub(crate) fn mark(&mut self, id: &SandboxId, address: Ipv4Addr) {
-        let address = u32::from(address);
-        self.taken.insert(address);
-        self.by_pod.insert(id.clone(), address);
-        if self.subnet.hosts().contains(&address) && address >= self.next {
-            self.next =
-                if address + 1 < self.subnet.hosts().end { address + 1 } else { self.subnet.hosts().start };
+    pub(crate) fn mark(&mut self, id: &SandboxId, addresses: &[IpAddr]) {
+        self.taken.extend(addresses);
+        self.by_pod.insert(id.clone(), addresses.to_vec());
+        for address in addresses {
+            for circle in &mut self.circles {
+                let number = bits(*address);
+                if circle.subnet.contains(*address) && number >= circle.next {
+                    circle.after(number);
+                }
+            }
         }
     }
 
     pub(crate) fn give_back(&mut self, id: &SandboxId) {
-        if let Some(address) = self.by_pod.remove(id) {
+        for address in self.by_pod.remove(id).unwrap_or_default() {
             self.taken.remove(&address);
         }
     }
@@ -69,26 +101,45 @@ mod tests {
         SandboxId::from_bytes([n; 32])
     }
 
+    fn addresses(subnets: &[&str]) -> Addresses {
+        Addresses::new(&subnets.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>())
+    }
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
     #[test]
     fn round_and_round_and_never_twice() {
-        let mut addresses = Addresses::new("10.0.0.0/29".parse().unwrap());
-        let taken: Vec<_> = (0..5).map(|n| addresses.take(&id(n)).unwrap()).collect();
-        assert_eq!(taken, [2, 3, 4, 5, 6].map(|n| Ipv4Addr::new(10, 0, 0, n)));
-        assert_eq!(addresses.take(&id(2)).unwrap(), taken[2]);
+        let mut addresses = addresses(&["10.0.0.0/29"]);
+        let taken: Vec<_> = (0..5).map(|n| addresses.take(&id(n)).unwrap()[0]).collect();
+        assert_eq!(taken, ips(&["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]));
+        assert_eq!(addresses.take(&id(2)).unwrap(), [taken[2]]);
         assert!(matches!(addresses.take(&id(9)), Err(NetworkError::Exhausted { .. })));
         addresses.give_back(&id(3));
         addresses.give_back(&id(1));
         addresses.give_back(&id(1));
-        assert_eq!(addresses.take(&id(9)).unwrap(), taken[1]);
-        assert_eq!(addresses.take(&id(8)).unwrap(), taken[3]);
+        assert_eq!(addresses.take(&id(9)).unwrap(), [taken[1]]);
+        assert_eq!(addresses.take(&id(8)).unwrap(), [taken[3]]);
+    }
+
+    #[test]
+    fn both_versions_or_none() {
+        let mut addresses = addresses(&["10.0.0.0/24", "fd00::/124"]);
+        assert_eq!(addresses.take(&id(0)).unwrap(), ips(&["10.0.0.2", "fd00::2"]));
+        (1..14).for_each(|n| drop(addresses.take(&id(n)).unwrap()));
+        let full = addresses.take(&id(99)).unwrap_err().to_string();
+        assert!(full.contains("fd00::/124"), "{full}");
+        addresses.give_back(&id(5));
+        assert_eq!(addresses.take(&id(99)).unwrap(), ips(&["10.0.0.16", "fd00::7"]), "none was lost");
     }
 
     #[test]
     fn what_runs_keeps_its_address() {
-        let mut addresses = Addresses::new("10.0.0.0/24".parse().unwrap());
-        addresses.mark(&id(1), Ipv4Addr::new(10, 0, 0, 2));
-        assert_eq!(addresses.take(&id(2)).unwrap(), Ipv4Addr::new(10, 0, 0, 3));
-        addresses.move_to("10.9.0.0/24".parse().unwrap());
-        assert_eq!(addresses.take(&id(3)).unwrap(), Ipv4Addr::new(10, 9, 0, 2));
+        let mut addresses = addresses(&["10.0.0.0/24"]);
+        addresses.mark(&id(1), &ips(&["10.0.0.2"]));
+        assert_eq!(addresses.take(&id(2)).unwrap(), ips(&["10.0.0.3"]));
+        addresses.move_to(&["10.9.0.0/24".parse().unwrap()]);
+        assert_eq!(addresses.take(&id(3)).unwrap(), ips(&["10.9.0.2"]));
     }
 }

@@ -1,6 +1,6 @@
 use berth_ids::{Classify, ErrorClass};
 
-use crate::Subnet;
+use crate::{HostPort, Subnet};
 
 /// What can go wrong with a pod's network.
 #[derive(Debug, thiserror::Error)]
@@ -11,12 +11,20 @@ pub enum NetworkError {
     Exhausted { subnet: Subnet },
     #[error("the host has routes to every network Berth would choose; set network.subnets")]
     NoSubnet,
-    #[error("{text:?} has no IPv4 network such as 10.85.0.0/16")]
+    #[error("{text:?} is not one network of IPv4 or IPv6, or one of each, such as 10.85.0.0/16,fd00:85::/64")]
     Cidr { text: String },
     #[error("{what} was removed while it was being made")]
     Gone { what: String },
     #[error("remember the network's choices in {}", path.display())]
     Save { path: std::path::PathBuf, source: std::io::Error },
+    #[error("the host's {port} leads to pod {holder} already")]
+    Taken { port: HostPort, holder: String },
+    #[error("a process of the host listens on {port}")]
+    InUse { port: HostPort },
+    #[error("the host's {port} cannot lead to a pod: the kernel keeps ::1 to itself; 127.0.0.1 can")]
+    Loopback6 { port: HostPort },
+    #[error("the host's {port} cannot lead to the pod, which has no address of that IP version")]
+    NoSuchVersion { port: HostPort },
 }
 
 impl Classify for NetworkError {
@@ -24,7 +32,11 @@ impl Classify for NetworkError {
         match self {
             Self::Exhausted { .. } => ErrorClass::ResourceExhausted,
             Self::Cidr { .. } => ErrorClass::InvalidArgument,
-            Self::NoSubnet => ErrorClass::FailedPrecondition,
+            Self::NoSubnet
+            | Self::Taken { .. }
+            | Self::InUse { .. }
+            | Self::NoSuchVersion { .. }
+            | Self::Loopback6 { .. } => ErrorClass::FailedPrecondition,
             Self::Gone { .. } => ErrorClass::Unavailable,
             Self::Kernel { .. } | Self::Save { .. } => ErrorClass::Internal,
         }

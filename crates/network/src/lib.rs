@@ -1,4 +1,5 @@
-//! The pods' network without a plugin: one bridge, a pair of interfaces and an address for each pod, masquerade.
+//! The pods' network without a plugin: one bridge, for each pod a pair of interfaces and an address of each IP
+//! version, masquerade, ports of the host.
 //!
 //! Blocking. What a pod was given is in its [`Attachment`], which the caller keeps and gives back: tear-down needs
 //! nothing else, and a restart learns from it which addresses are taken.
@@ -6,21 +7,25 @@
 mod addresses;
 mod counters;
 mod error;
+mod host;
+mod host_ports;
 mod names;
 mod subnet;
 
-use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use berth_ids::SandboxId;
-use berth_netlink::{Routes, Veth, nft};
+use berth_model::PortMapping;
+use berth_netlink::{Routes, Veth, conntrack, nft};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 pub use counters::counters;
 pub use error::NetworkError;
+pub use host_ports::HostPort;
 pub use subnet::Subnet;
 
 use crate::addresses::Addresses;
@@ -36,11 +41,20 @@ pub struct NetworkConfig {
     pub instance: String,
     /// `None`: derived from the instance.
     pub bridge: Option<String>,
-    /// `None`: the first of our own that the host has no route to.
-    pub subnet: Option<Subnet>,
-    /// `None`: that of the interface the default route leaves by is not looked up yet; 1500.
+    /// At most one of each IP version. Empty: the first of our own that the host has no route to, one of each.
+    pub subnets: Vec<Subnet>,
+    /// Bytes. `None`: that of the interface the default route leaves by.
     pub mtu: Option<u32>,
     pub state: PathBuf,
+}
+
+/// Who a pod is and what it asks of the network.
+#[derive(Debug, Clone, Copy)]
+pub struct PodRequest<'a> {
+    pub id: &'a SandboxId,
+    /// For people: `namespace/name`.
+    pub name: &'a str,
+    pub ports: &'a [PortMapping],
 }
 
 /// What a pod was given.
@@ -48,9 +62,24 @@ pub struct NetworkConfig {
 pub struct Attachment {
     pub host_interface: String,
     pub bridge: String,
+    /// First the primary.
     pub ips: Vec<IpAddr>,
-    pub prefix: u8,
-    pub gateway: IpAddr,
+    /// One for each address.
+    #[serde(default)]
+    pub gateways: Vec<IpAddr>,
+    #[serde(default)]
+    pub host_ports: Vec<HostPort>,
+    /// For people: `namespace/name`.
+    #[serde(default)]
+    pub pod: String,
+}
+
+/// A pod in the table.
+#[derive(Debug, Clone)]
+struct Connected {
+    name: String,
+    host_ports: Vec<HostPort>,
+    rules: nft::Pod,
 }
 
 /// One instance's network.
@@ -61,96 +90,78 @@ pub struct Network {
     mtu: u32,
     config: NetworkConfig,
     addresses: Mutex<Addresses>,
-    /// Whether bridge and table were made or found since the start.
+    pods: Mutex<HashMap<SandboxId, Connected>>,
+    /// Whether bridge and table were made or found since the start. Held while the table is changed, so that a table made
+    /// anew has what is added or removed meanwhile.
     ready: Mutex<bool>,
 }
-
-const DEFAULT_MTU: u32 = 1500;
-const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 fn step(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> NetworkError {
     let doing = doing.into();
     move |source| NetworkError::Kernel { doing, source }
 }
 
+fn rules(ips: &[IpAddr], ports: &[HostPort]) -> Result<nft::Pod, NetworkError> {
+    let mut forwards = Vec::new();
+    for port in ports {
+        forwards.extend(port.forwards(ips)?);
+    }
+    Ok(nft::Pod { addresses: ips.to_vec(), forwards })
+}
+
 impl Network {
-    /// Chooses the subnet, or takes up the one chosen before. Makes nothing yet.
+    /// Chooses the subnets, or takes up those chosen before. Makes nothing yet.
     pub fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
         let bridge = config.bridge.clone().unwrap_or_else(|| names::bridge(&config.instance));
         let table = names::table(&config.instance);
-        let mtu = config.mtu.unwrap_or(DEFAULT_MTU);
-        let saved = Saved::load(&config.state);
-        let subnet = match (config.subnet, saved.subnet) {
-            (Some(given), _) => given,
-            (None, Some(before)) => before,
-            (None, None) => {
-                let routes = Routes::open().map_err(step("open a netlink socket"))?;
-                let taken = routes.networks().map_err(step("read the host's routes"))?;
-                subnet::choose(&config.instance, &taken)?
-            }
+        let routes = Routes::open().map_err(step("open a netlink socket"))?;
+        let mtu = match config.mtu {
+            Some(given) => given,
+            None => host::uplink_mtu(&routes).map_err(step("read the uplink's MTU"))?,
         };
-        Saved { subnet: Some(subnet), ..saved }.store(&config.state)?;
-        let addresses = Mutex::new(Addresses::new(subnet));
-        Ok(Self { bridge, table, mtu, config, addresses, ready: Mutex::new(false) })
+        let saved = Saved::load(&config.state);
+        let subnets = match (&config.subnets[..], &saved.subnets[..]) {
+            ([], []) => {
+                let taken = |v6| routes.networks(v6).map_err(step("read the host's routes"));
+                let mut chosen = vec![subnet::choose(&config.instance, &taken(false)?)?];
+                if host::has_ipv6() {
+                    chosen.push(subnet::choose6(&config.instance, &taken(true)?)?);
+                }
+                chosen
+            }
+            ([], before) => before.to_vec(),
+            (given, _) => given.to_vec(),
+        };
+        let addresses = Mutex::new(Addresses::new(&subnets));
+        Saved { subnets, ..saved }.store(&config.state)?;
+        let (pods, ready) = (Mutex::default(), Mutex::new(false));
+        Ok(Self { bridge, table, mtu, config, addresses, pods, ready })
     }
 
-    pub fn subnet(&self) -> Subnet {
-        self.addresses.lock().subnet()
+    pub fn subnets(&self) -> Vec<Subnet> {
+        self.addresses.lock().subnets()
     }
 
     pub fn bridge(&self) -> &str {
         &self.bridge
     }
 
-    /// Bridge with the gateway's address, masquerade, forwarding: made where missing. Gives the bridge's index.
-    fn ensure(&self, routes: &Routes) -> Result<u32, NetworkError> {
-        let mut ready = self.ready.lock();
-        let found = routes.index(&self.bridge).map_err(step("look for the bridge"))?;
-        if let (Some(index), true) = (found, *ready) {
-            return Ok(index);
-        }
-        let subnet = self.subnet();
-        let index = match found {
-            Some(index) => index,
-            None => {
-                routes
-                    .add_bridge(&self.bridge, self.mtu)
-                    .map_err(step(format!("make bridge {}", self.bridge)))?;
-                let made = routes.index(&self.bridge).map_err(step("look for the bridge"))?;
-                made.ok_or_else(|| NetworkError::Gone { what: self.bridge.clone() })?
-            }
-        };
-        match routes.add_address(index, subnet.gateway(), subnet.prefix()) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            added => added.map_err(step(format!("give {} to bridge {}", subnet.gateway(), self.bridge)))?,
-        }
-        routes.set_up(index).map_err(step(format!("set bridge {} up", self.bridge)))?;
-        nft::masquerade(&self.table, subnet.network(), subnet.prefix())
-            .map_err(step(format!("make nf_tables table {}", self.table)))?;
-        self.forward()?;
-        *ready = true;
-        Ok(index)
-    }
-
-    /// Pods reach the outside through the host. What it was before is kept for the reset.
-    fn forward(&self) -> Result<(), NetworkError> {
-        let on = std::fs::read_to_string(FORWARD).map_err(step("read ip_forward"))?;
-        if on.trim() == "0" {
-            let saved = Saved::load(&self.config.state);
-            Saved { forward_was_off: true, ..saved }.store(&self.config.state)?;
-            std::fs::write(FORWARD, "1").map_err(step("turn ip_forward on"))?;
-        }
-        Ok(())
-    }
-
     /// Connects a pod. On failure nothing of it is left.
-    pub fn attach(&self, id: &SandboxId, netns: BorrowedFd<'_>) -> Result<Attachment, NetworkError> {
+    pub fn attach(&self, pod: PodRequest<'_>, netns: BorrowedFd<'_>) -> Result<Attachment, NetworkError> {
+        let id = pod.id;
         let routes = Routes::open().map_err(step("open a netlink socket"))?;
         let master = self.ensure(&routes)?;
-        let address = self.addresses.lock().take(id)?;
-        let made = self.connect(id, &routes, master, address, netns);
+        let ports = host_ports::wanted(pod.ports);
+        for port in &ports {
+            port.is_free()?;
+        }
+        let ips = self.addresses.lock().take(id)?;
+        let made = self
+            .hold(pod, &ips, ports)
+            .and_then(|()| self.connect(pod, &routes, master, &ips, netns))
+            .and_then(|attachment| self.publish(id).map(|()| attachment));
         if made.is_err() {
-            self.addresses.lock().give_back(id);
+            self.detach(id, None);
             if let Ok(Some(index)) = routes.index(&names::interface(id))
                 && let Err(error) = routes.delete_link(index)
             {
@@ -160,61 +171,141 @@ impl Network {
         made
     }
 
+    /// Reserves the pod's ports: refused when another pod has one of them.
+    fn hold(&self, pod: PodRequest<'_>, ips: &[IpAddr], ports: Vec<HostPort>) -> Result<(), NetworkError> {
+        let rules = rules(ips, &ports)?;
+        let mut pods = self.pods.lock();
+        for port in &ports {
+            let holder = pods
+                .iter()
+                .filter(|(id, _)| *id != pod.id)
+                .find(|(_, other)| other.host_ports.iter().any(|held| held.conflicts(*port)));
+            if let Some((_, holder)) = holder {
+                return Err(NetworkError::Taken { port: *port, holder: holder.name.clone() });
+            }
+            if ports.iter().any(|other| other != port && other.conflicts(*port)) {
+                return Err(NetworkError::Taken { port: *port, holder: pod.name.to_owned() });
+            }
+        }
+        let connected = Connected { name: pod.name.to_owned(), host_ports: ports, rules };
+        pods.insert(pod.id.clone(), connected);
+        Ok(())
+    }
+
     fn connect(
         &self,
-        id: &SandboxId,
+        pod: PodRequest<'_>,
         routes: &Routes,
         master: u32,
-        address: Ipv4Addr,
+        ips: &[IpAddr],
         netns: BorrowedFd<'_>,
     ) -> Result<Attachment, NetworkError> {
-        let subnet = self.subnet();
-        let name = names::interface(id);
+        let name = names::interface(pod.id);
         let veth = Veth { name: &name, master, peer: POD_INTERFACE, peer_netns: netns, mtu: self.mtu };
         routes.add_veth(&veth).map_err(step(format!("make interface {name}")))?;
-        let gateway = subnet.gateway();
-        berth_sys::netns::run_in(netns, move || {
-            let inside = Routes::open()?;
-            let index =
-                |name| inside.index(name)?.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound));
-            inside.set_up(index("lo")?)?;
-            let pod = index(POD_INTERFACE)?;
-            inside.add_address(pod, address, subnet.prefix())?;
-            inside.set_up(pod)?;
-            inside.add_default_route(gateway, pod)
-        })
-        .map_err(step(format!("configure {POD_INTERFACE} with {address}")))?;
+        let index = routes.index(&name).map_err(step(format!("look for interface {name}")))?;
+        let index = index.ok_or_else(|| NetworkError::Gone { what: name.clone() })?;
+        routes.set_hairpin(index).map_err(step(format!("let {name} send back")))?;
+        let subnets = self.subnets();
+        let of = |ip: &IpAddr| subnets.iter().copied().find(|subnet| subnet.contains(*ip));
+        let given: Vec<(IpAddr, Subnet)> =
+            ips.iter().filter_map(|ip| of(ip).map(|subnet| (*ip, subnet))).collect();
+        if given.len() != ips.len() {
+            return Err(NetworkError::Gone { what: format!("the network of {ips:?}") });
+        }
+        let inside = given.clone();
+        berth_sys::netns::run_in(netns, move || configure(&inside))
+            .map_err(step(format!("configure {POD_INTERFACE} with {ips:?}")))?;
+        let held = self.pods.lock().get(pod.id).map(|pod| pod.host_ports.clone()).unwrap_or_default();
         Ok(Attachment {
             host_interface: name,
             bridge: self.bridge.clone(),
-            ips: vec![address.into()],
-            prefix: subnet.prefix(),
-            gateway: gateway.into(),
+            ips: ips.to_vec(),
+            gateways: given.iter().map(|(_, subnet)| subnet.gateway()).collect(),
+            host_ports: held,
+            pod: pod.name.to_owned(),
         })
     }
 
-    /// Gives back what a pod was given. The interfaces go with the pod's namespace, which is about to end: deleting them
-    /// would wait for the kernel. Idempotent.
-    pub fn detach(&self, id: &SandboxId) {
+    /// Puts a pod that is held into the table. A table that somebody flushed is made anew.
+    fn publish(&self, id: &SandboxId) -> Result<(), NetworkError> {
+        let Some(pod) = self.pods.lock().get(id).cloned() else { return Ok(()) };
+        let added = {
+            let _changing = self.ready.lock();
+            nft::add(&self.table, &pod.rules)
+        };
+        if let Err(error) = added {
+            tracing::warn!(%error, table = self.table, "the table is not as it was left; it is made anew");
+            *self.ready.lock() = false;
+            self.ensure(&Routes::open().map_err(step("open a netlink socket"))?)?;
+        }
+        self.forget_flows(&pod);
+        Ok(())
+    }
+
+    /// Flows of before: to the host itself when the pod comes, to the pod when it goes.
+    fn forget_flows(&self, pod: &Connected) {
+        let udp = pod.host_ports.iter().filter(|port| port.protocol == berth_model::Protocol::Udp);
+        let ports: Vec<u16> = udp.map(|port| port.port).collect();
+        if ports.is_empty() {
+            return;
+        }
+        match conntrack::forget_udp(&pod.rules.addresses, &ports) {
+            Ok(count) => tracing::debug!(pod = pod.name, count, "UDP flows of before are forgotten"),
+            Err(error) => tracing::warn!(
+                pod = pod.name,
+                error = &error as &dyn std::error::Error,
+                "UDP flows of before are not forgotten; they end 30 to 120 s after their last packet"
+            ),
+        }
+    }
+
+    /// Gives back what a pod was given; `attachment` is for one that is not known any more. The interfaces go with the
+    /// pod's namespace, which is about to end: deleting them would wait for the kernel. Idempotent, and never in the way of
+    /// a pod's end: a table that refuses is made anew for the next pod.
+    pub fn detach(&self, id: &SandboxId, attachment: Option<&Attachment>) {
+        let recorded = || {
+            let attachment = attachment?;
+            let rules = rules(&attachment.ips, &attachment.host_ports).ok()?;
+            let host_ports = attachment.host_ports.clone();
+            Some(Connected { name: attachment.pod.clone(), host_ports, rules })
+        };
+        let held = self.pods.lock().remove(id);
+        let unused = |pod: &Connected| {
+            // What is only recorded may be another's by now.
+            let pods = self.pods.lock();
+            !pods
+                .values()
+                .any(|other| other.rules.addresses.iter().any(|ip| pod.rules.addresses.contains(ip)))
+        };
+        if let Some(pod) = held.or_else(|| recorded().filter(unused)) {
+            let mut ready = self.ready.lock();
+            if let Err(error) = nft::remove(&self.table, &pod.rules) {
+                tracing::warn!(sandbox = %id, %error, table = self.table, "the table is made anew");
+                *ready = false;
+            }
+            drop(ready);
+            self.forget_flows(&pod);
+        }
         self.addresses.lock().give_back(id);
     }
 
-    /// At start: these pods live and have their addresses; interfaces of others go.
+    /// At start: these pods live and have their addresses and ports; interfaces of others go, and the table has exactly
+    /// these, in one transaction.
     pub fn restore(&self, live: &[(SandboxId, Attachment)]) -> Result<(), NetworkError> {
-        {
-            let mut addresses = self.addresses.lock();
-            for (id, attachment) in live {
-                for ip in &attachment.ips {
-                    if let IpAddr::V4(address) = ip {
-                        addresses.mark(id, *address);
-                    }
+        for (id, attachment) in live {
+            self.addresses.lock().mark(id, &attachment.ips);
+            match rules(&attachment.ips, &attachment.host_ports) {
+                Ok(rules) => {
+                    let host_ports = attachment.host_ports.clone();
+                    let connected = Connected { name: attachment.pod.clone(), host_ports, rules };
+                    self.pods.lock().insert(id.clone(), connected);
                 }
+                Err(error) => tracing::warn!(sandbox = %id, %error, "its host ports are not restored"),
             }
         }
         let routes = Routes::open().map_err(step("open a netlink socket"))?;
-        let Some(master) = routes.index(&self.bridge).map_err(step("look for the bridge"))? else {
-            return Ok(());
-        };
+        let master = self.ensure(&routes)?;
         let known: HashSet<&str> = live.iter().map(|(_, a)| a.host_interface.as_str()).collect();
         for (index, name) in routes.ports(master).map_err(step("read the bridge's ports"))? {
             if names::is_ours(&name) && !known.contains(name.as_str()) {
@@ -228,34 +319,50 @@ impl Network {
         Ok(())
     }
 
-    /// New pods get addresses of this network; those that run keep theirs. The bridge gets another gateway address.
+    /// New pods get addresses of these networks; those that run keep theirs. The bridge gets more gateway addresses.
     pub fn set_pod_cidr(&self, text: &str) -> Result<(), NetworkError> {
-        let first = text.split(',').map(str::trim).find_map(|one| one.parse::<Subnet>().ok());
-        let subnet = first.ok_or_else(|| NetworkError::Cidr { text: text.chars().take(200).collect() })?;
-        if subnet == self.subnet() {
+        let wrong = || NetworkError::Cidr { text: text.chars().take(200).collect() };
+        let parsed = text.split(',').map(|one| one.trim().parse::<Subnet>().map_err(|_| wrong()));
+        let subnets: Vec<Subnet> = parsed.collect::<Result<_, _>>()?;
+        match subnets[..] {
+            [_] => {}
+            [a, b] if a.is_ipv6() != b.is_ipv6() => {}
+            _ => return Err(wrong()),
+        }
+        if subnets == self.subnets() {
             return Ok(());
         }
         let saved = Saved::load(&self.config.state);
-        Saved { subnet: Some(subnet), ..saved }.store(&self.config.state)?;
-        self.addresses.lock().move_to(subnet);
+        Saved { subnets: subnets.clone(), ..saved }.store(&self.config.state)?;
+        self.addresses.lock().move_to(&subnets);
         *self.ready.lock() = false;
-        tracing::info!(%subnet, "new pods get addresses of this network");
+        tracing::info!(subnets = text, "new pods get addresses of these networks");
         Ok(())
     }
+}
 
-    /// Removes everything of the instance from the host's network.
-    pub fn reset(&self) -> Result<(), NetworkError> {
-        let routes = Routes::open().map_err(step("open a netlink socket"))?;
-        if let Some(index) = routes.index(&self.bridge).map_err(step("look for the bridge"))? {
-            routes.delete_link(index).map_err(step(format!("remove bridge {}", self.bridge)))?;
+/// Inside the pod's namespace.
+fn configure(given: &[(IpAddr, Subnet)]) -> std::io::Result<()> {
+    let inside = Routes::open()?;
+    let index = |name| inside.index(name)?.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound));
+    inside.set_up(index("lo")?)?;
+    let pod = index(POD_INTERFACE)?;
+    // Before it is up: no other pod tells this one its routes (CVE-2020-10749), and nobody has its addresses.
+    for key in ["accept_ra", "accept_dad"] {
+        let set = std::fs::write(format!("/proc/sys/net/ipv6/conf/{POD_INTERFACE}/{key}"), "0");
+        match set {
+            Err(error) if given.iter().any(|(ip, _)| ip.is_ipv6()) => return Err(error),
+            _ => {}
         }
-        nft::delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
-        if Saved::load(&self.config.state).forward_was_off {
-            std::fs::write(FORWARD, "0").map_err(step("turn ip_forward off again"))?;
-        }
-        *self.ready.lock() = false;
-        Saved::remove(&self.config.state)
     }
+    for (address, subnet) in given {
+        inside.add_address(pod, *address, subnet.prefix())?;
+    }
+    inside.set_up(pod)?;
+    for (_, subnet) in given {
+        inside.add_default_route(subnet.gateway(), pod)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,27 +1,58 @@
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use berth_netlink::Route;
 use serde::{Deserialize, Serialize};
 
 use crate::{NetworkError, names};
 
-/// An IPv4 network for pods: /8 to /29.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A network for pods: IPv4 from /8 to /29, IPv6 from /48 to /124.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Subnet {
-    network: u32,
+    v6: bool,
+    network: u128,
     prefix: u8,
 }
 
+/// More pods than this fit on no host; it bounds the search in a wide IPv6 network.
+const POOL: u128 = 1 << 24;
+
+pub(crate) fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    }
+}
+
 impl Subnet {
-    fn mask(self) -> u32 {
-        u32::MAX << (32 - self.prefix)
+    const fn width(v6: bool) -> u8 {
+        if v6 { 128 } else { 32 }
     }
 
-    pub fn network(self) -> Ipv4Addr {
-        self.network.into()
+    /// The bits that differ from address to address.
+    fn rest(self) -> u128 {
+        match Self::width(self.v6) - self.prefix {
+            128.. => u128::MAX,
+            free => (1 << free) - 1,
+        }
+    }
+
+    fn address(self, bits: u128) -> IpAddr {
+        match self.v6 {
+            true => Ipv6Addr::from(bits).into(),
+            false => Ipv4Addr::from(bits as u32).into(),
+        }
+    }
+
+    pub fn is_ipv6(self) -> bool {
+        self.v6
+    }
+
+    pub fn network(self) -> IpAddr {
+        self.address(self.network)
     }
 
     pub fn prefix(self) -> u8 {
@@ -29,35 +60,46 @@ impl Subnet {
     }
 
     /// The first address is the bridge's.
-    pub fn gateway(self) -> Ipv4Addr {
-        (self.network + 1).into()
+    pub fn gateway(self) -> IpAddr {
+        self.address(self.network + 1)
     }
 
-    /// Addresses for pods: without network, gateway and broadcast.
-    pub(crate) fn hosts(self) -> std::ops::Range<u32> {
-        self.network + 2..self.network | !self.mask()
+    /// Addresses for pods: without network, gateway and, of IPv4, broadcast.
+    pub(crate) fn hosts(self) -> std::ops::Range<u128> {
+        let last = self.network | self.rest();
+        let end = if self.v6 { last + 1 } else { last };
+        self.network + 2..end.min(self.network + POOL)
     }
 
-    fn overlaps(self, network: Ipv4Addr, prefix: u8) -> bool {
+    pub(crate) fn host(self, bits: u128) -> IpAddr {
+        self.address(bits)
+    }
+
+    pub(crate) fn contains(self, address: IpAddr) -> bool {
+        address.is_ipv6() == self.v6 && bits(address) & !self.rest() == self.network
+    }
+
+    fn overlaps(self, route: &Route) -> bool {
         // The default route leads everywhere and owns nothing.
-        if prefix == 0 {
+        if route.prefix == 0 || route.network.is_ipv6() != self.v6 {
             return false;
         }
-        let wider = prefix.min(self.prefix);
-        let mask = u32::MAX << (32 - u32::from(wider));
-        u32::from(network) & mask == self.network & mask
+        let narrow = Self { v6: self.v6, network: 0, prefix: route.prefix.min(self.prefix) };
+        bits(route.network) & !narrow.rest() == self.network & !narrow.rest()
     }
 }
 
 impl FromStr for Subnet {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let fail = || format!("{text:?} is no IPv4 network with a prefix of 8 to 29");
+        let fail = || format!("{text:?} is no network of IPv4 from /8 to /29 or of IPv6 from /48 to /124");
         let (address, prefix) = text.split_once('/').ok_or_else(fail)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| fail())?;
-        let prefix: u8 = prefix.parse().ok().filter(|p| (8..=29).contains(p)).ok_or_else(fail)?;
-        let subnet = Self { network: u32::from(address), prefix };
-        Ok(Self { network: subnet.network & subnet.mask(), prefix })
+        let address: IpAddr = address.parse().map_err(|_| fail())?;
+        let v6 = address.is_ipv6();
+        let good = |p: &u8| if v6 { (48..=124).contains(p) } else { (8..=29).contains(p) };
+        let prefix: u8 = prefix.parse().ok().filter(good).ok_or_else(fail)?;
+        let subnet = Self { v6, network: bits(address), prefix };
+        Ok(Self { network: subnet.network & !subnet.rest(), ..subnet })
     }
 }
 
@@ -82,28 +124,41 @@ impl From<Subnet> for String {
 
 /// The default instance has 10.85.0.0/16; others a /24 of 10.86.0.0 to 10.99.0.0 that their name points at. Those that
 /// the host has a route to are passed over.
-pub(crate) fn choose(instance: &str, taken: &[(Ipv4Addr, u8, u32)]) -> Result<Subnet, NetworkError> {
-    let free = |subnet: &Subnet| !taken.iter().any(|(network, prefix, _)| subnet.overlaps(*network, *prefix));
+pub(crate) fn choose(instance: &str, taken: &[Route]) -> Result<Subnet, NetworkError> {
+    let free = |subnet: &Subnet| !taken.iter().any(|route| subnet.overlaps(route));
+    let v4 = |network: u32, prefix| Subnet { v6: false, network: network.into(), prefix };
     if instance == "berth" {
-        let wide = (85..=99).map(|second| Subnet { network: 10 << 24 | second << 16, prefix: 16 });
+        let wide = (85..=99).map(|second| v4(10 << 24 | second << 16, 16));
         return wide.into_iter().find(free).ok_or(NetworkError::NoSubnet);
     }
     const CHOICES: u32 = 14 * 256;
     let start = (names::hash(instance) % u64::from(CHOICES)) as u32;
     let narrow = |n: u32| {
         let n = (start + n) % CHOICES;
-        Subnet { network: 10 << 24 | (86 + n / 256) << 16 | (n % 256) << 8, prefix: 24 }
+        v4(10 << 24 | (86 + n / 256) << 16 | (n % 256) << 8, 24)
     };
     (0..CHOICES).map(narrow).find(free).ok_or(NetworkError::NoSubnet)
 }
 
-/// What must be the same after a restart.
+/// A /64 of the unique local addresses (RFC 4193) that the name points at. Not random: the same after a reboot.
+pub(crate) fn choose6(instance: &str, taken: &[Route]) -> Result<Subnet, NetworkError> {
+    let global = u128::from(names::hash(instance) & 0xff_ffff_ffff);
+    let unique = |n: u128| Subnet { v6: true, network: 0xfd << 120 | global << 80 | n << 64, prefix: 64 };
+    let free = |subnet: &Subnet| !taken.iter().any(|route| subnet.overlaps(route));
+    (0..0x1_0000).map(unique).find(free).ok_or(NetworkError::NoSubnet)
+}
+
+/// What must be the same after a restart, and what is put back at a reset.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Saved {
-    pub(crate) subnet: Option<Subnet>,
+    /// At most one of each IP version; the first is that of a pod's primary address.
+    pub(crate) subnets: Vec<Subnet>,
     /// We turned forwarding on.
     pub(crate) forward_was_off: bool,
+    pub(crate) forward6_was_off: bool,
+    /// Interfaces that shall go on learning routes although the host forwards IPv6; they had `accept_ra` 1.
+    pub(crate) learning: Vec<String>,
 }
 
 fn place(state: &Path) -> PathBuf {
@@ -111,7 +166,7 @@ fn place(state: &Path) -> PathBuf {
 }
 
 impl Saved {
-    /// A file that cannot be read is as good as none: the subnet is then chosen anew.
+    /// A file that cannot be read is as good as none: the subnets are then chosen anew.
     pub(crate) fn load(state: &Path) -> Self {
         let bytes = std::fs::read(place(state)).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
@@ -143,25 +198,41 @@ mod tests {
 
     #[test]
     fn texts() {
-        let subnet: Subnet = "10.85.3.7/16".parse().unwrap();
-        assert_eq!(
-            (subnet.to_string().as_str(), subnet.gateway()),
-            ("10.85.0.0/16", Ipv4Addr::new(10, 85, 0, 1))
-        );
-        for bad in ["10.0.0.0", "10.0.0.0/30", "10.0.0.0/0", "x/16", "fd00::/64"] {
+        for (text, network, gateway) in [
+            ("10.85.3.7/16", "10.85.0.0/16", "10.85.0.1"),
+            ("fd00:1:2:3::9/64", "fd00:1:2:3::/64", "fd00:1:2:3::1"),
+        ] {
+            let subnet: Subnet = text.parse().unwrap();
+            assert_eq!(
+                (subnet.to_string().as_str(), subnet.gateway().to_string().as_str()),
+                (network, gateway)
+            );
+        }
+        for bad in ["10.0.0.0", "10.0.0.0/30", "10.0.0.0/0", "x/16", "fd00::/47", "fd00::/125", "fd00::/200"]
+        {
             assert!(bad.parse::<Subnet>().is_err(), "{bad}");
         }
+        let small: Subnet = "fd00::/124".parse().unwrap();
+        assert_eq!(small.hosts().count(), 14);
+        assert!(small.contains("fd00::f".parse().unwrap()) && !small.contains("fd00::10".parse().unwrap()));
     }
 
     #[test]
     fn taken_networks_are_passed_over() {
-        let taken = |network: [u8; 4], prefix| vec![(Ipv4Addr::from(network), prefix, 1)];
+        let taken = |text: &str| {
+            let (network, prefix) = text.split_once('/').unwrap();
+            [Route { network: network.parse().unwrap(), prefix: prefix.parse().unwrap(), interface: 1 }]
+        };
         assert_eq!(choose("berth", &[]).unwrap().to_string(), "10.85.0.0/16");
-        assert_eq!(choose("berth", &taken([0, 0, 0, 0], 0)).unwrap().to_string(), "10.85.0.0/16");
-        assert_eq!(choose("berth", &taken([10, 85, 4, 0], 24)).unwrap().to_string(), "10.86.0.0/16");
-        assert!(choose("berth", &taken([10, 0, 0, 0], 8)).is_err());
-        let own = choose("x", &[]).unwrap();
-        assert_ne!(choose("x", &taken(own.network().octets(), 24)).unwrap(), own);
-        assert_ne!(choose("y", &[]).unwrap(), own);
+        assert_eq!(choose("berth", &taken("0.0.0.0/0")).unwrap().to_string(), "10.85.0.0/16");
+        assert_eq!(choose("berth", &taken("::/0")).unwrap().to_string(), "10.85.0.0/16");
+        assert_eq!(choose("berth", &taken("10.85.4.0/24")).unwrap().to_string(), "10.86.0.0/16");
+        assert!(choose("berth", &taken("10.0.0.0/8")).is_err());
+        for choose in [choose, choose6] {
+            let own = choose("x", &[]).unwrap();
+            assert_ne!(choose("x", &taken(&own.to_string())).unwrap(), own);
+            assert_ne!(choose("y", &[]).unwrap(), own);
+        }
+        assert!(choose6("x", &[]).unwrap().to_string().starts_with("fd"));
     }
 }

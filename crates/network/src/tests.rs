@@ -2,9 +2,11 @@
 
 use super::*;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
+
+use berth_model::Protocol;
 
 use berth_sys::netns::{new_netns, run_in};
 
@@ -24,11 +26,11 @@ impl Host {
         run_in(self.netns.as_fd(), || Ok(work())).unwrap()
     }
 
-    fn network(&self, subnet: Option<&str>) -> Network {
+    fn network(&self, subnets: &[&str]) -> Network {
         let config = NetworkConfig {
             instance: "test".into(),
             bridge: None,
-            subnet: subnet.map(|text| text.parse().unwrap()),
+            subnets: subnets.iter().map(|text| text.parse().unwrap()).collect(),
             mtu: None,
             state: self.state.path().into(),
         };
@@ -40,27 +42,35 @@ fn id(n: u8) -> SandboxId {
     SandboxId::from_bytes([n; 32])
 }
 
+fn asks<'a>(id: &'a SandboxId, ports: &'a [PortMapping]) -> PodRequest<'a> {
+    PodRequest { id, name: "test/pod", ports }
+}
+
 /// A pod that answers one connection on port 80 with its word.
 fn serve(netns: &OwnedFd, word: &'static str) -> std::thread::JoinHandle<()> {
-    let listener = run_in(netns.as_fd(), || TcpListener::bind(("0.0.0.0", 80))).unwrap();
+    let listener = run_in(netns.as_fd(), || TcpListener::bind(("::", 80))).unwrap();
     std::thread::spawn(move || listener.accept().unwrap().0.write_all(word.as_bytes()).unwrap())
 }
 
-fn ask(ip: IpAddr) -> String {
+fn get(at: (IpAddr, u16)) -> std::io::Result<String> {
     let mut answer = String::new();
-    let stream = TcpStream::connect_timeout(&(ip, 80).into(), Duration::from_secs(5)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    (&stream).read_to_string(&mut answer).unwrap();
-    answer
+    let stream = TcpStream::connect_timeout(&at.into(), Duration::from_secs(3))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    (&stream).read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn ask(ip: IpAddr) -> String {
+    get((ip, 80)).unwrap()
 }
 
 #[test]
 fn two_pods_on_one_port_and_the_host() {
     let host = Host::new();
-    let network = host.network(None);
+    let network = host.network(&[]);
     let (a, b) = (new_netns().unwrap(), new_netns().unwrap());
-    let first = host.with(|| network.attach(&id(1), a.as_fd()).unwrap());
-    let second = host.with(|| network.attach(&id(2), b.as_fd()).unwrap());
+    let first = host.with(|| network.attach(asks(&id(1), &[]), a.as_fd()).unwrap());
+    let second = host.with(|| network.attach(asks(&id(2), &[]), b.as_fd()).unwrap());
     assert_ne!(first.ips, second.ips);
     let servers = [serve(&a, "a"), serve(&b, "b")];
     let (from_host, to) = (first.ips[0], second.ips[0]);
@@ -74,14 +84,14 @@ fn two_pods_on_one_port_and_the_host() {
 #[test]
 fn a_restart_keeps_addresses_and_removes_strangers() {
     let host = Host::new();
-    let network = host.network(None);
+    let network = host.network(&[]);
     let pods = [new_netns().unwrap(), new_netns().unwrap()];
-    let kept = host.with(|| network.attach(&id(1), pods[0].as_fd()).unwrap());
-    host.with(|| network.attach(&id(2), pods[1].as_fd()).unwrap());
-    let subnet = network.subnet();
+    let kept = host.with(|| network.attach(asks(&id(1), &[]), pods[0].as_fd()).unwrap());
+    host.with(|| network.attach(asks(&id(2), &[]), pods[1].as_fd()).unwrap());
+    let subnet = network.subnets();
     drop(network);
-    let network = host.network(None);
-    assert_eq!(network.subnet(), subnet);
+    let network = host.network(&[]);
+    assert_eq!(network.subnets(), subnet);
     host.with(|| network.restore(&[(id(1), kept.clone())]).unwrap());
     let ports = host.with(|| {
         let routes = Routes::open().unwrap();
@@ -92,36 +102,246 @@ fn a_restart_keeps_addresses_and_removes_strangers() {
         vec![kept.host_interface.clone()]
     );
     let next = new_netns().unwrap();
-    let third = host.with(|| network.attach(&id(3), next.as_fd()).unwrap());
+    let third = host.with(|| network.attach(asks(&id(3), &[]), next.as_fd()).unwrap());
     assert_ne!(third.ips, kept.ips);
 }
 
 #[test]
 fn a_reset_leaves_nothing() {
     let host = Host::new();
-    let network = host.network(Some("10.77.0.0/24"));
+    let network = host.network(&["10.77.0.0/24", "fd77::/64"]);
     let pod = new_netns().unwrap();
-    host.with(|| network.attach(&id(1), pod.as_fd()).unwrap());
-    network.detach(&id(1));
+    host.with(|| network.attach(asks(&id(1), &[]), pod.as_fd()).unwrap());
+    network.detach(&id(1), None);
     host.with(|| network.reset().unwrap());
     host.with(|| network.reset().unwrap());
     let left = host.with(|| {
         let routes = Routes::open().unwrap();
-        (routes.index(network.bridge()).unwrap(), routes.networks().unwrap())
+        (routes.index(network.bridge()).unwrap(), routes.networks(false).unwrap())
     });
     assert_eq!(left.0, None);
-    assert!(!left.1.iter().any(|(net, ..)| net.octets()[..2] == [10, 77]), "{left:?}");
+    assert!(!left.1.iter().any(|route| route.network.to_string().starts_with("10.77.")), "{left:?}");
     assert_eq!(std::fs::read_dir(host.state.path()).unwrap().count(), 0);
 }
 
 #[test]
 fn a_failed_attach_gives_its_address_back() {
     let host = Host::new();
-    let network = host.network(Some("10.77.0.0/29"));
+    let network = host.network(&["10.77.0.0/29"]);
     let no_netns = std::fs::File::open("/dev/null").unwrap();
     for n in 0..20 {
-        host.with(|| network.attach(&id(n), no_netns.as_fd()).unwrap_err());
+        host.with(|| network.attach(asks(&id(n), &[]), no_netns.as_fd()).unwrap_err());
     }
     let pod = new_netns().unwrap();
-    host.with(|| network.attach(&id(99), pod.as_fd()).unwrap());
+    host.with(|| network.attach(asks(&id(99), &[]), pod.as_fd()).unwrap());
+}
+
+fn map(protocol: Protocol, host_port: u16, host_ip: &str) -> PortMapping {
+    PortMapping { protocol, container_port: 80, host_port, host_ip: host_ip.into() }
+}
+
+/// A neighbour of the host, and the host's addresses towards it.
+fn neighbour(host: &Host) -> (OwnedFd, [IpAddr; 2]) {
+    let netns = new_netns().unwrap();
+    let (own, other): ([IpAddr; 2], [IpAddr; 2]) = (
+        ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        ["192.0.2.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
+    );
+    let set = |routes: &Routes, name: &str, ips: [IpAddr; 2]| {
+        let index = routes.index(name)?.unwrap();
+        for ip in ips {
+            routes.add_address(index, ip, if ip.is_ipv4() { 24 } else { 64 })?;
+        }
+        routes.set_up(index)
+    };
+    host.with(|| {
+        let routes = Routes::open().unwrap();
+        routes.add_bridge("uplink", 1450).unwrap();
+        let master = routes.index("uplink").unwrap().unwrap();
+        let veth = Veth { name: "up0", master, peer: "eth0", peer_netns: netns.as_fd(), mtu: 1450 };
+        routes.add_veth(&veth).unwrap();
+        set(&routes, "uplink", own).unwrap();
+    });
+    run_in(netns.as_fd(), || set(&Routes::open()?, "eth0", other)).unwrap();
+    (netns, own)
+}
+
+#[test]
+fn a_host_port_from_everywhere() {
+    let host = Host::new();
+    let (outside, own) = neighbour(&host);
+    let network = host.network(&[]);
+    assert_eq!(network.subnets().len(), 2);
+    let (a, b) = (new_netns().unwrap(), new_netns().unwrap());
+    let ports = [map(Protocol::Tcp, 8080, "")];
+    let served = host.with(|| network.attach(asks(&id(1), &ports), a.as_fd()).unwrap());
+    host.with(|| network.attach(asks(&id(2), &[]), b.as_fd()).unwrap());
+    let gateways: Vec<IpAddr> = network.subnets().iter().map(|subnet| subnet.gateway()).collect();
+    let loopback: IpAddr = "127.0.0.1".parse().unwrap();
+    let mut problems = Vec::new();
+    let mut check = |what: &str, at: &dyn Fn() -> std::io::Result<String>| {
+        let server = serve(&a, "served");
+        match at() {
+            Ok(word) if word == "served" => server.join().unwrap(),
+            other => {
+                problems.push(format!("{what}: {other:?}"));
+                // Ends the server that nobody asked.
+                let _ = host.with(|| get((served.ips[0], 80)));
+                server.join().unwrap();
+            }
+        }
+    };
+    for to in own {
+        check(&format!("outside to {to}"), &|| run_in(outside.as_fd(), || get((to, 8080))));
+        check(&format!("host to {to}"), &|| host.with(|| get((to, 8080))));
+        check(&format!("another pod to {to}"), &|| run_in(b.as_fd(), || get((to, 8080))));
+        check(&format!("the pod itself to {to}"), &|| run_in(a.as_fd(), || get((to, 8080))));
+    }
+    for to in gateways {
+        check(&format!("another pod to {to}"), &|| run_in(b.as_fd(), || get((to, 8080))));
+    }
+    check("host to 127.0.0.1", &|| host.with(|| get((loopback, 8080))));
+    let refused = host.with(|| get(("::1".parse().unwrap(), 8080))).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "::1 stays the host's");
+    assert!(problems.is_empty(), "{problems:#?}");
+    host.with(|| network.detach(&id(1), None));
+    let gone = run_in(outside.as_fd(), || get((own[0], 8080))).unwrap_err();
+    assert_eq!(gone.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_host_port_has_one_holder() {
+    let host = Host::new();
+    let network = host.network(&["10.77.0.0/24"]);
+    let pods = [new_netns().unwrap(), new_netns().unwrap()];
+    let attach = |n: usize, ports: &[PortMapping]| {
+        host.with(|| {
+            let name = format!("test/pod-{n}");
+            let id = id(n as u8);
+            network.attach(PodRequest { id: &id, name: &name, ports }, pods[n].as_fd())
+        })
+    };
+    attach(0, &[map(Protocol::Tcp, 8080, "")]).unwrap();
+    let taken = attach(1, &[map(Protocol::Tcp, 8080, "127.0.0.1")]).unwrap_err().to_string();
+    assert_eq!(taken, "the host's TCP port 8080 on 127.0.0.1 leads to pod test/pod-0 already");
+    let _listener = host.with(|| TcpListener::bind(("127.0.0.1", 8081)).unwrap());
+    let used = attach(1, &[map(Protocol::Tcp, 8081, "")]).unwrap_err().to_string();
+    assert_eq!(used, "a process of the host listens on TCP port 8081");
+    let none = attach(1, &[map(Protocol::Tcp, 8082, "::")]).unwrap_err().to_string();
+    assert!(none.contains("no address of that IP version"), "{none}");
+    // Nothing was kept of the refused: another protocol, then the port itself once it is given back.
+    attach(1, &[map(Protocol::Udp, 8080, ""), map(Protocol::Sctp, 8080, "")]).unwrap();
+    host.with(|| {
+        network.detach(&id(0), None);
+        network.detach(&id(1), None);
+    });
+    let again = new_netns().unwrap();
+    let ports = [map(Protocol::Tcp, 8080, ""), map(Protocol::Udp, 8080, "")];
+    host.with(|| network.attach(asks(&id(7), &ports), again.as_fd()).unwrap());
+}
+
+#[test]
+fn ports_outlive_the_daemon_and_a_flushed_table() {
+    let host = Host::new();
+    let network = host.network(&["10.77.0.0/24"]);
+    let (a, b) = (new_netns().unwrap(), new_netns().unwrap());
+    let ports = [map(Protocol::Tcp, 8080, "")];
+    let kept = host.with(|| network.attach(asks(&id(1), &ports), a.as_fd()).unwrap());
+    host.with(|| network.attach(asks(&id(2), &[map(Protocol::Tcp, 8081, "")]), b.as_fd()).unwrap());
+    let loopback: IpAddr = "127.0.0.1".parse().unwrap();
+    let answers = |port| {
+        let server = serve(&a, "kept");
+        let answer = host.with(|| get((loopback, port)));
+        if answer.is_err() {
+            let _ = host.with(|| get((kept.ips[0], 80)));
+        }
+        server.join().unwrap();
+        answer
+    };
+    drop(network);
+    assert_eq!(answers(8080).unwrap(), "kept", "with no daemon");
+    let network = host.network(&["10.77.0.0/24"]);
+    host.with(|| network.restore(&[(id(1), kept.clone())]).unwrap());
+    assert_eq!(answers(8080).unwrap(), "kept", "after the restart");
+    // The other pod is gone and so is its port.
+    let next = new_netns().unwrap();
+    host.with(|| network.attach(asks(&id(3), &[map(Protocol::Tcp, 8081, "")]), next.as_fd()).unwrap());
+    host.with(|| nft::delete(&names::table("test")).unwrap());
+    let after = new_netns().unwrap();
+    host.with(|| network.attach(asks(&id(4), &[]), after.as_fd()).unwrap());
+    assert_eq!(answers(8080).unwrap(), "kept", "after somebody flushed the ruleset");
+}
+
+#[test]
+fn udp_flows_follow_the_port() {
+    let host = Host::new();
+    let (outside, own) = neighbour(&host);
+    let network = host.network(&["10.77.0.0/24"]);
+    let ports = [PortMapping { container_port: 53, ..map(Protocol::Udp, 5353, "") }];
+    let client = run_in(outside.as_fd(), || UdpSocket::bind("192.0.2.2:4000")).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.connect((own[0], 5353)).unwrap();
+    for n in 1..=2 {
+        let pod = new_netns().unwrap();
+        host.with(|| network.attach(asks(&id(n), &ports), pod.as_fd()).unwrap());
+        let server = run_in(pod.as_fd(), || UdpSocket::bind("0.0.0.0:53")).unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        client.send(&[n]).unwrap();
+        let mut byte = [0];
+        let (_, from) = server.recv_from(&mut byte).unwrap_or_else(|error| panic!("pod {n}: {error}"));
+        server.send_to(&byte, from).unwrap();
+        assert_eq!((client.recv(&mut byte).unwrap(), byte), (1, [n]));
+        host.with(|| network.detach(&id(n), None));
+        // The same client from the same port: without the flush it would be led to the pod that is gone.
+    }
+}
+
+#[test]
+fn the_host_is_not_reached_by_its_loopback() {
+    let host = Host::new();
+    let network = host.network(&["10.77.0.0/24"]);
+    let pod = new_netns().unwrap();
+    let attached = host.with(|| network.attach(asks(&id(1), &[]), pod.as_fd()).unwrap());
+    let listener = host.with(|| UdpSocket::bind("127.0.0.1:7000").unwrap());
+    listener.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    run_in(pod.as_fd(), || {
+        // The pod takes 127.0.0.0/8 off its own loopback and sends it to the host.
+        std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1")?;
+        let done = std::process::Command::new("ip")
+            .args(["route", "replace", "127.0.0.1/32", "via", "10.77.0.1", "dev", "eth0", "table", "10"])
+            .status()?;
+        assert!(done.success());
+        for rule in [&["rule", "add", "pref", "1", "lookup", "10"][..], &["rule", "del", "pref", "0"]] {
+            let _ = std::process::Command::new("ip").args(rule).status()?;
+        }
+        let socket = UdpSocket::bind((attached.ips[0], 0))?;
+        socket.send_to(b"x", "127.0.0.1:7000").map(drop)
+    })
+    .unwrap();
+    let heard = listener.recv(&mut [0]).unwrap_err();
+    assert_eq!(heard.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn the_uplink_says_how_long_a_packet_may_be() {
+    let host = Host::new();
+    let (_outside, _) = neighbour(&host);
+    let read = |text: &str| std::fs::read_to_string(text).unwrap().trim().to_owned();
+    host.with(|| {
+        let routes = Routes::open().unwrap();
+        let uplink = routes.index("uplink").unwrap().unwrap();
+        routes.add_default_route("192.0.2.2".parse().unwrap(), uplink).unwrap();
+    });
+    let network = host.network(&["10.77.0.0/24", "fd77::/64"]);
+    assert_eq!(network.mtu, 1450);
+    let pod = new_netns().unwrap();
+    let attached = host.with(|| network.attach(asks(&id(1), &[]), pod.as_fd()).unwrap());
+    assert_eq!(attached.ips, ["10.77.0.2", "fd77::2"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+    let inside = run_in(pod.as_fd(), || Ok(read("/proc/sys/net/ipv6/conf/eth0/accept_ra"))).unwrap();
+    assert_eq!(inside, "0");
+    // As the kernel of a host that forwards would forget its own default route.
+    assert_eq!(host.with(|| read("/proc/sys/net/ipv6/conf/uplink/accept_ra")), "2");
+    host.with(|| network.reset().unwrap());
+    assert_eq!(host.with(|| read("/proc/sys/net/ipv6/conf/uplink/accept_ra")), "1");
+    assert_eq!(host.with(|| read("/proc/sys/net/ipv6/conf/all/forwarding")), "0");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use berth_ids::{Classify, ContainerId, ErrorClass, ImageId, SandboxId};
 use berth_model::{
-    ExecOutput, GroupUsage, InterfaceUsage, LayerUsage, PortMapping, ProcessUsage, Signal, UnixNanos,
+    ExecOutput, GroupUsage, InterfaceUsage, LayerUsage, ProcessUsage, SandboxConfig, Signal, UnixNanos,
 };
 use berth_plan::{CompiledFilter, ContainerPlan, HostFacts, RequestedDevice, SeccompChoice};
 use berth_shim_wire::{ExecPlan, ExitStatus, SandboxPlan};
@@ -194,14 +194,20 @@ pub struct Attachment {
     pub record: serde_json::Value,
 }
 
+/// A pod that asks to be connected.
+#[derive(Debug)]
+pub struct Connect<'a> {
+    pub id: &'a SandboxId,
+    /// Its shim's, whose namespaces are the pod's.
+    pub pid: u32,
+    pub netns: Arc<OwnedFd>,
+    pub config: &'a SandboxConfig,
+    pub cgroup_parent: &'a str,
+}
+
 #[async_trait]
 pub trait Network: Send + Sync {
-    async fn attach(
-        &self,
-        id: &SandboxId,
-        netns: Arc<OwnedFd>,
-        ports: &[PortMapping],
-    ) -> Result<Attachment, PortError>;
+    async fn attach(&self, pod: Connect<'_>) -> Result<Attachment, PortError>;
     /// Gives everything back; works when netns, link or rules are already gone.
     async fn detach(&self, id: &SandboxId, attachment: Option<&Attachment>) -> Result<(), PortError>;
     /// At start: these live, everything else of ours goes.

@@ -1,10 +1,10 @@
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use berth_ids::{ErrorClass, SandboxId};
-use berth_model::PortMapping;
-use berth_pods::ports::{Attachment, Network, PortError};
+use berth_network::PodRequest;
+use berth_pods::ports::{Attachment, Connect, Network, PortError};
 
 use super::blocking;
 
@@ -27,29 +27,27 @@ fn parse(attachment: &Attachment) -> Result<berth_network::Attachment, PortError
 
 #[async_trait]
 impl Network for NetworkPort {
-    async fn attach(
-        &self,
-        id: &SandboxId,
-        netns: Arc<OwnedFd>,
-        ports: &[PortMapping],
-    ) -> Result<Attachment, PortError> {
-        // CRI: a host_port of 0 maps nothing.
-        if let Some(n) = ports.iter().position(|port| port.host_port != 0) {
-            let text = format!("config.port_mappings[{n}].host_port: host ports are not supported yet");
-            return Err(PortError::new(ErrorClass::Unimplemented, text));
-        }
-        let (network, id) = (self.network.clone(), id.clone());
-        let made = blocking("connect to the bridge", move || network.attach(&id, netns.as_fd())).await?;
+    async fn attach(&self, pod: Connect<'_>) -> Result<Attachment, PortError> {
+        let (network, id, netns) = (self.network.clone(), pod.id.clone(), pod.netns);
+        let metadata = &pod.config.metadata;
+        let name = format!("{}/{}", metadata.namespace, metadata.name);
+        let ports = pod.config.port_mappings.clone();
+        let work = move || network.attach(PodRequest { id: &id, name: &name, ports: &ports }, netns.as_fd());
+        let made = blocking("connect to the bridge", work).await?;
         let record = serde_json::to_value(&made);
         let record = record
             .map_err(|e| PortError::new(ErrorClass::Internal, format!("encode the attachment: {e}")))?;
         Ok(Attachment { ips: made.ips, record })
     }
 
-    async fn detach(&self, id: &SandboxId, _: Option<&Attachment>) -> Result<(), PortError> {
-        // Memory only: the interfaces go with the namespace.
-        self.network.detach(id);
-        Ok(())
+    async fn detach(&self, id: &SandboxId, attachment: Option<&Attachment>) -> Result<(), PortError> {
+        let (network, id) = (self.network.clone(), id.clone());
+        let recorded = attachment.and_then(|attachment| parse(attachment).ok());
+        blocking("disconnect from the bridge", move || {
+            network.detach(&id, recorded.as_ref());
+            Ok::<_, berth_network::NetworkError>(())
+        })
+        .await
     }
 
     async fn restore(&self, live: Vec<(SandboxId, Attachment)>) -> Result<(), PortError> {

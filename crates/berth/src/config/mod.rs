@@ -60,9 +60,9 @@ pub(crate) enum LogFormat {
 pub(crate) struct Network {
     /// Name of the bridge, at most 15 bytes (netdevice(7)).
     pub(crate) bridge: String,
-    /// At most one; its first address is the bridge's own. Empty: a free one is chosen.
+    /// At most one of each IP version; the first address of each is the bridge's own. Empty: free ones are chosen.
     pub(crate) subnets: Vec<Subnet>,
-    /// Bytes.
+    /// Bytes; 0 for that of the uplink.
     pub(crate) mtu: u32,
 }
 

@@ -1,6 +1,6 @@
 //! Values to what they mean. Each function says in one clause what is wrong.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const SOCKET_PATH_MAX: usize = 106;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Subnet {
     /// The range's first address: no bit is set below the prefix.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     pub(crate) prefix: u8,
 }
 
@@ -112,21 +112,31 @@ pub(super) fn interface(value: &Value) -> Result<String, String> {
     }
 }
 
-/// Empty, or the one IPv4 subnet that the embedded network can do today.
+/// Empty, one, or one of each IP version.
 pub(super) fn subnets(value: &Value) -> Result<Vec<Subnet>, String> {
-    match list(value)? {
-        [] => Ok(Vec::new()),
-        [one] => Ok(vec![subnet(one)?]),
-        _ => Err("at most one subnet".into()),
+    let subnets: Vec<Subnet> = list(value)?.iter().map(|text| subnet(text)).collect::<Result<_, _>>()?;
+    match subnets[..] {
+        [] | [_] => Ok(subnets),
+        [a, b] if a.address.is_ipv4() != b.address.is_ipv4() => Ok(subnets),
+        _ => Err("at most one subnet of each IP version".into()),
     }
 }
 
 fn subnet(text: &str) -> Result<Subnet, String> {
-    let wrong = || format!("{text:?} is no IPv4 subnet from /8 to /29, such as 10.85.0.0/16");
+    let wrong = || {
+        format!(
+            "{text:?} is no subnet of IPv4 from /8 to /29, such as 10.85.0.0/16, or of IPv6 from /48 to /124"
+        )
+    };
     let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
-    let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
-    let prefix: u8 = prefix.parse().ok().filter(|prefix| (8..=29).contains(prefix)).ok_or_else(wrong)?;
-    if u32::from(address) & (u32::MAX >> prefix) != 0 {
+    let address: IpAddr = address.parse().map_err(|_| wrong())?;
+    let good = if address.is_ipv4() { 8..=29 } else { 48..=124 };
+    let prefix: u8 = prefix.parse().ok().filter(|prefix| good.contains(prefix)).ok_or_else(wrong)?;
+    let below = match address {
+        IpAddr::V4(address) => u128::from(u32::from(address) & (u32::MAX >> prefix)),
+        IpAddr::V6(address) => u128::from(address) & (u128::MAX >> prefix),
+    };
+    if below != 0 {
         return Err(format!("{text:?}: the address has bits below the prefix"));
     }
     Ok(Subnet { address, prefix })
@@ -135,8 +145,8 @@ fn subnet(text: &str) -> Result<Subnet, String> {
 pub(super) fn mtu(value: &Value) -> Result<u32, String> {
     match value {
         // Below 1280 there is no IPv6 (RFC 8200, section 5).
-        Value::Number(bytes @ 1280..=65535) => u32::try_from(*bytes).map_err(|error| error.to_string()),
-        Value::Number(other) => Err(format!("{other} is not between 1280 and 65535")),
+        Value::Number(bytes @ (0 | 1280..=65535)) => u32::try_from(*bytes).map_err(|error| error.to_string()),
+        Value::Number(other) => Err(format!("{other} is neither 0 nor between 1280 and 65535")),
         _ => Err("expected a whole number".into()),
     }
 }

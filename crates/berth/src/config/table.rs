@@ -105,15 +105,18 @@ pub(crate) static SETTINGS: &[Setting] = &[
         key: "network.subnets",
         form: Form::List,
         default: Default::Fixed(""),
-        help: "Addresses for pods: one IPv4 subnet, /8 to /29, whose first address is the bridge's. \
-               Empty: the first the host has no route to, kept over restarts. \
-               The search starts at 10.85.0.0/16, under another name at a /24 that the name points at.",
+        help: "Addresses for pods: one subnet of IPv4 (/8 to /29), of IPv6 (/48 to /124) or one of each, the first \
+               address of each the bridge's, the first version the pods' primary. \
+               Empty: the first of each version that the host has no route to, kept over restarts. \
+               The search starts at 10.85.0.0/16, under another name at a /24 that the name points at; of IPv6 \
+               at a /64 of the unique local addresses that the name points at.",
     },
     Setting {
         key: "network.mtu",
         form: Form::Number,
-        default: Default::Fixed("1500"),
-        help: "Largest packet of the bridge and of the pods' eth0, in bytes, 1280 to 65535.",
+        default: Default::Fixed("0"),
+        help: "Largest packet of the bridge and of the pods' eth0, in bytes, 1280 to 65535. \
+               0: that of the interface the default route leaves by.",
     },
     Setting {
         key: "registry.certs_d",

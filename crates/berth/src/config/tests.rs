@@ -100,7 +100,7 @@ fn refusals_name_the_place_and_what_was_meant() {
         ("zzzzz = 1", "config.toml:1:1: unknown key \"zzzzz\""),
         ("name = 5", "config.toml:1:8: name: expected a text, found a whole number"),
         ("[network]\nmtu = \"big\"", "config.toml:2:7: network.mtu: expected a whole number, found a text"),
-        ("[network]\nmtu = 15", "config.toml:2:7: network.mtu: 15 is not between 1280 and 65535"),
+        ("[network]\nmtu = 15", "config.toml:2:7: network.mtu: 15 is neither 0 nor between 1280 and 65535"),
         (
             "[network]\nsubnets = [\"10.0.0.0/8\", 7]",
             "config.toml:2:26: network.subnets: expected a list of texts, found a whole number",
@@ -111,11 +111,11 @@ fn refusals_name_the_place_and_what_was_meant() {
         ),
         (
             "[network]\nsubnets = [\"10.0.0.0/8\", \"11.0.0.0/8\"]",
-            "config.toml:2:11: network.subnets: at most one subnet",
+            "config.toml:2:11: network.subnets: at most one subnet of each IP version",
         ),
         (
-            "[network]\nsubnets = [\"fd00::/64\"]",
-            "config.toml:2:11: network.subnets: \"fd00::/64\" is no IPv4 subnet",
+            "[network]\nsubnets = [\"fd00::/40\"]",
+            "config.toml:2:11: network.subnets: \"fd00::/40\" is no subnet",
         ),
         ("network = 3", "config.toml:1:1: unknown key \"network\""),
         ("state = \"run\"", "config.toml:1:9: state: \"run\" is not an absolute path without \"..\""),

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use berth_ids::SandboxId;
 use berth_model::{LifeEventKind, NamespaceMode, SandboxConfig};
 
-use crate::ports::Attachment;
+use crate::ports::{Attachment, Connect};
 use crate::record::{Phase, SandboxRecord};
 use crate::state::{Sandbox, State, now, random};
 use crate::{DEFAULT_HANDLER, PodsError, files};
@@ -86,7 +86,14 @@ async fn build(
     let pod =
         ports.launcher.spawn(&id, plan, state.events()).await.map_err(PodsError::port("start the pod"))?;
     if record.config.security.namespaces.network == NamespaceMode::Pod {
-        let attached = ports.network.attach(&id, pod.netns(), &record.config.port_mappings).await;
+        let asked = Connect {
+            id: &id,
+            pid: pod.pid(),
+            netns: pod.netns(),
+            config: &record.config,
+            cgroup_parent: &record.cgroup_parent,
+        };
+        let attached = ports.network.attach(asked).await;
         let attachment = attached.map_err(PodsError::port("connect the pod"))?;
         made.attachment = Some(attachment.clone());
         record.attachment = Some(attachment);

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use berth_ids::{ContainerId, Digest, ErrorClass, ImageId, SandboxId};
 use berth_model::{
     ContainerConfig, ContainerMetadata, CpuUsage, ExecOutput, GroupUsage, ImageSpec, MemoryUsage,
-    PortMapping, SandboxConfig, SandboxMetadata, Signal,
+    SandboxConfig, SandboxMetadata, Signal,
 };
 use berth_plan::{CompiledFilter, HostFacts, PodFiles, RequestedDevice, SeccompChoice};
 use berth_pods::ports::*;
@@ -232,14 +232,9 @@ impl Launcher for Fake {
 
 #[async_trait]
 impl Network for Fake {
-    async fn attach(
-        &self,
-        id: &SandboxId,
-        _: Arc<OwnedFd>,
-        _: &[PortMapping],
-    ) -> Result<Attachment, PortError> {
+    async fn attach(&self, pod: Connect<'_>) -> Result<Attachment, PortError> {
         self.step("attach")?;
-        self.0.lock().addresses.insert(id.clone());
+        self.0.lock().addresses.insert(pod.id.clone());
         Ok(Attachment { ips: vec!["10.85.0.2".parse().unwrap()], record: serde_json::Value::Null })
     }
     async fn detach(&self, id: &SandboxId, _: Option<&Attachment>) -> Result<(), PortError> {

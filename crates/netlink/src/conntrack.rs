@@ -1,0 +1,131 @@
+//! Connections the kernel tracks (linux/netfilter/nfnetlink_conntrack.h).
+
+use std::io;
+use std::net::IpAddr;
+
+use nix::sys::socket::SockProtocol;
+
+use crate::socket::{DONE, ERROR, Socket, messages, verdict};
+
+const SUBSYSTEM: u16 = 1;
+const GET: u16 = 1;
+const DELETE: u16 = 2;
+const REQUEST: u16 = 1;
+const ACK: u16 = 4;
+const DUMP: u16 = 0x300;
+const TYPE: u16 = 0x3fff;
+const UDP: u8 = 17;
+const ORIGINAL: u16 = 1;
+const REPLY: u16 = 2;
+const ZONE: u16 = 18;
+
+/// Attributes by number; one that says it is longer than what there is ends the walk.
+fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+    let mut found = Vec::new();
+    while let Some((head, _)) = bytes.split_at_checked(4) {
+        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
+        if length < 4 || length > bytes.len() {
+            break;
+        }
+        found.push((u16::from_ne_bytes([head[2], head[3]]) & TYPE, &bytes[4..length]));
+        bytes = &bytes[length.next_multiple_of(4).min(bytes.len())..];
+    }
+    found
+}
+
+fn inside<'a>(all: &[(u16, &'a [u8])], kind: u16) -> Option<&'a [u8]> {
+    all.iter().find(|(found, _)| *found == kind).map(|(_, bytes)| *bytes)
+}
+
+/// One direction of a connection, as far as it is looked at.
+struct Tuple {
+    source: Option<IpAddr>,
+    protocol: u8,
+    destination_port: u16,
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+fn tuple(bytes: &[u8]) -> Option<Tuple> {
+    let parts = attributes(bytes);
+    let (ip, protocol) = (attributes(inside(&parts, 1)?), attributes(inside(&parts, 2)?));
+    // Source: 1 of IPv4, 3 of IPv6.
+    let source = inside(&ip, 1).or_else(|| inside(&ip, 3)).and_then(address);
+    let port = inside(&protocol, 3).and_then(|b| b.first_chunk::<2>().copied()).map_or(0, u16::from_be_bytes);
+    Some(Tuple { source, protocol: *inside(&protocol, 1)?.first()?, destination_port: port })
+}
+
+fn message(kind: u16, flags: u16, family: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = ((20 + body.len()) as u32).to_ne_bytes().to_vec();
+    bytes.extend((SUBSYSTEM << 8 | kind).to_ne_bytes());
+    bytes.extend((REQUEST | flags).to_ne_bytes());
+    bytes.extend(1_u32.to_ne_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend([family, 0, 0, 0]);
+    bytes.extend(body);
+    bytes
+}
+
+/// Forgets the UDP flows that came to one of `ports` or are answered by one of `pods`, and gives their number. UDP has
+/// no end of its own: a client that goes on sending would be led to where the port led before.
+///
+/// The namespace of the calling thread. Reads every tracked connection of the family once.
+pub fn forget_udp(pods: &[IpAddr], ports: &[u16]) -> io::Result<usize> {
+    let (v4, v6) = (nix::libc::AF_INET as u8, nix::libc::AF_INET6 as u8);
+    let mut count = 0;
+    for (family, _) in
+        [(v4, true), (v6, false)].iter().filter(|(_, is4)| pods.iter().any(|p| p.is_ipv4() == *is4))
+    {
+        let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
+        socket.send(&message(GET, DUMP, *family, &[]))?;
+        let mut stale = Vec::new();
+        'dump: loop {
+            let datagram = socket.receive()?;
+            for (kind, _, body) in messages(&datagram) {
+                match kind {
+                    DONE => break 'dump,
+                    ERROR => verdict(body)?,
+                    _ => stale.extend(body.get(4..).and_then(|body| wanted(body, pods, ports))),
+                }
+            }
+        }
+        for flow in stale {
+            socket.send(&message(DELETE, ACK, *family, &flow))?;
+            let datagram = socket.receive()?;
+            for (kind, _, body) in messages(&datagram) {
+                match verdict(body) {
+                    // It ended by itself meanwhile.
+                    Err(error) if kind == ERROR && error.kind() != io::ErrorKind::NotFound => {
+                        return Err(error);
+                    }
+                    _ => {}
+                }
+            }
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// What names the flow in a request to delete it.
+fn wanted(body: &[u8], pods: &[IpAddr], ports: &[u16]) -> Option<Vec<u8>> {
+    let all = attributes(body);
+    let original = inside(&all, ORIGINAL)?;
+    let (to, from) = (tuple(original)?, tuple(inside(&all, REPLY)?)?);
+    let ours = ports.contains(&to.destination_port) || from.source.is_some_and(|ip| pods.contains(&ip));
+    if to.protocol != UDP || !ours {
+        return None;
+    }
+    let named = [(ORIGINAL | 0x8000, Some(original)), (ZONE, inside(&all, ZONE))];
+    let mut bytes = Vec::new();
+    for (kind, value) in named.iter().filter_map(|(kind, value)| value.map(|value| (*kind, value))) {
+        bytes.extend((value.len() as u16 + 4).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    Some(bytes)
+}

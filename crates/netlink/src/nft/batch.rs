@@ -1,0 +1,93 @@
+use std::io;
+
+use nix::sys::socket::SockProtocol;
+
+use crate::socket::{ERROR, Socket, messages, verdict};
+
+const SUBSYSTEM: u16 = 10;
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+const REQUEST: u16 = 1;
+const ACK: u16 = 4;
+/// Both families in one table (NFPROTO_INET).
+const INET: u8 = 1;
+const NESTED: u16 = 0x8000;
+
+/// Attributes: length, type, value, padding to four bytes.
+#[derive(Default)]
+pub(super) struct Attributes(Vec<u8>);
+
+impl Attributes {
+    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+        self.0.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    pub(super) fn text(self, kind: u16, value: &str) -> Self {
+        self.bytes(kind, &[value.as_bytes(), b"\0"].concat())
+    }
+
+    /// nf_tables counts in network order.
+    pub(super) fn number(self, kind: u16, value: u32) -> Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    pub(super) fn nested(self, kind: u16, inside: Self) -> Self {
+        self.bytes(kind | NESTED, &inside.0)
+    }
+}
+
+/// A transaction being written: all of it happens or nothing.
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    next: u32,
+    acknowledged: u32,
+}
+
+impl Batch {
+    pub(super) fn new() -> Self {
+        let mut batch = Self { bytes: Vec::new(), next: 1, acknowledged: 0 };
+        batch.message(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, Attributes::default());
+        batch
+    }
+
+    fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, attributes: Attributes) {
+        let length = 16 + 4 + attributes.0.len();
+        self.bytes.extend_from_slice(&(length as u32).to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(&flags.to_ne_bytes());
+        self.bytes.extend_from_slice(&self.next.to_ne_bytes());
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes.extend_from_slice(&[family, 0]);
+        self.bytes.extend_from_slice(&resource.to_be_bytes());
+        self.bytes.extend_from_slice(&attributes.0);
+        self.next += 1;
+    }
+
+    pub(super) fn add(&mut self, kind: u16, flags: u16, attributes: Attributes) {
+        self.message((SUBSYSTEM << 8) | kind, REQUEST | ACK | flags, INET, 0, attributes);
+        self.acknowledged += 1;
+    }
+
+    /// The first refusal is the answer: the kernel then does nothing of the batch.
+    pub(super) fn commit(mut self) -> io::Result<()> {
+        self.message(BATCH_END, REQUEST, 0, SUBSYSTEM, Attributes::default());
+        let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
+        socket.make_room(self.bytes.len());
+        socket.send(&self.bytes)?;
+        let mut answered = 0;
+        while answered < self.acknowledged {
+            let datagram = socket.receive()?;
+            for (kind, _, body) in messages(&datagram) {
+                if kind == ERROR {
+                    verdict(body)?;
+                    answered += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! The expressions of a rule, one function for each that ours are made of.
+
+use super::batch::Attributes;
+
+/// Registers by four bytes (NFT_REG32_00 and on).
+pub(super) const FIRST: u32 = 8;
+
+pub(super) const NFPROTO_IPV4: u8 = 2;
+pub(super) const NFPROTO_IPV6: u8 = 10;
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
+const META_OIFNAME: u32 = 7;
+const META_IIFNAME: u32 = 6;
+const META_NFPROTO: u32 = 15;
+const META_L4PROTO: u32 = 16;
+const CT_STATUS: u32 = 2;
+/// IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
+const DST_NAT: u32 = 1 << 5;
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+/// IFNAMSIZ: a name is compared with its padding.
+const INTERFACE: usize = 16;
+
+fn expression(name: &str, data: Attributes) -> Attributes {
+    Attributes::default().text(1, name).nested(2, data)
+}
+
+pub(super) fn value(bytes: &[u8]) -> Attributes {
+    Attributes::default().bytes(1, bytes)
+}
+
+fn meta(key: u32, register: u32) -> Attributes {
+    expression("meta", Attributes::default().number(1, register).number(2, key))
+}
+
+fn compare(how: u32, bytes: &[u8]) -> Attributes {
+    expression("cmp", Attributes::default().number(1, FIRST).number(2, how).nested(3, value(bytes)))
+}
+
+fn payload(base: u32, offset: u32, length: u32, register: u32) -> Attributes {
+    let what = Attributes::default().number(1, register).number(2, base).number(3, offset).number(4, length);
+    expression("payload", what)
+}
+
+/// An IP version: its number for netfilter and where its header has what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Family {
+    pub(super) number: u8,
+    pub(super) length: u32,
+    source: u32,
+    destination: u32,
+}
+
+pub(super) const V4: Family = Family { number: NFPROTO_IPV4, length: 4, source: 12, destination: 16 };
+pub(super) const V6: Family = Family { number: NFPROTO_IPV6, length: 16, source: 8, destination: 24 };
+
+impl Family {
+    pub(super) fn is(self) -> Vec<Attributes> {
+        vec![meta(META_NFPROTO, FIRST), compare(EQUAL, &[self.number])]
+    }
+
+    pub(super) fn source(self) -> Attributes {
+        payload(NETWORK, self.source, self.length, FIRST)
+    }
+
+    pub(super) fn destination(self) -> Attributes {
+        payload(NETWORK, self.destination, self.length, FIRST)
+    }
+
+    /// "The destination is one that can be translated": the kernel keeps ::1 within the loopback interface and has no
+    /// `route_localnet` for IPv6, so its clients are refused at once rather than left waiting.
+    pub(super) fn can_leave(self) -> Vec<Attributes> {
+        match self.number {
+            NFPROTO_IPV4 => Vec::new(),
+            _ => vec![self.destination(), compare(NOT_EQUAL, &std::net::Ipv6Addr::LOCALHOST.octets())],
+        }
+    }
+
+    /// Protocol and destination port, behind `after` bytes of a key.
+    pub(super) fn service(after: u32) -> [Attributes; 2] {
+        let register = FIRST + after / 4;
+        [meta(META_L4PROTO, register), payload(TRANSPORT, 2, 2, register + 1)]
+    }
+
+    /// Sends to the address and port that a map put into the registers.
+    pub(super) fn forward(self) -> Attributes {
+        const DESTINATION: u32 = 1;
+        let what = Attributes::default()
+            .number(1, DESTINATION)
+            .number(2, u32::from(self.number))
+            .number(3, FIRST)
+            .number(5, FIRST + self.length / 4);
+        expression("nat", what)
+    }
+}
+
+/// "From 127.0.0.0/8."
+pub(super) fn from_loopback4() -> Vec<Attributes> {
+    vec![payload(NETWORK, V4.source, 1, FIRST), compare(EQUAL, &[127])]
+}
+
+/// "To 127.0.0.0/8."
+pub(super) fn to_loopback4() -> Vec<Attributes> {
+    vec![payload(NETWORK, V4.destination, 1, FIRST), compare(EQUAL, &[127])]
+}
+
+fn interface(key: u32, how: u32, name: &str) -> Vec<Attributes> {
+    let mut padded = [0; INTERFACE];
+    let length = name.len().min(INTERFACE - 1);
+    padded[..length].copy_from_slice(&name.as_bytes()[..length]);
+    vec![meta(key, FIRST), compare(how, &padded)]
+}
+
+pub(super) fn comes_by(name: &str) -> Vec<Attributes> {
+    interface(META_IIFNAME, EQUAL, name)
+}
+
+pub(super) fn leaves_by(name: &str) -> Vec<Attributes> {
+    interface(META_OIFNAME, EQUAL, name)
+}
+
+pub(super) fn leaves_not_by(name: &str) -> Vec<Attributes> {
+    interface(META_OIFNAME, NOT_EQUAL, name)
+}
+
+/// "The destination is an address of this machine."
+pub(super) fn to_this_machine() -> Vec<Attributes> {
+    const ADDRESS_TYPE: u32 = 3;
+    const OF_DESTINATION: u32 = 2;
+    /// RTN_LOCAL of linux/rtnetlink.h, in the machine's order.
+    const LOCAL: u32 = 2;
+    let what = Attributes::default().number(1, FIRST).number(2, ADDRESS_TYPE).number(3, OF_DESTINATION);
+    vec![expression("fib", what), compare(EQUAL, &LOCAL.to_ne_bytes())]
+}
+
+/// "The destination was changed by a rule of this machine."
+pub(super) fn was_forwarded() -> Vec<Attributes> {
+    let mask = Attributes::default()
+        .number(1, FIRST)
+        .number(2, FIRST)
+        .number(3, 4)
+        .nested(4, value(&DST_NAT.to_ne_bytes()))
+        .nested(5, value(&[0; 4]));
+    vec![
+        expression("ct", Attributes::default().number(1, FIRST).number(2, CT_STATUS)),
+        expression("bitwise", mask),
+        compare(NOT_EQUAL, &[0; 4]),
+    ]
+}
+
+/// "What is in the registers is (not) in the set."
+pub(super) fn among(set: &str, id: u32, not: bool) -> Attributes {
+    let what = Attributes::default().text(1, set).number(2, FIRST).number(4, id).number(5, u32::from(not));
+    expression("lookup", what)
+}
+
+/// What the map says of what is in the registers, put there in its place; nothing said ends the rule.
+pub(super) fn mapped(map: &str, id: u32) -> Attributes {
+    expression("lookup", Attributes::default().text(1, map).number(2, FIRST).number(3, FIRST).number(4, id))
+}
+
+pub(super) fn masquerade() -> Attributes {
+    expression("masq", Attributes::default())
+}
+
+pub(super) fn drop() -> Attributes {
+    const VERDICT_REGISTER: u32 = 0;
+    const DROP: u32 = 0;
+    let verdict = Attributes::default().nested(2, Attributes::default().number(1, DROP));
+    expression("immediate", Attributes::default().number(1, VERDICT_REGISTER).nested(2, verdict))
+}

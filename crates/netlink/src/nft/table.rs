@@ -1,0 +1,270 @@
+//! The one table an instance has. Its rules never change; pods and their ports are elements of its sets and maps, so
+//! that a packet costs the same with one pod and with a thousand.
+
+use std::io;
+use std::net::IpAddr;
+
+use super::batch::{Attributes, Batch};
+use super::expression::{self as on, Family, V4, V6};
+
+const NEW_TABLE: u16 = 0;
+const DELETE_TABLE: u16 = 2;
+const NEW_CHAIN: u16 = 3;
+const NEW_RULE: u16 = 6;
+const NEW_SET: u16 = 9;
+const NEW_ELEMENT: u16 = 12;
+const DELETE_ELEMENT: u16 = 14;
+const CREATE: u16 = 0x400;
+const APPEND: u16 = 0x800;
+
+/// Hooks of linux/netfilter.h.
+const PRE_ROUTING: u32 = 0;
+const OUTPUT: u32 = 3;
+const POST_ROUTING: u32 = 4;
+/// Priorities of linux/netfilter_ipv4.h.
+const RAW: i32 = -300;
+const DESTINATION_NAT: i32 = -100;
+const SOURCE_NAT: i32 = 100;
+
+/// Elements of one message: its attribute's length has 16 bits.
+const ELEMENTS: usize = 400;
+
+/// A port of the host that leads to a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Forward {
+    /// IPPROTO_TCP, IPPROTO_UDP or IPPROTO_SCTP.
+    pub protocol: u8,
+    /// `None`: every address of the host.
+    pub address: Option<IpAddr>,
+    pub port: u16,
+    pub to: (IpAddr, u16),
+}
+
+/// What the table has of one pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pod {
+    pub addresses: Vec<IpAddr>,
+    pub forwards: Vec<Forward>,
+}
+
+/// What an instance's table does.
+#[derive(Debug, Clone)]
+pub struct Table<'a> {
+    pub name: &'a str,
+    pub bridge: &'a str,
+    pub pods: &'a [Pod],
+}
+
+/// A set or map: type numbers are those nft(8) shows elements by, six bits each.
+struct Set {
+    name: &'static str,
+    id: u32,
+    key: (u32, u32),
+    value: Option<(u32, u32)>,
+}
+
+const ADDRESS4: u32 = 7;
+const ADDRESS6: u32 = 8;
+const SERVICE: u32 = 12 << 6 | 13;
+const PORT: u32 = 13;
+
+const fn set(name: &'static str, id: u32, key: (u32, u32), value: Option<(u32, u32)>) -> Set {
+    Set { name, id, key, value }
+}
+
+const TO4: Option<(u32, u32)> = Some((ADDRESS4 << 6 | PORT, 8));
+const TO6: Option<(u32, u32)> = Some((ADDRESS6 << 6 | PORT, 20));
+const PODS4: Set = set("pods4", 1, (ADDRESS4, 4), None);
+const PODS6: Set = set("pods6", 2, (ADDRESS6, 16), None);
+const PORTS4: Set = set("ports4", 3, (SERVICE, 8), TO4);
+const PORTS6: Set = set("ports6", 4, (SERVICE, 8), TO6);
+const BOUND4: Set = set("bound4", 5, (ADDRESS4 << 12 | SERVICE, 12), TO4);
+const BOUND6: Set = set("bound6", 6, (ADDRESS6 << 12 | SERVICE, 24), TO6);
+const SETS: [&Set; 6] = [&PODS4, &PODS6, &PORTS4, &PORTS6, &BOUND4, &BOUND6];
+const FAMILIES: [(Family, [&Set; 3]); 2] =
+    [(V4, [&PODS4, &PORTS4, &BOUND4]), (V6, [&PODS6, &PORTS6, &BOUND6])];
+
+fn named(table: &str) -> Attributes {
+    Attributes::default().text(1, table)
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+impl Set {
+    fn declare(&self, table: &str) -> Attributes {
+        const MAP: u32 = 8;
+        let flags = if self.value.is_some() { MAP } else { 0 };
+        let plain =
+            named(table).text(2, self.name).number(3, flags).number(4, self.key.0).number(5, self.key.1);
+        let whole = match self.value {
+            Some((kind, length)) => plain.number(6, kind).number(7, length),
+            None => plain,
+        };
+        whole.number(10, self.id)
+    }
+}
+
+/// Where an element is, its key and, in a map, its value.
+struct Element {
+    set: &'static Set,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Pod {
+    fn elements(&self) -> impl Iterator<Item = Element> {
+        let pods = self.addresses.iter().map(|address| Element {
+            set: if address.is_ipv4() { &PODS4 } else { &PODS6 },
+            key: octets(*address),
+            value: Vec::new(),
+        });
+        pods.chain(self.forwards.iter().map(Forward::element))
+    }
+}
+
+impl Forward {
+    fn element(&self) -> Element {
+        let mut key = self.address.map(octets).unwrap_or_default();
+        // Each part of a key fills whole registers.
+        key.extend([self.protocol, 0, 0, 0]);
+        key.extend(self.port.to_be_bytes());
+        key.extend([0; 2]);
+        let mut value = octets(self.to.0);
+        value.extend(self.to.1.to_be_bytes());
+        value.extend([0; 2]);
+        let set = match (self.address.is_some(), self.to.0.is_ipv4()) {
+            (false, true) => &PORTS4,
+            (false, false) => &PORTS6,
+            (true, true) => &BOUND4,
+            (true, false) => &BOUND6,
+        };
+        Element { set, key, value }
+    }
+}
+
+impl Batch {
+    fn elements(&mut self, kind: u16, table: &str, pods: &[Pod]) {
+        for set in SETS {
+            let elements: Vec<Element> =
+                pods.iter().flat_map(Pod::elements).filter(|element| element.set.id == set.id).collect();
+            for some in elements.chunks(ELEMENTS) {
+                let list = some.iter().fold(Attributes::default(), |list, element| {
+                    let one = Attributes::default().nested(1, on::value(&element.key));
+                    let one = match element.value.is_empty() || kind == DELETE_ELEMENT {
+                        true => one,
+                        false => one.nested(2, on::value(&element.value)),
+                    };
+                    list.nested(1, one)
+                });
+                let flags = if kind == NEW_ELEMENT { CREATE } else { 0 };
+                self.add(kind, flags, named(table).text(2, set.name).nested(3, list));
+            }
+        }
+    }
+
+    fn chain(&mut self, table: &str, name: &str, kind: &str, hook: u32, priority: i32) {
+        let hook = Attributes::default().number(1, hook).number(2, priority.cast_unsigned());
+        self.add(NEW_CHAIN, CREATE, named(table).text(3, name).nested(4, hook).text(7, kind));
+    }
+
+    fn rule(&mut self, table: &str, chain: &str, parts: Vec<Vec<Attributes>>) {
+        let list = parts.into_iter().flatten().fold(Attributes::default(), |list, e| list.nested(1, e));
+        self.add(NEW_RULE, CREATE | APPEND, named(table).text(2, chain).nested(4, list));
+    }
+}
+
+/// Makes or replaces the table in one transaction, with all it shall have: connections go on.
+///
+/// A port on 127.0.0.1 is reached by translation in the output hook. The packet then leaves by the bridge with a source
+/// that the kernel lets out only with `route_localnet`, so the first chain keeps pods from using that the other way round
+/// (CVE-2020-8558). A relay in user space would do without, but would end with the daemon.
+pub fn install(table: &Table<'_>) -> io::Result<()> {
+    let Table { name, bridge, pods } = table;
+    let mut batch = Batch::new();
+    // Made so that it can be deleted, deleted so that nothing old is in it.
+    batch.add(NEW_TABLE, CREATE, named(name));
+    batch.add(DELETE_TABLE, 0, named(name));
+    batch.add(NEW_TABLE, CREATE, named(name));
+    for set in SETS {
+        batch.add(NEW_SET, CREATE, set.declare(name));
+    }
+    batch.chain(name, "guard", "filter", PRE_ROUTING, RAW);
+    batch.rule(name, "guard", vec![V4.is(), on::comes_by(bridge), on::to_loopback4(), vec![on::drop()]]);
+    batch.chain(name, "prerouting", "nat", PRE_ROUTING, DESTINATION_NAT);
+    batch.chain(name, "output", "nat", OUTPUT, DESTINATION_NAT);
+    for chain in ["prerouting", "output"] {
+        for (family, [_, ports, bound]) in FAMILIES {
+            let [protocol, port] = Family::service(family.length);
+            let lookup = vec![family.destination(), protocol, port, on::mapped(bound.name, bound.id)];
+            batch.rule(name, chain, vec![family.is(), lookup, vec![family.forward()]]);
+            let [protocol, port] = Family::service(0);
+            let lookup = vec![protocol, port, on::mapped(ports.name, ports.id)];
+            let local = on::to_this_machine();
+            let parts = vec![family.is(), family.can_leave(), local, lookup, vec![family.forward()]];
+            batch.rule(name, chain, parts);
+        }
+    }
+    batch.chain(name, "postrouting", "nat", POST_ROUTING, SOURCE_NAT);
+    for (family, [pods, ..]) in FAMILIES {
+        let mut masquerade = |parts: Vec<Vec<Attributes>>| {
+            let parts = std::iter::once(family.is()).chain(parts).chain([vec![on::masquerade()]]);
+            batch.rule(name, "postrouting", parts.collect());
+        };
+        if family == V4 {
+            // From the host to itself, and on to a pod.
+            masquerade(vec![on::leaves_by(bridge), on::from_loopback4()]);
+        }
+        let from_pods = || vec![family.source(), on::among(pods.name, pods.id, false)];
+        // From a pod to the host, and on to a pod, maybe the same: the answer must come back through here.
+        masquerade(vec![on::leaves_by(bridge), on::was_forwarded(), from_pods()]);
+        masquerade(vec![on::leaves_not_by(bridge), from_pods()]);
+    }
+    batch.elements(NEW_ELEMENT, name, pods);
+    batch.commit()
+}
+
+/// Adds a pod to an installed table: all of it or nothing.
+pub fn add(table: &str, pod: &Pod) -> io::Result<()> {
+    let mut batch = Batch::new();
+    batch.elements(NEW_ELEMENT, table, std::slice::from_ref(pod));
+    batch.commit()
+}
+
+/// Removes what is there of a pod. Idempotent; a table that is gone has nothing of it.
+pub fn remove(table: &str, pod: &Pod) -> io::Result<()> {
+    let whole = |pod: &Pod| {
+        let mut batch = Batch::new();
+        batch.elements(DELETE_ELEMENT, table, std::slice::from_ref(pod));
+        batch.commit()
+    };
+    let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    match whole(pod) {
+        Err(error) if missing(&error) => {}
+        done => return done,
+    }
+    // Part of it is gone: the rest one by one.
+    let addresses = pod.addresses.iter().map(|a| Pod { addresses: vec![*a], forwards: Vec::new() });
+    let forwards = pod.forwards.iter().map(|f| Pod { addresses: Vec::new(), forwards: vec![*f] });
+    for one in addresses.chain(forwards) {
+        match whole(&one) {
+            Err(error) if !missing(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes a table with all that is in it; not there: no error.
+pub fn delete(name: &str) -> io::Result<()> {
+    let mut batch = Batch::new();
+    batch.add(DELETE_TABLE, 0, named(name));
+    match batch.commit() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}

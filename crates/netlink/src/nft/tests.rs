@@ -1,0 +1,43 @@
+use std::os::fd::AsFd as _;
+
+use super::*;
+
+fn pod(n: u8, ports: u16) -> Pod {
+    let (v4, v6) = ([10, 1, 0, n].into(), [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)].into());
+    let forward = |port: u16| {
+        let one = |to| Forward { protocol: 6, address: None, port, to: (to, 80) };
+        let bound = Forward { protocol: 17, address: Some([127, 0, 0, 1].into()), port, to: (v4, 53) };
+        [one(v4), one(v6), bound]
+    };
+    Pod { addresses: vec![v4, v6], forwards: (0..ports).flat_map(|p| forward(p + 1000)).collect() }
+}
+
+#[test]
+fn a_table_comes_and_goes() {
+    let netns = berth_sys::netns::new_netns().unwrap();
+    berth_sys::netns::run_in(netns.as_fd(), || {
+        let table = |pods| Table { name: "berth-test", bridge: "br-test", pods };
+        install(&table(&[]))?;
+        install(&table(&[pod(1, 2000)]))?;
+        let other = pod(2, 0);
+        add("berth-test", &other)?;
+        add("berth-test", &other)?;
+        remove("berth-test", &other)?;
+        remove("berth-test", &other)?;
+        remove("berth-test", &pod(1, 2000))?;
+        // All of them went: the same ports for another pod.
+        add("berth-test", &pod(3, 2000))?;
+        remove("berth-test", &pod(3, 2000))?;
+        add("berth-test", &pod(3, 3))?;
+        remove("berth-test", &pod(3, 4))?;
+        add("berth-test", &pod(5, 4))?;
+        remove("berth-test", &pod(5, 4))?;
+        add("berth-test", &pod(3, 3))?;
+        let taken = add("berth-test", &pod(4, 1)).unwrap_err();
+        assert_eq!(taken.kind(), std::io::ErrorKind::AlreadyExists);
+        delete("berth-test")?;
+        remove("berth-test", &pod(3, 1))?;
+        delete("berth-test")
+    })
+    .unwrap();
+}

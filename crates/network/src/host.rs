@@ -1,0 +1,140 @@
+//! What the host's side of the network is made of: bridge, table, forwarding.
+
+use std::io;
+use std::path::Path;
+
+use berth_netlink::{Routes, nft};
+
+use crate::subnet::Saved;
+use crate::{Network, NetworkError, step};
+
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+const FORWARD6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+const LEARNING: &str = "/proc/sys/net/ipv6/conf";
+const USUAL_MTU: u32 = 1500;
+
+/// Whether the kernel does IPv6 here at all.
+pub(crate) fn has_ipv6() -> bool {
+    let off = std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6");
+    off.is_ok_and(|text| text.trim() == "0")
+}
+
+/// That of the interface the default route leaves by: larger packets of pods would be cut or lost there.
+pub(crate) fn uplink_mtu(routes: &Routes) -> io::Result<u32> {
+    for v6 in [false, true] {
+        let default = routes.networks(v6)?.into_iter().find(|r| r.prefix == 0 && r.interface != 0);
+        if let Some(route) = default
+            && let Some(mtu) = routes.mtu(route.interface)?
+        {
+            // An uplink of 64 KiB is a loopback or a tunnel that cuts by itself.
+            return Ok(mtu.clamp(1280, 65_535));
+        }
+    }
+    Ok(USUAL_MTU)
+}
+
+fn is(path: &str, value: &str) -> io::Result<bool> {
+    Ok(std::fs::read_to_string(path)?.trim() == value)
+}
+
+impl Network {
+    /// Bridge with the gateways' addresses, table, forwarding: made where missing. Gives the bridge's index.
+    pub(crate) fn ensure(&self, routes: &Routes) -> Result<u32, NetworkError> {
+        let mut ready = self.ready.lock();
+        let found = routes.index(&self.bridge).map_err(step("look for the bridge"))?;
+        if let (Some(index), true) = (found, *ready) {
+            return Ok(index);
+        }
+        let index = match found {
+            Some(index) => index,
+            None => {
+                let made = routes.add_bridge(&self.bridge, self.mtu);
+                made.map_err(step(format!("make bridge {}", self.bridge)))?;
+                let made = routes.index(&self.bridge).map_err(step("look for the bridge"))?;
+                made.ok_or_else(|| NetworkError::Gone { what: self.bridge.clone() })?
+            }
+        };
+        let subnets = self.subnets();
+        let setting = |version: &str, key: &str, value: &str| {
+            let path = format!("/proc/sys/net/{version}/conf/{}/{key}", self.bridge);
+            std::fs::write(&path, value).map_err(step(format!("write {value} to {path}")))
+        };
+        // See `nft::install`: ports of the host on 127.0.0.1.
+        setting("ipv4", "route_localnet", "1")?;
+        if has_ipv6() {
+            // No pod tells the host its routes.
+            setting("ipv6", "accept_ra", "0")?;
+            setting("ipv6", "accept_dad", "0")?;
+        }
+        for subnet in &subnets {
+            match routes.add_address(index, subnet.gateway(), subnet.prefix()) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                added => {
+                    added.map_err(step(format!("give {} to bridge {}", subnet.gateway(), self.bridge)))?
+                }
+            }
+        }
+        routes.set_up(index).map_err(step(format!("set bridge {} up", self.bridge)))?;
+        let pods: Vec<nft::Pod> = self.pods.lock().values().map(|pod| pod.rules.clone()).collect();
+        nft::install(&nft::Table { name: &self.table, bridge: &self.bridge, pods: &pods })
+            .map_err(step(format!("make nf_tables table {}", self.table)))?;
+        self.forward(subnets.iter().any(|subnet| subnet.is_ipv6()))?;
+        *ready = true;
+        Ok(index)
+    }
+
+    /// Pods reach the outside through the host. What it was before is kept for the reset.
+    fn forward(&self, v6: bool) -> Result<(), NetworkError> {
+        let state = &self.config.state;
+        if is(FORWARD, "0").map_err(step("read ip_forward"))? {
+            Saved { forward_was_off: true, ..Saved::load(state) }.store(state)?;
+            std::fs::write(FORWARD, "1").map_err(step("turn ip_forward on"))?;
+        }
+        if v6 && is(FORWARD6, "0").map_err(step("read IPv6's forwarding"))? {
+            // A host that forwards stops to learn its default route, unless told otherwise (ip-sysctl, accept_ra).
+            let learning = learning(Path::new(LEARNING)).map_err(step("read who learns routes"))?;
+            Saved { forward6_was_off: true, learning: learning.clone(), ..Saved::load(state) }
+                .store(state)?;
+            for interface in learning {
+                // It may have gone meanwhile.
+                let _ = std::fs::write(format!("{LEARNING}/{interface}/accept_ra"), "2");
+            }
+            std::fs::write(FORWARD6, "1").map_err(step("turn IPv6's forwarding on"))?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything of the instance from the host's network.
+    pub fn reset(&self) -> Result<(), NetworkError> {
+        let mut ready = self.ready.lock();
+        *ready = false;
+        let routes = Routes::open().map_err(step("open a netlink socket"))?;
+        if let Some(index) = routes.index(&self.bridge).map_err(step("look for the bridge"))? {
+            routes.delete_link(index).map_err(step(format!("remove bridge {}", self.bridge)))?;
+        }
+        nft::delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
+        let saved = Saved::load(&self.config.state);
+        if saved.forward_was_off {
+            std::fs::write(FORWARD, "0").map_err(step("turn ip_forward off again"))?;
+        }
+        if saved.forward6_was_off {
+            std::fs::write(FORWARD6, "0").map_err(step("turn IPv6's forwarding off again"))?;
+            for interface in saved.learning {
+                let _ = std::fs::write(format!("{LEARNING}/{interface}/accept_ra"), "1");
+            }
+        }
+        Saved::remove(&self.config.state)
+    }
+}
+
+fn learning(conf: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(conf)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let set = std::fs::read_to_string(conf.join(&name).join("accept_ra")).unwrap_or_default();
+        if set.trim() == "1" && name != "lo" && name != "all" {
+            found.push(name);
+        }
+    }
+    Ok(found)
+}
