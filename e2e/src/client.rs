@@ -29,6 +29,8 @@ pub(crate) struct Spec {
     pub(crate) resources: Option<LinuxContainerResources>,
     pub(crate) security: LinuxContainerSecurityContext,
     pub(crate) mounts: Vec<Mount>,
+    pub(crate) working_dir: String,
+    pub(crate) tty: bool,
 }
 
 pub(crate) fn args(words: &[&str]) -> Spec {
@@ -105,6 +107,8 @@ impl Client {
             }),
             args: spec.args,
             mounts: spec.mounts,
+            working_dir: spec.working_dir,
+            tty: spec.tty,
             log_path: format!("{name}.log"),
             linux: Some(LinuxContainerConfig {
                 resources: spec.resources,

@@ -54,6 +54,10 @@ impl Layer {
         Ok(self.0.append_link(&mut Self::header(tar::EntryType::Symlink, 0o777, 0), name, target)?)
     }
 
+    pub(crate) fn fifo(&mut self, name: &str) -> Result<()> {
+        Ok(self.0.append_data(&mut Self::header(tar::EntryType::Fifo, 0o644, 0), name, std::io::empty())?)
+    }
+
     pub(crate) fn blob(self) -> Result<Blob> {
         Ok(Blob::new(self.into_tar()?))
     }
@@ -146,13 +150,34 @@ pub(crate) fn write(at: &Path, name: &str, greeting: &str) -> Result<()> {
 }
 
 pub(crate) fn write_bytes(at: &Path, name: &str, greeting: &[u8]) -> Result<()> {
+    archive(at, name, tar_of(&[("greeting", greeting, 0o644)])?)
+}
+
+/// What an image may have that no honest one has.
+pub(crate) enum Entry<'a> {
+    Link(&'a str, &'a str),
+    Fifo(&'a str),
+}
+
+/// Writes an archive with one image: the guest program below, these above.
+pub(crate) fn write_entries(at: &Path, name: &str, entries: &[Entry<'_>]) -> Result<()> {
+    let mut layer = Layer::default();
+    for entry in entries {
+        match entry {
+            Entry::Link(name, target) => layer.symlink(name, target.as_ref())?,
+            Entry::Fifo(name) => layer.fifo(name)?,
+        }
+    }
+    archive(at, name, layer.into_tar()?)
+}
+
+fn archive(at: &Path, name: &str, top: Vec<u8>) -> Result<()> {
     let guest = std::env::var("BERTH_E2E_GUEST").context("BERTH_E2E_GUEST names the guest program")?;
     let program = std::fs::read(&guest).with_context(|| guest.clone())?;
     let passwd = b"root:x:0:0:root:/root:/guest\nweb:x:33:33:web:/srv:/guest\n";
     let group = b"root:x:0:\nweb:x:33:\nextra:x:50:web\n";
     let base =
         tar_of(&[("guest", &program, 0o755), ("etc/passwd", passwd, 0o644), ("etc/group", group, 0o644)])?;
-    let top = tar_of(&[("greeting", greeting, 0o644)])?;
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",

@@ -11,8 +11,10 @@ mod conformance;
 mod crictl;
 mod daemon;
 mod demo;
+mod escapes;
 mod image;
 mod modes;
+mod mounts;
 mod peer;
 mod pull;
 mod registry;
@@ -56,13 +58,15 @@ async fn run(lane: &str) -> Result<bool> {
         "restart" => restart::run(&mut checks).await?,
         "stats" => stats::lane(&mut checks).await?,
         "skew" => skew::run(&mut checks).await?,
+        "mounts" => mounts::lane(&mut checks).await?,
+        "escapes" => escapes::lane(&mut checks).await?,
         "userns" => userns::lane(&mut checks).await?,
         "modes" => modes::lane(&mut checks).await?,
         "vm" => vm::run(&mut checks, &["demo", "modes", "stats"]).await?,
         "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench" => bench::run(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, restart, skew, modes, stats, userns, conformance, vm and bench"
+            "no lane {other:?}; there are demo, crictl, restart, skew, modes, stats, userns, mounts, escapes, conformance, vm and bench"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.

@@ -32,6 +32,9 @@ pub enum ImageError {
     Store(Arc<StoreError>),
     #[error("mount the layers of {id}")]
     Mount { id: String, source: Arc<io::Error> },
+    /// The text begins as CRI's well-known error does (cri-api `errors`).
+    #[error("ImageVolumeMountFailed: image {id}, path {sub_path:?}")]
+    Volume { id: String, sub_path: String, source: Arc<io::Error> },
     #[error("the pull of {reference} was lost")]
     Lost { reference: String },
 }
@@ -70,7 +73,10 @@ impl Classify for ImageError {
             Self::Unpack { .. } | Self::DiffId { .. } | Self::Blob { .. } | Self::Config { .. } => {
                 ErrorClass::Unknown
             }
-            Self::File { .. } | Self::Mount { .. } | Self::Lost { .. } => ErrorClass::Internal,
+            Self::Volume { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorClass::NotFound,
+            Self::File { .. } | Self::Volume { .. } | Self::Mount { .. } | Self::Lost { .. } => {
+                ErrorClass::Internal
+            }
         }
     }
 }

@@ -52,8 +52,8 @@ pub(crate) struct Shared {
     pub(crate) client: Client,
     known: RwLock<BTreeMap<ImageId, Arc<Image>>>,
     pub(crate) layers: Mutex<HashMap<Digest, LayerRecord>>,
-    /// Containers and the image whose layers each keeps.
-    leases: Mutex<HashMap<String, Arc<Image>>>,
+    /// Containers and the images whose layers each keeps: its own, then its volumes.
+    leases: Mutex<HashMap<String, Vec<Arc<Image>>>>,
     /// Layers being unpacked: whoever needs one of these waits for its turn.
     pub(crate) turns: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
     /// Pulls in flight by reference.
@@ -129,7 +129,7 @@ impl Images {
     pub fn image(&self, id: &ImageId) -> Result<Arc<Image>, ImageError> {
         let known = self.shared.known.read().get(id).cloned();
         // A removed image stays usable for containers that have it.
-        let leased = || self.shared.leases.lock().values().find(|image| image.id == *id).cloned();
+        let leased = || self.shared.leases.lock().values().flatten().find(|image| image.id == *id).cloned();
         known.or_else(leased).ok_or_else(|| ImageError::Unknown { id: id.to_string() })
     }
 
@@ -162,16 +162,21 @@ impl Images {
     /// Keeps the image's layers for a container.
     pub fn acquire(&self, id: &ImageId, holder: &str) -> Result<(), ImageError> {
         let image = self.image(id)?;
-        self.shared.leases.lock().insert(holder.to_owned(), image);
+        let mut leases = self.shared.leases.lock();
+        let held = leases.entry(holder.to_owned()).or_default();
+        if held.iter().all(|known| known.id != image.id) {
+            held.push(image);
+        }
         Ok(())
     }
 
     /// Gives them back. Idempotent.
     pub fn release(&self, holder: &str) -> Result<(), ImageError> {
         let held = self.shared.leases.lock().remove(holder);
-        match held {
-            Some(image) if !self.shared.known.read().contains_key(&image.id) => self.shared.collect_garbage(),
-            _ => Ok(()),
+        let forgotten = |image: &Arc<Image>| !self.shared.known.read().contains_key(&image.id);
+        match held.iter().flatten().any(forgotten) {
+            true => self.shared.collect_garbage(),
+            false => Ok(()),
         }
     }
 
@@ -232,7 +237,7 @@ impl Shared {
     /// Layers of no image, no container and no pull: first the record, then the directory.
     fn collect_garbage(&self) -> Result<(), ImageError> {
         let mut used: HashSet<Digest> = self.known.read().values().flat_map(|i| i.layers.clone()).collect();
-        used.extend(self.leases.lock().values().flat_map(|image| image.layers.clone()));
+        used.extend(self.leases.lock().values().flatten().flat_map(|image| image.layers.clone()));
         used.extend(self.wanted.lock().keys().cloned());
         let unused: Vec<Digest> =
             self.layers.lock().keys().filter(|id| !used.contains(*id)).cloned().collect();

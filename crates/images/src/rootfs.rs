@@ -140,6 +140,42 @@ impl Images {
             .map_err(|source| ImageError::Mount { id: image.id.to_string(), source: Arc::new(source) })
     }
 
+    /// An image as a volume: its tree or what is at `sub_path` of it, detached and read-only. Blocks.
+    pub fn image_volume(
+        &self,
+        image: &Image,
+        sub_path: &str,
+        mapped: Option<&Mapped<'_>>,
+    ) -> Result<OwnedFd, ImageError> {
+        let fail = |source| ImageError::Volume {
+            id: image.id.to_string(),
+            sub_path: sub_path.to_owned(),
+            source: Arc::new(source),
+        };
+        let lowers = self.lowers(image);
+        let view = match (mapped, &lowers[..]) {
+            (None, _) => self.view(image)?.ok_or_else(|| fail(io::ErrorKind::NotFound.into()))?,
+            (Some(_), []) => return Err(fail(io::ErrorKind::NotFound.into())),
+            (Some(mapped), [only]) => mapped.show(only).map_err(fail)?,
+            (Some(mapped), _) => {
+                let clones: io::Result<Vec<_>> = lowers.iter().map(|lower| mapped.show(lower)).collect();
+                let clones = clones.map_err(fail)?;
+                let layers: Vec<Layer<'_>> = clones.iter().map(|clone| Layer::Fd(clone.as_fd())).collect();
+                overlay(&Overlay { lowers: &layers, upper: None, volatile: false }).map_err(fail)?
+            }
+        };
+        let tree = match sub_path {
+            "" => view,
+            path => {
+                let path = std::ffi::CString::new(path).map_err(|error| fail(error.into()))?;
+                mount::clone_below(view.as_fd(), &path).map_err(fail)?
+            }
+        };
+        let only_read = mount::Attributes { readonly: true, ..mount::Attributes::default() };
+        mount::set_attributes(tree.as_fd(), only_read, true).map_err(fail)?;
+        Ok(tree)
+    }
+
     /// A small regular file of the image, followed inside its root; `None` when it has none. Blocks.
     pub fn read_file(&self, image: &Image, path: &str, most: u64) -> Result<Option<Vec<u8>>, ImageError> {
         let Some(view) = self.view(image)? else { return Ok(None) };

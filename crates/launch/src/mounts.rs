@@ -114,10 +114,10 @@ fn kernel(filesystem: &CStr, attrs: Attributes) -> io::Result<OwnedFd> {
 fn restrict(tree: &OwnedFd, step: &MountStep) -> io::Result<()> {
     mount::set_propagation(tree.as_fd(), spread(step.propagation), true)?;
     let attrs = attributes(step.attrs);
-    if attrs != Attributes::default() {
-        mount::set_attributes(tree.as_fd(), attrs, step.attrs.recursive_readonly)?;
-    }
-    Ok(())
+    // What may not be run or opened in a volume may not be so below another mount in it either.
+    mount::set_attributes(tree.as_fd(), Attributes { readonly: false, ..attrs }, true)?;
+    let only_read = Attributes { readonly: attrs.readonly, ..Attributes::default() };
+    mount::set_attributes(tree.as_fd(), only_read, step.attrs.recursive_readonly)
 }
 
 /// Hides and protects paths; those that do not exist are nothing to hide.

@@ -150,13 +150,13 @@ fn check_mount(field: &str, mount: &Mount, host: &HostFacts) -> Result<(), PlanE
         return Err(PlanError::invalid(at("container_path"), "nothing can be mounted over /proc"));
     }
     if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return Err(PlanError::unsupported(at("image"), "image volumes are not supported yet"));
-    }
-    if !mount.host_path.starts_with('/') {
+        image_mount(&at, mount)?;
+    } else if !mount.host_path.starts_with('/') {
         return Err(PlanError::invalid(at("host_path"), "must be an absolute path"));
     }
-    if !mount.mount_options.is_empty() {
-        return Err(PlanError::unsupported(at("mount_options"), "mount options are not supported yet"));
+    if let Some(other) = mount.mount_options.iter().find(|o| !mounts::OPTIONS.contains(&o.as_str())) {
+        let problem = format!("{other:?} is none of {}", mounts::OPTIONS.join(", "));
+        return Err(PlanError::invalid(at("mount_options"), problem));
     }
     if mount.recursive_read_only {
         // CRI comment on `recursive_read_only`.
@@ -171,6 +171,24 @@ fn check_mount(field: &str, mount: &Mount, host: &HostFacts) -> Result<(), PlanE
         }
     }
     Ok(())
+}
+
+/// CRI comments on `image` and `image_sub_path`.
+fn image_mount(at: &impl Fn(&str) -> String, mount: &Mount) -> Result<(), PlanError> {
+    if !mount.host_path.is_empty() {
+        return Err(PlanError::invalid(at("host_path"), "must be empty with an image"));
+    }
+    if !mount.readonly {
+        return Err(PlanError::invalid(at("readonly"), "must be true with an image"));
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(PlanError::invalid(at("uidMappings"), "an image is mapped as its pod is"));
+    }
+    plain(&at("image_sub_path"), &mount.image_sub_path, PATH)?;
+    match mount.image_sub_path.starts_with('/') || climbs(&mount.image_sub_path) {
+        true => Err(PlanError::invalid(at("image_sub_path"), "must be relative and without \"..\"")),
+        false => Ok(()),
+    }
 }
 
 fn namespaces(sandbox: &SandboxConfig, container: &ContainerConfig) -> Result<(), PlanError> {
@@ -288,9 +306,26 @@ mod tests {
         refused("config.mounts[0].recursive_read_only", |c| {
             c.mounts = mount(|m| m.recursive_read_only = true)
         });
-        refused("config.mounts[0].image", |c| {
+        refused("config.mounts[0].host_path", |c| {
             c.mounts = mount(|m| m.image = Some(ImageSpec { image: "x".into(), ..Default::default() }));
         });
+        let image = |m: &mut Mount| {
+            m.image = Some(ImageSpec { image: "x".into(), ..Default::default() });
+            (m.host_path, m.readonly) = (String::new(), true);
+        };
+        refused("config.mounts[0].readonly", |c| {
+            c.mounts = mount(|m| (image(m), m.readonly = false).1);
+        });
+        for path in ["/abs", "../up", "a/../../b"] {
+            refused("config.mounts[0].image_sub_path", |c| {
+                c.mounts = mount(|m| (image(m), m.image_sub_path = path.into()).1);
+            });
+        }
+        for option in ["exec", "bind", "mode=777", ""] {
+            refused("config.mounts[0].mount_options", |c| {
+                c.mounts = mount(|m| m.mount_options = vec![option.into()]);
+            });
+        }
         refused("config.mounts", |c| c.mounts = vec![mount(|_| {}).remove(0); MOUNTS + 1]);
         refused("config.devices[0].host_path", |c| c.devices = vec![Device::default()]);
         for path in ["x", "/dev/../x", "/dev/null"] {

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use berth_ids::{ContainerId, SandboxId};
 use berth_model::{ContainerConfig, SandboxConfig};
-use berth_shim_wire::LaunchPlan;
+use berth_shim_wire::{LaunchPlan, Propagation};
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::LinuxResources;
 
@@ -141,9 +141,11 @@ pub enum FdSource {
     /// The log file.
     Log,
     /// A detached clone of a host tree.
-    Bind { source: PathBuf, recursive: bool, missing: MissingSource, idmap: Idmap },
+    Bind { source: PathBuf, recursive: bool, missing: MissingSource, idmap: Idmap, propagation: Propagation },
     /// The directory of an image's VOLUME: `index` into [`ContainerPlan::volumes`].
     Volume { index: usize },
+    /// An image as a volume: `index` counts those mounts of the request that name one.
+    Image { index: usize },
     /// A pidfd of this container's process 1.
     TargetPid(ContainerId),
 }

@@ -149,7 +149,14 @@ fn step(
                 index.ok_or_else(|| PlanError::invalid("spec.mounts", format!("unknown volume {target}")))?;
             MountKind::Bind(fds.add(FdSource::Volume { index }))
         }
-        "bind" => MountKind::Bind(fds.add(bind(source, inputs, has("rbind"), has("ridmap")))),
+        mounts::IMAGE => {
+            let index = mounts::image_mounts(inputs.container)
+                .position(|(_, asked, _)| mounts::clean(&asked.container_path) == target);
+            let index =
+                index.ok_or_else(|| PlanError::invalid("spec.mounts", format!("unknown image {target}")))?;
+            MountKind::Bind(fds.add(FdSource::Image { index }))
+        }
+        "bind" => MountKind::Bind(fds.add(bind(source, inputs, &has))),
         other => return Err(PlanError::invalid("spec.mounts", format!("unknown mount type {other:?}"))),
     };
     Ok(MountStep {
@@ -162,25 +169,29 @@ fn step(
             nodev: has("nodev"),
             noexec: has("noexec"),
         },
-        propagation: match () {
-            () if has("rshared") => Propagation::Shared,
-            () if has("rslave") => Propagation::Slave,
-            () => Propagation::Private,
-        },
+        propagation: propagation(&has),
     })
 }
 
+fn propagation(has: &dyn Fn(&str) -> bool) -> Propagation {
+    match () {
+        () if has("rshared") => Propagation::Shared,
+        () if has("rslave") => Propagation::Slave,
+        () => Propagation::Private,
+    }
+}
+
 /// A host path of the request is made when missing, as the kubelet expects; a file of ours must be there.
-fn bind(source: PathBuf, inputs: &ContainerInputs<'_>, recursive: bool, mapped: bool) -> FdSource {
+fn bind(source: PathBuf, inputs: &ContainerInputs<'_>, has: &dyn Fn(&str) -> bool) -> FdSource {
     let files = inputs.files;
     let ours = [&files.hostname, &files.hosts, &files.resolv_conf].contains(&&source);
     let missing = if ours { MissingSource::Refuse } else { MissingSource::CreateDirectory };
-    let idmap = match (mapped, ours && userns::of(inputs.sandbox).is_some()) {
+    let idmap = match (has("ridmap"), ours && userns::of(inputs.sandbox).is_some()) {
         (true, _) => Idmap::Required,
         (false, true) => Idmap::WherePossible,
         (false, false) => Idmap::No,
     };
-    FdSource::Bind { source, recursive, missing, idmap }
+    FdSource::Bind { source, recursive: has("rbind"), missing, idmap, propagation: propagation(has) }
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub use inputs::{
     Owner, PodFiles, RequestedDevice, SeccompChoice,
 };
 pub use launch::container_plan;
+pub use mounts::image_mounts;
 pub use resources::{cgroup_limits, updated_resources};
 pub use sandbox::{sandbox_plan, validate_sandbox};
 pub use spec::{container_spec, seccomp_choice};

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use berth_model::{ContainerConfig, Mount as Asked, NamespaceMode, Propagation};
+use berth_model::{ContainerConfig, ImageSpec, Mount as Asked, NamespaceMode, Propagation};
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::{Mount, MountBuilder};
 
@@ -13,6 +13,21 @@ use crate::ContainerInputs;
 pub(crate) const POD_SHM: &str = "berth-pod-shm";
 /// OCI mount type for the directory of an image's VOLUME.
 pub(crate) const VOLUME: &str = "berth-volume";
+
+/// OCI mount type for an image as a volume; the source is its reference.
+pub(crate) const IMAGE: &str = "berth-image";
+
+/// What the `mount_options` of a request may say; the kernel's other flags have fields of their own or no use here.
+pub(crate) const OPTIONS: [&str; 3] = ["nosuid", "nodev", "noexec"];
+
+/// Those mounts of a request that are images, in their order.
+pub fn image_mounts(container: &ContainerConfig) -> impl Iterator<Item = (usize, &Asked, &ImageSpec)> {
+    let image = |(n, mount): (usize, _)| {
+        let mount: &Asked = mount;
+        Some((n, mount, mount.image.as_ref().filter(|image| !image.image.is_empty())?))
+    };
+    container.mounts.iter().enumerate().filter_map(image)
+}
 
 /// Trees the kernel or the runtime fills.
 const OURS: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -134,7 +149,11 @@ fn bind(target: &str, asked: &Asked) -> Option<Mount> {
     if !asked.uid_mappings.is_empty() {
         options.push("ridmap");
     }
-    mount(target, "bind", Path::new(&asked.host_path), &options)
+    options.extend(asked.mount_options.iter().map(String::as_str));
+    match asked.image.as_ref().filter(|image| !image.image.is_empty()) {
+        Some(image) => mount(target, IMAGE, Path::new(&image.image), &options),
+        None => mount(target, "bind", Path::new(&asked.host_path), &options),
+    }
 }
 
 fn mount(target: &str, kind: &str, source: &Path, options: &[&str]) -> Option<Mount> {

@@ -82,17 +82,18 @@ pub fn resolve_user(
     group_file: Option<&[u8]>,
 ) -> Result<ResolvedUser, PlanError> {
     let (wanted, wanted_group) = asked(security, image_user)?;
-    let by_number = is_number(&wanted);
+    let must_exist = !security.run_as_username.is_empty();
+    // What the request calls a name is one: digits must not find the user of that number.
+    let by_number = !must_exist && is_number(&wanted);
     let line = passwd(passwd_file).find(|line| match by_number {
         true => number(&wanted) == Some(line.uid),
         false => line.name == wanted,
     });
-    let must_exist = !security.run_as_username.is_empty();
-    let (uid, passwd_gid) = match (&line, number(&wanted).filter(|_| by_number && !must_exist)) {
+    let (uid, passwd_gid) = match (&line, number(&wanted).filter(|_| by_number)) {
         (Some(line), _) => (line.uid, Some(line.gid)),
         (None, Some(uid)) => (uid, None),
         // A number that is none is the image's: those of the request were checked.
-        (None, None) if by_number && !must_exist => {
+        (None, None) if by_number => {
             return Err(PlanError::invalid("image user", format!("{wanted} is no user id")));
         }
         (None, None) => {
@@ -222,6 +223,14 @@ mod tests {
             "",
             Err("security_context.run_as_username"),
         );
+        // Nor is it the number of a user that is there.
+        for number in ["33", "0", "0000"] {
+            check(
+                ContainerSecurity { run_as_username: number.into(), ..Default::default() },
+                "",
+                Err("security_context.run_as_username"),
+            );
+        }
     }
 
     #[test]

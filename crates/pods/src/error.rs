@@ -28,6 +28,9 @@ pub enum PodsError {
     UnknownHandler { name: String },
     #[error("image {reference:?} is not here; pull it first")]
     NoImage { reference: String },
+    /// The text begins as CRI's well-known error does (cri-api `errors`).
+    #[error("ImageVolumeMountFailed: config.mounts[{n}].image: {reference:?} is not here; pull it first")]
+    NoImageVolume { n: usize, reference: String },
     #[error("the configuration is refused")]
     Plan(#[from] std::sync::Arc<PlanError>),
     #[error("container {id} did not end within {wait:?} of SIGKILL; a process of it may hang in the kernel")]
@@ -59,7 +62,7 @@ impl Classify for PodsError {
             Self::Empty { .. } | Self::Ambiguous { .. } | Self::UnknownHandler { .. } => {
                 ErrorClass::InvalidArgument
             }
-            Self::NotFound { .. } | Self::NoImage { .. } => ErrorClass::NotFound,
+            Self::NotFound { .. } | Self::NoImage { .. } | Self::NoImageVolume { .. } => ErrorClass::NotFound,
             Self::Exists { .. } => ErrorClass::AlreadyExists,
             Self::SandboxNotReady { .. } | Self::WrongState { .. } | Self::LimitBelowUse { .. } => {
                 ErrorClass::FailedPrecondition

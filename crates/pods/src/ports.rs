@@ -117,6 +117,8 @@ pub struct StartRequest {
     pub cgroup_path: String,
     /// Absolute; `None` for no log.
     pub log_path: Option<PathBuf>,
+    /// Image and path in it, for each image the plan mounts as a volume.
+    pub image_volumes: Vec<(ImageId, String)>,
     pub plan: ContainerPlan,
 }
 
@@ -229,7 +231,9 @@ pub trait Images: Send + Sync {
     async fn resolve(&self, reference: &str) -> Option<ImageHandle>;
     /// A small file of the image, followed safely; `None` when it has none.
     async fn read_file(&self, id: &ImageId, path: &str) -> Result<Option<Vec<u8>>, PortError>;
-    /// Keeps the image's layers as long as the container is there.
+    /// Whether the image has something at this path that can be mounted.
+    async fn check_volume(&self, id: &ImageId, sub_path: &str) -> Result<(), PortError>;
+    /// Keeps the image's layers as long as the container is there; also of several images.
     async fn lease(&self, id: &ImageId, container: &ContainerId) -> Result<(), PortError>;
     /// Gives the lease back and removes the container's writable layer. Idempotent.
     async fn release(&self, container: &ContainerId) -> Result<(), PortError>;

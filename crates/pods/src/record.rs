@@ -56,6 +56,9 @@ pub struct ContainerRecord {
     /// As it was started with; exec takes environment, user and limits from it.
     #[serde(default)]
     pub spec: Option<Spec>,
+    /// Images mounted as volumes, in the order of the configuration's mounts that name one.
+    #[serde(default)]
+    pub image_volumes: Vec<ImageId>,
     /// Being removed: a restart finishes that.
     #[serde(default)]
     pub removing: bool,

@@ -30,7 +30,11 @@ pub struct Recovered {
 pub(crate) async fn run(state: &Arc<State>) -> Result<Recovered, PodsError> {
     let loaded = state.ports.store.load().await.map_err(PodsError::port("read the records back"))?;
     let mut by_pod: HashMap<SandboxId, Vec<ContainerRecord>> = HashMap::new();
-    let live_images = loaded.containers.iter().map(|c| (c.id.clone(), c.image_id.clone())).collect();
+    let images = |c: &ContainerRecord| {
+        let all: Vec<_> = std::iter::once(&c.image_id).chain(&c.image_volumes).cloned().collect();
+        all.into_iter().map(|image| (c.id.clone(), image)).collect::<Vec<_>>()
+    };
+    let live_images = loaded.containers.iter().flat_map(images).collect();
     for container in loaded.containers {
         by_pod.entry(container.sandbox_id.clone()).or_default().push(container);
     }

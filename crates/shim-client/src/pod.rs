@@ -44,6 +44,8 @@ pub struct Start {
     pub rootfs: OwnedFd,
     /// Directories of the image's volumes, in the order of the plan's.
     pub volumes: Vec<PathBuf>,
+    /// Images as volumes, detached, likewise.
+    pub images: Vec<OwnedFd>,
 }
 
 /// A process that runs.
@@ -390,6 +392,7 @@ fn assemble(
         rootfs: start.rootfs,
         log_path: start.log_path.as_deref(),
         volumes: &start.volumes,
+        images: &start.images,
         pidfds,
         userns,
     });

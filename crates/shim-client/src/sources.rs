@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_plan::{FdSource, Idmap, MissingSource};
+use berth_shim_wire::Propagation;
 use berth_sys::mount;
 
 use crate::ShimError;
@@ -18,6 +19,7 @@ pub(crate) struct Opened<'a> {
     pub(crate) rootfs: OwnedFd,
     pub(crate) log_path: Option<&'a Path>,
     pub(crate) volumes: &'a [PathBuf],
+    pub(crate) images: &'a [OwnedFd],
     pub(crate) pidfds: &'a HashMap<String, Arc<OwnedFd>>,
     /// The pod's, when it has one.
     pub(crate) userns: Option<&'a OwnedFd>,
@@ -30,16 +32,20 @@ pub(crate) fn open(from: Opened<'_>) -> Result<Vec<OwnedFd>, ShimError> {
         fds.push(match wanted {
             FdSource::Rootfs => rootfs.take().ok_or(ShimError::Protocol)?,
             FdSource::Log => log_file(from.log_path.ok_or(ShimError::Protocol)?)?,
-            FdSource::Bind { source, recursive, missing, idmap } => {
-                let tree = bind(source, *recursive, *missing)?;
+            FdSource::Bind { source, recursive, missing, idmap, propagation } => {
+                let tree = bind(source, *recursive, *missing, *propagation)?;
                 map_ids(&tree, source, *idmap, from.userns)?;
                 tree
             }
             FdSource::Volume { index, .. } => {
                 let source = from.volumes.get(*index).ok_or(ShimError::Protocol)?;
-                let tree = bind(source, false, MissingSource::Refuse)?;
+                let tree = bind(source, false, MissingSource::Refuse, Propagation::Private)?;
                 map_ids(&tree, source, Idmap::Required, from.userns)?;
                 tree
+            }
+            FdSource::Image { index } => {
+                let image = from.images.get(*index).ok_or(ShimError::Protocol)?;
+                crate::spawn::duplicate(image).map_err(ShimError::Socket)?
             }
             FdSource::TargetPid(container) => {
                 let pidfd = from.pidfds.get(container.as_str());
@@ -49,6 +55,29 @@ pub(crate) fn open(from: Opened<'_>) -> Result<Vec<OwnedFd>, ShimError> {
         });
     }
     Ok(fds)
+}
+
+/// What is to come through later mounts must lie on a mount that has peers (mount_namespaces(7)): else the container
+/// would wait for them in vain.
+fn propagates(opened: &OwnedFd, source: &Path, wanted: Propagation) -> Result<(), ShimError> {
+    let (tags, problem): (&[&str], _) = match wanted {
+        Propagation::Private => return Ok(()),
+        Propagation::Slave => (&["shared:", "master:"], "is on a mount that is neither shared nor a slave"),
+        Propagation::Shared => (&["shared:"], "is on a mount that is not shared"),
+    };
+    let read = |path: &str| std::fs::read_to_string(path).map_err(ShimError::file("read", path));
+    let fdinfo = read(&format!("/proc/self/fdinfo/{}", opened.as_raw_fd()))?;
+    let id = fdinfo.lines().find_map(|line| line.strip_prefix("mnt_id:")).unwrap_or_default().trim();
+    let mountinfo = read("/proc/self/mountinfo")?;
+    let line = mountinfo.lines().find(|line| line.split(' ').next() == Some(id)).unwrap_or_default();
+    // proc_pid_mountinfo(5): the optional fields end with a dash.
+    let mut fields = line.split(' ').skip(6).take_while(|field| *field != "-");
+    match fields.any(|field| tags.iter().any(|tag| field.starts_with(tag))) {
+        true => Ok(()),
+        false => {
+            Err(ShimError::Source { field: "config.mounts.propagation", path: source.to_owned(), problem })
+        }
+    }
 }
 
 /// Without a user namespace ids are what they are.
@@ -64,7 +93,12 @@ fn map_ids(tree: &OwnedFd, source: &Path, wanted: Idmap, userns: Option<&OwnedFd
 }
 
 /// A detached clone of a host tree.
-fn bind(source: &Path, recursive: bool, missing: MissingSource) -> Result<OwnedFd, ShimError> {
+fn bind(
+    source: &Path,
+    recursive: bool,
+    missing: MissingSource,
+    propagation: Propagation,
+) -> Result<OwnedFd, ShimError> {
     let fail = || ShimError::file("bind", source);
     let opened = match open_path(source) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match missing {
@@ -81,6 +115,7 @@ fn bind(source: &Path, recursive: bool, missing: MissingSource) -> Result<OwnedF
         opened => opened,
     };
     let opened = opened.map_err(fail())?;
+    propagates(&opened, source, propagation)?;
     mount::clone_tree(opened.as_fd(), recursive).map_err(fail())
 }
 

@@ -84,7 +84,9 @@ fn test() -> Result<()> {
     packages::need(&packages::TEST)?;
     run::cargo(&["test", "--quiet", "--workspace"])?;
     let built = build::all()?;
-    for lane in ["demo", "crictl", "restart", "stats", "skew", "userns", "conformance", "vm"] {
+    for lane in
+        ["demo", "crictl", "restart", "stats", "skew", "userns", "mounts", "escapes", "conformance", "vm"]
+    {
         run::lane(&built, lane, None)?;
     }
     Ok(())

@@ -43,6 +43,12 @@ impl Images for ImagePort {
         .await
     }
 
+    async fn check_volume(&self, id: &ImageId, sub_path: &str) -> Result<(), PortError> {
+        let (images, id, path) = (self.images.clone(), id.clone(), sub_path.to_owned());
+        blocking("mount the image", move || images.image_volume(&*images.image(&id)?, &path, None).map(drop))
+            .await
+    }
+
     async fn lease(&self, id: &ImageId, container: &ContainerId) -> Result<(), PortError> {
         let (images, id, holder) = (self.images.clone(), id.clone(), container.to_string());
         blocking("lease the image", move || images.acquire(&id, &holder)).await

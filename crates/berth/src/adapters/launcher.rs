@@ -152,7 +152,8 @@ impl Pod for PodPort {
             (self.images.clone(), request.image.clone(), request.container.clone());
         let volumes = request.plan.volumes.clone();
         let (userns, owner) = (self.pod.user_namespace(), request.plan.owner);
-        let (rootfs, volumes) = blocking("prepare the root filesystem", move || {
+        let image_volumes = request.image_volumes.clone();
+        let (rootfs, volumes, mounted) = blocking("prepare the root filesystem", move || {
             let image = images.image(&image)?;
             let mapped = userns.as_ref().zip(owner).map(|(userns, owner)| Mapped {
                 userns: userns.as_fd(),
@@ -161,7 +162,11 @@ impl Pod for PodPort {
             });
             let rootfs = images.prepare_rootfs(&image, &container, mapped.as_ref())?;
             let volumes = images.prepare_volumes(&image, &container, &volumes)?;
-            Ok::<_, berth_images::ImageError>((rootfs, volumes))
+            let mut mounted = Vec::new();
+            for (id, sub_path) in &image_volumes {
+                mounted.push(images.image_volume(&*images.image(id)?, sub_path, mapped.as_ref())?);
+            }
+            Ok::<_, berth_images::ImageError>((rootfs, volumes, mounted))
         })
         .await?;
         let started = self
@@ -173,6 +178,7 @@ impl Pod for PodPort {
                 plan: request.plan,
                 rootfs,
                 volumes,
+                images: mounted,
             })
             .await
             .map_err(|error| PortError::wrap("start the process", error))?;

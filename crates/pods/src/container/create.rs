@@ -37,6 +37,8 @@ async fn make(
     let user = resolve_user(state, &config, &image).await?;
     berth_plan::validate_user(&sandbox_config, &user)?;
 
+    let image_volumes = image_volumes(state, &config).await?;
+
     let id = ContainerId::from_bytes(random());
     let record = ContainerRecord {
         id: id.clone(),
@@ -50,14 +52,13 @@ async fn make(
         user,
         run: ContainerRun::created(),
         spec: None,
+        image_volumes,
         removing: false,
         config,
     };
     // The lease first: a lease without a record is dropped at the next start, a record without a lease could lose its
     // layers.
-    let leased = state.ports.images.lease(&image.id, &id).await;
-    leased.map_err(PodsError::port(format!("keep image {}", image.id)))?;
-    if let Err(error) = state.save_container(&record).await {
+    if let Err(error) = keep(state, &record).await {
         if let Err(undo) = state.ports.images.release(&id).await {
             tracing::warn!(container = %id, error = &undo as &dyn std::error::Error, "the lease stays until the next start");
         }
@@ -67,6 +68,30 @@ async fn make(
     state.tell(LifeEventKind::Created, &sandbox, id.as_str());
     tracing::info!(container = %id.short(), "container created");
     Ok(id)
+}
+
+async fn keep(state: &State, record: &ContainerRecord) -> Result<(), PodsError> {
+    for image in std::iter::once(&record.image_id).chain(&record.image_volumes) {
+        let leased = state.ports.images.lease(image, &record.id).await;
+        leased.map_err(PodsError::port(format!("keep image {image}")))?;
+    }
+    state.save_container(record).await
+}
+
+/// The images of `mounts[].image`, each with something at its sub path.
+async fn image_volumes(
+    state: &State,
+    config: &ContainerConfig,
+) -> Result<Vec<berth_ids::ImageId>, PodsError> {
+    let mut volumes = Vec::new();
+    for (n, mount, image) in berth_plan::image_mounts(config) {
+        let found = state.ports.images.resolve(&image.image).await;
+        let found = found.ok_or_else(|| PodsError::NoImageVolume { n, reference: image.image.clone() })?;
+        let checked = state.ports.images.check_volume(&found.id, &mount.image_sub_path).await;
+        checked.map_err(PodsError::port(format!("config.mounts[{n}].image_sub_path")))?;
+        volumes.push(found.id);
+    }
+    Ok(volumes)
 }
 
 fn made_before(

@@ -77,6 +77,12 @@ async fn prepare(state: &State, container: &Container) -> Result<(Spec, StartReq
         image: record.image_id.clone(),
         cgroup_path: record.cgroup_path.clone(),
         log_path: (!record.log_path.is_empty()).then(|| PathBuf::from(&record.log_path)),
+        image_volumes: record
+            .image_volumes
+            .iter()
+            .cloned()
+            .zip(berth_plan::image_mounts(&record.config).map(|(_, mount, _)| mount.image_sub_path.clone()))
+            .collect(),
         plan,
     };
     Ok((spec, request))

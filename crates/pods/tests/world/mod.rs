@@ -261,6 +261,9 @@ impl Images for Fake {
     async fn read_file(&self, _: &ImageId, _: &str) -> Result<Option<Vec<u8>>, PortError> {
         Ok(None)
     }
+    async fn check_volume(&self, _: &ImageId, _: &str) -> Result<(), PortError> {
+        Ok(())
+    }
     async fn lease(&self, _: &ImageId, container: &ContainerId) -> Result<(), PortError> {
         self.step("lease")?;
         self.0.lock().leases.insert(container.clone());

@@ -30,7 +30,7 @@ pub(super) async fn call(verbs: &RuntimeVerbs, request: StatusRequest) -> Result
         features: Some(RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: report.user_namespaces,
-            ..Default::default()
+            mount_options: true,
         }),
         status: Some(RuntimeStatus {
             conditions: vec![

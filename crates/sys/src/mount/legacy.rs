@@ -63,6 +63,24 @@ fn make(wanted: &Overlay<'_>) -> io::Result<OwnedFd> {
     super::clone_path(c"-", false)
 }
 
+/// A clone of what is below a detached mount, for kernels before 6.15, which clone only what a namespace has.
+pub(super) fn clone_below(mount: std::os::fd::BorrowedFd<'_>, path: &std::ffi::CStr) -> io::Result<OwnedFd> {
+    let attached = || {
+        // SAFETY: changes only this thread, which ends when we return.
+        done(unsafe { libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) }.into())?;
+        self::mount(None, c"/", libc::MS_REC | libc::MS_PRIVATE, None)?;
+        let target = super::overlay::open_directory(std::path::Path::new("/proc/sys/fs"))?;
+        super::attach(mount, target.as_fd())?;
+        let flags = nix::fcntl::OFlag::O_PATH;
+        let found = crate::path::open_in_root(mount, path, flags, nix::sys::stat::Mode::empty())?;
+        super::clone_tree(found.as_fd(), false)
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("subtree".into()).spawn_scoped(scope, attached)?;
+        thread.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+    })
+}
+
 /// Detached clones of the lower layers.
 fn bind_sources(wanted: &Overlay<'_>) -> io::Result<Vec<OwnedFd>> {
     let clone = |layer: &Layer<'_>| match layer {

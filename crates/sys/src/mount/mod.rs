@@ -13,7 +13,7 @@ mod tree;
 pub use attributes::{Attributes, Propagation, set_attributes, set_idmap, set_propagation};
 pub use context::Context;
 pub use overlay::{Layer, MAX_LAYERS, Overlay, overlay, overlay_takes_layers_one_by_one};
-pub use tree::{attach, attach_at, clone_path, clone_tree, detach, pivot_to};
+pub use tree::{attach, attach_at, clone_below, clone_path, clone_tree, detach, pivot_to};
 
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,16 @@ pub fn clone_path(path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
     open_tree(libc::AT_FDCWD, path, recursive)
 }
 
+/// A detached clone of what is at `path` below the root of a detached mount; links lead nowhere else.
+pub fn clone_below(mount: BorrowedFd<'_>, path: &CStr) -> io::Result<OwnedFd> {
+    let flags = nix::fcntl::OFlag::O_PATH;
+    let found = crate::path::open_in_root(mount, path, flags, nix::sys::stat::Mode::empty())?;
+    match clone_tree(std::os::fd::AsFd::as_fd(&found), false) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => super::legacy::clone_below(mount, path),
+        cloned => cloned,
+    }
+}
+
 fn open_tree(directory: i32, path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
     let recursive = if recursive { libc::AT_RECURSIVE.cast_unsigned() } else { 0 };
     let flags =
