@@ -42,6 +42,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("berth-network", &["berth-ids", "berth-model", "berth-netlink", "berth-sys"]),
     ("berth-pods", &["berth-ids", "berth-model", "berth-plan", "berth-shim-wire"]),
     ("berth-cri-api", &[]),
+    ("berth-streaming", &["berth-ids"]),
     ("berth-server", &["berth-cri-api", "berth-ids", "berth-model"]),
     (
         "berth",
@@ -58,6 +59,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "berth-shim-client",
             "berth-shim-wire",
             "berth-store",
+            "berth-streaming",
             "berth-sys",
         ],
     ),
