@@ -28,7 +28,9 @@ pub enum Target {
 ///
 /// Pipes, sockets or masters of terminals, all non-blocking, each a descriptor of its own, present where the client asked
 /// for the stream. With a terminal `stdin` and `stdout` are two descriptors of the same master and `stderr` is `None`.
-/// The last byte is followed by the end of file (EIO of a terminal counts as one), also when other processes live on.
+/// The end of file (EIO of a terminal counts as one) follows the last byte, unless processes that live on keep the stream
+/// open: once [`Control::wait`] has answered, a stream with nothing to read has ended too. All that the process wrote can
+/// be read by then.
 pub struct Process {
     pub stdin: Option<OwnedFd>,
     pub stdout: Option<OwnedFd>,
