@@ -19,9 +19,20 @@ pub struct Streams {
 /// What a stream is about: taken from the RPC, kept behind the token of the URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    Exec { container: String, command: Vec<String>, streams: Streams },
-    Attach { container: String, streams: Streams },
-    PortForward { sandbox: String },
+    Exec {
+        container: String,
+        command: Vec<String>,
+        streams: Streams,
+    },
+    Attach {
+        container: String,
+        streams: Streams,
+    },
+    PortForward {
+        sandbox: String,
+        /// For clients that forward over WebSocket channels, a pair each; others name the port with each stream.
+        ports: Vec<u16>,
+    },
 }
 
 /// The ends of a running process.

@@ -4,5 +4,7 @@
 //! is behind a URL comes through [`Backend`].
 
 mod backend;
+pub mod spdy;
+pub mod websocket;
 
 pub use backend::{Backend, Control, Failure, Process, Streams, Target};
