@@ -107,7 +107,6 @@ struct Verdict<'a> {
 /// The tree for one architecture; the number is in the accumulator.
 fn architecture(profile: &Profile, table: &[(&str, u32)]) -> Vec<Instruction> {
     let numbers: BTreeMap<&str, u32> = table.iter().copied().collect();
-    let newest = numbers.values().max().copied().unwrap_or(0);
     let mut verdicts: BTreeMap<u32, Verdict<'_>> = BTreeMap::new();
     let mut settled: std::collections::BTreeSet<u32> = std::collections::BTreeSet::new();
     for rule in &profile.rules {
@@ -126,8 +125,10 @@ fn architecture(profile: &Profile, table: &[(&str, u32)]) -> Vec<Instruction> {
             }
         }
     }
-    // A call that no table knows yet does not exist for the program: it falls back instead of failing (EPERM would
-    // make new C libraries give up).
+    // A call newer than every one the profile names was not thought of when the profile was made: for the program it does
+    // not exist, so that it falls back instead of failing (EPERM would make new C libraries give up). runc draws the line
+    // at the same place.
+    let newest = verdicts.keys().max().copied().unwrap_or(0);
     let unknown = match profile.default {
         Action::Errno(_) => Action::Errno(ENOSYS),
         other => other,
