@@ -17,7 +17,7 @@ fn run(program: &Program, arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
             LOAD if k == ARCHITECTURE => a = arch,
             LOAD => {
                 let whole = arguments[((k - 16) / 8) as usize];
-                a = if (k - 16) % 8 == 0 { whole as u32 } else { (whole >> 32) as u32 };
+                a = if (k - 16).is_multiple_of(8) { whole as u32 } else { (whole >> 32) as u32 };
             }
             AND => a &= k,
             JUMP => at += k as usize,

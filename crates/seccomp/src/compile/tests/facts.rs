@@ -78,7 +78,7 @@ fn firsts() -> Vec<u64> {
 fn every_verdict_is_containerds() {
     let facts = facts();
     let highest = facts.iter().map(|fact| fact.number).max().unwrap();
-    let mut sets = vec![0, USUAL, u64::MAX, u64::MAX & !(1 << 21)];
+    let mut sets = vec![0, USUAL, u64::MAX, !(1 << 21)];
     sets.extend((0..41).map(|bit| 1_u64 << bit));
     let firsts = firsts();
     for caps in sets {
