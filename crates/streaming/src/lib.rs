@@ -4,7 +4,18 @@
 //! is behind a URL comes through [`Backend`].
 
 mod backend;
+mod http;
+mod negotiate;
+mod pool;
+mod server;
+mod session;
 pub mod spdy;
+mod tls;
+mod token;
+mod transport;
 pub mod websocket;
 
 pub use backend::{Backend, Control, Failure, Process, Streams, Target};
+pub use server::{BindError, Server, Settings};
+pub use tls::{Tls, TlsError, TlsVersion};
+pub use token::Urls;

@@ -1,0 +1,275 @@
+//! The HTTP server behind the URLs.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use berth_ids::{Classify, ErrorClass};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::http::{self, HeadError};
+use crate::negotiate::{Agreed, Protocol, Refused, agree};
+use crate::session::{self, Around, Destination, Outlet, Source};
+use crate::tls::Keeper;
+use crate::token::Urls;
+use crate::transport::{Connection, Reader, Socket, Writer};
+use crate::{Backend, Target, Tls, TlsError};
+
+/// Connections at once; more wait to be accepted.
+const CONNECTIONS_MAX: u32 = 4096;
+/// How long a client has for TLS and its request.
+const GREETING: Duration = Duration::from_secs(10);
+/// How long clients have to hear that the daemon ends.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// How often certificates are looked at.
+const REFRESH: Duration = Duration::from_secs(10);
+/// After a failed accept(2), which mostly means that there are no descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a server is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where it listens, and what its URLs say; 0.0.0.0 and :: are told as the loopback address.
+    pub address: IpAddr,
+    /// 0: any free one.
+    pub port: u16,
+    pub tls: Option<Tls>,
+    /// A stream on which nothing moves for so long is ended.
+    pub idle: Duration,
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("listen on {address} for streams")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the certificates of the streaming server")]
+    Tls(#[from] TlsError),
+}
+
+impl Classify for BindError {
+    fn class(&self) -> ErrorClass {
+        ErrorClass::Unavailable
+    }
+}
+
+/// A bound server, which answers once it is served.
+pub struct Server {
+    listener: TcpListener,
+    urls: Urls,
+    tls: Option<Arc<Keeper>>,
+    idle: Duration,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("urls", &self.urls).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    urls: Urls,
+    backend: Arc<dyn Backend>,
+    tls: Option<Arc<Keeper>>,
+    idle: Duration,
+    stop: watch::Receiver<bool>,
+}
+
+impl Server {
+    pub async fn bind(settings: Settings) -> Result<Self, BindError> {
+        let address = SocketAddr::new(settings.address, settings.port);
+        let failed = |source| BindError::Listen { address, source };
+        let tls = match settings.tls {
+            None => None,
+            Some(files) => {
+                let opened = tokio::task::spawn_blocking(move || Keeper::open(files)).await;
+                Some(Arc::new(opened.map_err(|lost| failed(io::Error::other(lost)))??))
+            }
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let mut bound = listener.local_addr().map_err(failed)?;
+        match bound.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => bound.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => bound.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let urls = Urls::new(format!("{scheme}://{bound}"));
+        Ok(Self { listener, urls, tls, idle: settings.idle })
+    }
+
+    /// Hands out the URLs that this server answers.
+    pub fn urls(&self) -> Urls {
+        self.urls.clone()
+    }
+
+    /// Answers until `stop` resolves; then streams are told, and get a moment to end.
+    pub async fn serve(self, backend: Arc<dyn Backend>, stop: impl Future<Output = ()>) {
+        let (stopping, stopped) = watch::channel(false);
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+        let shared =
+            Arc::new(Shared { urls: self.urls, backend, tls: self.tls, idle: self.idle, stop: stopped });
+        let accepting = accept(self.listener, shared.clone(), places.clone());
+        tokio::select! {
+            () = accepting => {}
+            () = refresh(shared.tls.as_deref()) => {}
+            () = stop => {}
+        }
+        stopping.send_replace(true);
+        if tokio::time::timeout(FAREWELL, places.acquire_many(CONNECTIONS_MAX)).await.is_err() {
+            tracing::info!("some streams are cut");
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<Semaphore>) {
+    // The semaphore is never closed.
+    while let Ok(place) = places.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    connection(stream, &shared).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "accept a stream's client");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Looks at the certificates from time to time; without TLS it waits for ever.
+async fn refresh(tls: Option<&Keeper>) {
+    loop {
+        tokio::time::sleep(REFRESH).await;
+        if let Some(keeper) = tls {
+            // A few small files of a local disk, once in a while.
+            tokio::task::block_in_place(|| keeper.refresh());
+        }
+    }
+}
+
+/// One client: its one request, then the stream.
+async fn connection(stream: TcpStream, shared: &Shared) {
+    if let Err(error) = tune(&stream) {
+        tracing::debug!(%error, "a connection keeps the kernel's settings");
+    }
+    let socket = Socket::new(stream);
+    let greeting = async {
+        let connection = match &shared.tls {
+            None => Connection::Plain(socket.clone()),
+            Some(keeper) => {
+                let accepted = TlsAcceptor::from(keeper.config()).accept(socket.clone()).await;
+                Connection::Tls(Box::new(accepted.map_err(HeadError::Read)?))
+            }
+        };
+        let (mut reader, writer) = connection.split();
+        let (request, first) = http::head(&mut reader).await?;
+        Ok::<_, HeadError>((reader, writer, request, first))
+    };
+    let (reader, mut writer, request, first) = match tokio::time::timeout(GREETING, greeting).await {
+        Ok(Ok(greeted)) => greeted,
+        Ok(Err(error)) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "no request came");
+            return;
+        }
+        Err(_) => {
+            tracing::debug!("no request came within {GREETING:?}");
+            return;
+        }
+    };
+    let Some(target) = shared.urls.redeem(&request.path) else {
+        let text = "this URL leads nowhere: it is used, older than a minute or was never given out";
+        let _ = http::refuse(&mut writer, "404 Not Found", &[], text).await;
+        return;
+    };
+    let forward = matches!(target, Target::PortForward { .. });
+    let agreed = agree(&request, forward).and_then(|agreed| ports(agreed, &target));
+    let Agreed { protocol, headers } = match agreed {
+        Ok(agreed) => agreed,
+        Err(refused) => {
+            let headers: Vec<_> =
+                refused.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let _ = http::refuse(&mut writer, refused.status, &headers, &refused.text).await;
+            return;
+        }
+    };
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    if http::upgrade(&mut writer, &headers).await.is_err() {
+        return;
+    }
+    tracing::debug!(?protocol, ?target, "a stream begins");
+    let activity = Arc::new(AtomicU64::new(0));
+    let around = Around { socket, stop: shared.stop.clone(), activity, idle: shared.idle };
+    begin((reader, writer, first), around, protocol, target, shared.backend.clone()).await;
+}
+
+/// Small frames go out at once, and a client whose machine is gone is noticed within two minutes.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &60)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &15)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &4)?;
+    Ok(())
+}
+
+/// Port-forward over channels needs the ports from the RPC.
+fn ports(agreed: Agreed, target: &Target) -> Result<Agreed, Refused> {
+    let without =
+        matches!(target, Target::PortForward { ports, .. } if ports.is_empty() || ports.len() > 128);
+    match agreed.protocol {
+        Protocol::ChannelsForward { .. } if without => Err(Refused {
+            status: "400 Bad Request",
+            headers: Vec::new(),
+            text: "port-forward over WebSocket channels needs 1 to 128 ports in the PortForward request"
+                .into(),
+        }),
+        _ => Ok(agreed),
+    }
+}
+
+async fn begin(
+    (reader, writer, first): (Reader, Writer, Vec<u8>),
+    around: Around,
+    protocol: Protocol,
+    target: Target,
+    backend: Arc<dyn Backend>,
+) {
+    let activity = around.activity.clone();
+    let (source, outlet) = match protocol {
+        Protocol::Spdy { .. } | Protocol::SpdyForward => {
+            (Source::spdy(reader, &first, activity.clone()), Outlet::spdy(writer, activity))
+        }
+        Protocol::TunnelForward => {
+            let (reader, writer) = session::tunnel(reader, writer, &first, activity.clone());
+            (Source::spdy(reader, &[], activity.clone()), Outlet::spdy(writer, activity))
+        }
+        Protocol::Channels { base64, close, .. } => (
+            Source::channels(reader, &first, activity.clone(), base64, close),
+            Outlet::channels(writer, activity, base64),
+        ),
+        Protocol::ChannelsForward { base64 } => (
+            Source::channels(reader, &first, activity.clone(), base64, false),
+            Outlet::channels(writer, activity, base64),
+        ),
+    };
+    match target {
+        Target::PortForward { sandbox, ports } => {
+            let fixed = match protocol {
+                Protocol::ChannelsForward { .. } => ports,
+                _ => Vec::new(),
+            };
+            session::forward(source, outlet, around, Destination { backend, sandbox, fixed }).await;
+        }
+        target => session::remote(source, outlet, around, protocol, target, backend).await,
+    }
+}
