@@ -14,15 +14,18 @@ pub struct ExecLeaf {
     pub procs_files: Vec<OwnedFd>,
     /// For CLONE_INTO_CGROUP on a pure v2 host.
     pub dir_fd: Option<OwnedFd>,
+    /// `cgroup.kill` (Linux 5.14).
+    pub kill_fd: Option<OwnedFd>,
 }
 
 impl ExecLeaf {
     pub(crate) fn new(directory: PathBuf, procs_files: Vec<OwnedFd>, dir_fd: Option<OwnedFd>) -> Self {
-        Self { directory: Some(directory), procs_files, dir_fd }
+        let kill = std::fs::OpenOptions::new().write(true).open(directory.join("cgroup.kill"));
+        Self { directory: Some(directory), procs_files, dir_fd, kill_fd: kill.ok().map(OwnedFd::from) }
     }
 
     pub(crate) fn without(procs_files: Vec<OwnedFd>) -> Self {
-        Self { directory: None, procs_files, dir_fd: None }
+        Self { directory: None, procs_files, dir_fd: None, kill_fd: None }
     }
 
     /// Removes it when nothing is in it any more; a straggler keeps it until the container goes.

@@ -37,5 +37,6 @@ pub fn exec_plan(
         stdio: [None, None, None],
         tty,
         die_with_daemon: false,
+        cgroup_kill: None,
     })
 }

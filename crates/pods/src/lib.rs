@@ -16,6 +16,7 @@ mod sandbox;
 mod state;
 mod stats;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub use error::PodsError;
 pub use record::{ContainerRecord, ContainerRun, Phase, SandboxRecord};
 pub use recover::Recovered;
 
-use crate::ports::Ports;
+use crate::ports::{Connected, Ports, Streams};
 use crate::state::State;
 
 /// The name under which the built-in runtime answers, besides the empty one.
@@ -121,6 +122,37 @@ impl Pods {
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, PodsError> {
         container::exec_sync(&self.state, id, command, timeout).await
+    }
+
+    /// Runs a command with somebody at its streams; dropping the handle ends it.
+    pub async fn exec(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        streams: Streams,
+    ) -> Result<Connected, PodsError> {
+        container::exec(&self.state, id, command, streams).await
+    }
+
+    /// Everything a running container writes from here on, and its stdin. The handle's end is the container's.
+    pub async fn attach(&self, id: &str, streams: Streams) -> Result<Connected, PodsError> {
+        container::attach(&self.state, id, streams).await
+    }
+
+    /// A connection to a port within the pod's network.
+    pub async fn connect(&self, sandbox: &str, port: u16) -> Result<OwnedFd, PodsError> {
+        sandbox::connect(&self.state, sandbox, port).await
+    }
+
+    /// The full id of a container that runs; for promises of a later exec or attach.
+    pub fn running_container(&self, id: &str) -> Result<ContainerId, PodsError> {
+        container::running(&self.state, id)
+    }
+
+    /// The full id of a sandbox that is ready.
+    pub fn ready_sandbox(&self, id: &str) -> Result<SandboxId, PodsError> {
+        let sandbox = self.state.sandbox(id)?;
+        sandbox.ready().map(|_| sandbox.id.clone())
     }
 
     /// Other limits for a created or running container; zero and empty leave what there is. All or nothing.

@@ -158,6 +158,22 @@ pub trait Pod: Send + Sync {
         cgroup_path: &str,
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, ExecError>;
+    /// A process with somebody at its streams; `streams.tty` gives it a terminal.
+    async fn exec_connected(
+        &self,
+        plan: ExecPlan,
+        cgroup_path: &str,
+        streams: Streams,
+    ) -> Result<Connected, PortError>;
+    /// The streams of a running container. `stdin_once`: its stdin ends with the first who had it.
+    async fn attach(
+        &self,
+        container: &ContainerId,
+        streams: Streams,
+        stdin_once: bool,
+    ) -> Result<Connected, PortError>;
+    /// A connected TCP socket, non-blocking: 127.0.0.1, else ::1, of the pod's network.
+    async fn connect(&self, port: u16) -> Result<OwnedFd, PortError>;
     async fn reopen_log(&self, container: &ContainerId, path: &std::path::Path) -> Result<(), PortError>;
     /// Drops what the shim and the cgroup tree keep of an ended container.
     async fn forget(&self, container: &ContainerId, cgroup_path: &str) -> Result<(), PortError>;
@@ -168,6 +184,42 @@ pub trait Pod: Send + Sync {
 impl fmt::Debug for dyn Pod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pod({})", self.pid())
+    }
+}
+
+/// Which standard streams somebody wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Streams {
+    pub tty: bool,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// Our ends of a process's standard streams, non-blocking, where they were wanted; of a terminal, two of its master and no
+/// `stderr`.
+#[derive(Debug)]
+pub struct Connected {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+    pub handle: Arc<dyn Handle>,
+}
+
+/// What can be done with it besides reading and writing. Dropping it is [`Handle::hang_up`] without the grace.
+#[async_trait]
+pub trait Handle: Send + Sync {
+    /// In characters; nothing without a terminal.
+    fn resize(&self, columns: u16, rows: u16) -> Result<(), PortError>;
+    /// How an exec ended. An attach answers when it broke, and never else: the container's end is known elsewhere.
+    async fn wait(&self) -> Result<ExitStatus, PortError>;
+    /// Ends an exec with all its processes; an attach only lets go.
+    async fn hang_up(&self);
+}
+
+impl fmt::Debug for dyn Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handle")
     }
 }
 

@@ -71,6 +71,9 @@ impl Connection {
             self.shared.waiting.lock().remove(&sequence);
         }
         match answer.await {
+            Ok((Reply::Failed(step), _)) if step.step == berth_shim_wire::UNKNOWN_REQUEST => {
+                Err(ShimError::OldShim)
+            }
             Ok((Reply::Failed(step), _)) => Err(ShimError::Step(step)),
             Ok(answer) => Ok(answer),
             Err(_) => Err(ShimError::Gone),

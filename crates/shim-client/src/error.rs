@@ -21,6 +21,12 @@ pub enum ShimError {
     Version { found: u32, known: u32 },
     #[error("the shim gave an answer that does not fit the question")]
     Protocol,
+    #[error("the pod's shim is of an older Berth and does not know this; pods made from now on do")]
+    OldShim,
+    #[error("the reader was more than {limit} bytes behind; what was written since is in the log")]
+    Behind { limit: usize },
+    #[error("connect to {address} in the pod")]
+    Connect { address: std::net::SocketAddr, source: io::Error },
     #[error("{}", describe(.0))]
     Step(StepError),
     #[error("cgroup {path}")]
@@ -52,10 +58,15 @@ impl Classify for ShimError {
         match self {
             Self::Source { .. } | Self::TooMany { .. } => ErrorClass::InvalidArgument,
             Self::Gone | Self::Silent(_) => ErrorClass::Unavailable,
+            Self::OldShim => ErrorClass::Unimplemented,
+            Self::Behind { .. } => ErrorClass::ResourceExhausted,
+            Self::Connect { .. } => ErrorClass::Unavailable,
             Self::NotRunning(_) => ErrorClass::FailedPrecondition,
             Self::Cgroup { source, .. } => source.class(),
             Self::Seccomp { source, .. } => source.class(),
             Self::Step(step) => match step.errno {
+                // The shim's word for a container that does not run (any more).
+                nix::libc::ESRCH => ErrorClass::FailedPrecondition,
                 nix::libc::ENOSPC | nix::libc::EDQUOT | nix::libc::EAGAIN | nix::libc::ENOMEM => {
                     ErrorClass::ResourceExhausted
                 }

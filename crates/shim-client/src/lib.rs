@@ -3,9 +3,12 @@
 //! The launch plan says what; this crate opens the descriptors it points at. The daemon never forks: a shim is made
 //! by posix_spawn(3) and everything else is born in the shim.
 
+mod attach;
+mod connect;
 mod connection;
 mod directory;
 mod error;
+mod exec;
 mod host;
 mod output;
 mod pod;
@@ -22,9 +25,11 @@ use berth_ids::{ContainerId, SandboxId};
 use berth_plan::{CompiledFilter, HostFacts, PodFiles, SeccompChoice};
 use berth_shim_wire::{ExitStatus, SandboxPlan};
 
+pub use attach::{Attach, Wanted};
 pub use error::ShimError;
+pub use exec::{Ends, Exec, ExecFailure};
 pub use host::{read_host_file, requested_devices};
-pub use pod::{Born, ExecFailure, ShimPod, Start};
+pub use pod::{Born, ShimPod, Start};
 
 use crate::directory::PodDirectory;
 use crate::spawn::Program;

@@ -10,26 +10,23 @@ use std::time::Duration;
 
 use berth_cgroup::{CgroupPath, Cgroups, Limits};
 use berth_ids::{ContainerId, SandboxId};
-use berth_model::{ExecOutput, Signal};
+use berth_model::Signal;
 use berth_plan::ContainerPlan;
-use berth_shim_wire::{
-    Event, ExecPlan, ExitStatus, FdIndex, LaunchPlan, Reply, Request, SandboxPlan, ShimSnapshot,
-};
+use berth_shim_wire::{Event, ExitStatus, FdIndex, LaunchPlan, Reply, Request, SandboxPlan, ShimSnapshot};
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::connection::{Answer, Connection, Listener};
-use crate::output::Stream;
 use crate::sources::{self, Opened};
 use crate::{Notices, ShimError};
 
 /// How long a shim may take for what takes it well under a millisecond.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A start waits for mounts of the user's making and for a possibly loaded machine.
-const START_PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const START_PATIENCE: Duration = Duration::from_secs(120);
 /// How long the kernel may take to end what was killed, before a directory is said to be stuck.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// Descriptors one packet carries (SCM_MAX_FD is 253; one is kept for a plan in memory).
 const FD_LIMIT: usize = 252;
 
@@ -57,15 +54,6 @@ pub struct Born {
     pub warnings: Vec<String>,
 }
 
-/// Why an exec gave no output.
-#[derive(Debug, thiserror::Error)]
-pub enum ExecFailure {
-    #[error("timed out after {0:?}")]
-    TimedOut(Duration),
-    #[error(transparent)]
-    Shim(#[from] ShimError),
-}
-
 /// A pod's shim. Dropping it leaves the pod running.
 #[derive(Debug)]
 pub struct ShimPod {
@@ -73,11 +61,11 @@ pub struct ShimPod {
     pid: u32,
     netns: Arc<OwnedFd>,
     userns: Option<Arc<OwnedFd>>,
-    connection: Connection,
-    desk: Arc<Desk>,
-    cgroups: Arc<Cgroups>,
-    /// Execs are numbered from a random start: those of an earlier daemon may still be known to the shim.
-    next_exec: AtomicU64,
+    pub(crate) connection: Connection,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) cgroups: Arc<Cgroups>,
+    /// Execs and attaches are numbered from a random start: those of an earlier daemon may still be known to the shim.
+    numbers: AtomicU64,
     child: Mutex<Option<Child>>,
 }
 
@@ -85,7 +73,9 @@ pub struct ShimPod {
 pub(crate) struct Desk {
     id: SandboxId,
     notices: Arc<dyn Notices>,
-    execs: Mutex<HashMap<u64, oneshot::Sender<ExitStatus>>>,
+    pub(crate) execs: Mutex<HashMap<u64, watch::Sender<Option<ExitStatus>>>>,
+    /// Told when the reader fell behind.
+    pub(crate) attaches: Mutex<HashMap<u64, watch::Sender<bool>>>,
     /// Pidfds of running containers, for those who join their namespaces.
     pidfds: Mutex<HashMap<String, Arc<OwnedFd>>>,
     /// We asked it to end.
@@ -105,6 +95,7 @@ impl Desk {
             id: id.clone(),
             notices,
             execs: Mutex::default(),
+            attaches: Mutex::default(),
             pidfds: Mutex::default(),
             ending: AtomicBool::new(false),
             closed: watch::Sender::new(false),
@@ -124,10 +115,14 @@ impl Listener for Desk {
                     }
                 }
             }
+            Event::AttachCut { attach_id } => {
+                if let Some(waiting) = self.attaches.lock().remove(&attach_id) {
+                    waiting.send_replace(true);
+                }
+            }
             Event::ExecExited { exec_id, status } => {
                 if let Some(waiting) = self.execs.lock().remove(&exec_id) {
-                    // The caller may have gone away.
-                    let _ = waiting.send(status);
+                    waiting.send_replace(Some(status));
                 }
             }
         }
@@ -135,6 +130,7 @@ impl Listener for Desk {
 
     fn closed(&self) {
         self.execs.lock().clear();
+        self.attaches.lock().clear();
         self.closed.send_replace(true);
         if !self.ending.load(Ordering::SeqCst) {
             self.notices.pod_lost(&self.id);
@@ -186,7 +182,7 @@ impl ShimPod {
             connection,
             desk,
             cgroups,
-            next_exec: AtomicU64::new(crate::random_u64() >> 1),
+            numbers: AtomicU64::new(crate::random_u64() >> 1),
             child: Mutex::new(child),
         }))
     }
@@ -275,61 +271,6 @@ impl ShimPod {
         crate::blocking(move || crate::clear(&cgroups, &path)).await
     }
 
-    /// Runs a process in a container to its end. A caller who goes away ends it too.
-    pub async fn exec(
-        &self,
-        mut plan: ExecPlan,
-        cgroup_path: &str,
-        limit: Option<Duration>,
-    ) -> Result<ExecOutput, ExecFailure> {
-        let exec_id = self.next_exec.fetch_add(1, Ordering::Relaxed);
-        plan.exec_id = exec_id;
-        plan.die_with_daemon = true;
-        let (cgroups, path) = (self.cgroups.clone(), cgroup_path.to_owned());
-        let prepared = crate::blocking(move || Prepared::new(&cgroups, &path, exec_id)).await?;
-        let Prepared { leaf, mut fds, writers, readers: [stdout, stderr] } = prepared;
-        plan.cgroup_procs = (0..fds.len() as u16).map(FdIndex).collect();
-        let first = fds.len() as u16;
-        plan.stdio = [None, Some(FdIndex(first)), Some(FdIndex(first + 1))];
-        fds.extend(writers);
-        if let Some(dir) = &leaf.dir {
-            plan.cgroup_dir = Some(FdIndex(fds.len() as u16));
-            fds.push(crate::spawn::duplicate(dir).map_err(ShimError::Socket)?);
-        }
-
-        let (tell, ended) = oneshot::channel();
-        self.desk.execs.lock().insert(exec_id, tell);
-        let guard = ExecGuard { desk: self.desk.clone(), exec_id, leaf: Some(leaf) };
-        let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        let answer =
-            patient(START_PATIENCE, self.connection.call(&Request::Exec(Box::new(plan)), &borrowed)).await;
-        drop(fds);
-        let (_born, _pidfd) = born(answer?)?;
-
-        let (over, exited) = watch::channel(false);
-        let (stdout, stderr) = (Stream::new(stdout), Stream::new(stderr));
-        let stdout = stdout.map_err(ShimError::Socket)?.collect(exited.clone());
-        let stderr = stderr.map_err(ShimError::Socket)?.collect(exited);
-        let wait = async {
-            let status = ended.await;
-            over.send_replace(true);
-            status.map_err(|_| ShimError::Gone)
-        };
-        let all = async { tokio::join!(wait, stdout, stderr) };
-        let (status, stdout, stderr) = match limit {
-            None => all.await,
-            // Dropping the guard kills the exec's own cgroup.
-            Some(limit) => timeout(limit, all).await.map_err(|_| ExecFailure::TimedOut(limit))?,
-        };
-        let status = status?;
-        guard.finish();
-        Ok(ExecOutput {
-            stdout: stdout.map_err(ShimError::Socket)?,
-            stderr: stderr.map_err(ShimError::Socket)?,
-            exit_code: status.code,
-        })
-    }
-
     /// Ends the shim and with it the pod's namespaces; returns once it is gone.
     pub async fn shutdown(&self) -> Result<(), ShimError> {
         self.desk.ending.store(true, Ordering::SeqCst);
@@ -353,7 +294,11 @@ impl ShimPod {
         }
     }
 
-    async fn done(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<(), ShimError> {
+    pub(crate) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) async fn done(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<(), ShimError> {
         match patient(PATIENCE, self.connection.call(&request, fds)).await?.0 {
             Reply::Done => Ok(()),
             _ => Err(ShimError::Protocol),
@@ -361,14 +306,14 @@ impl ShimPod {
     }
 }
 
-async fn patient(
+pub(crate) async fn patient(
     patience: Duration,
     answer: impl Future<Output = Result<Answer, ShimError>>,
 ) -> Result<Answer, ShimError> {
     timeout(patience, answer).await.unwrap_or(Err(ShimError::Silent(patience)))
 }
 
-fn born(answer: Answer) -> Result<(Born, OwnedFd), ShimError> {
+pub(crate) fn born(answer: Answer) -> Result<(Born, OwnedFd), ShimError> {
     match answer {
         (Reply::Started { pid, started_at, pidfd: FdIndex(0), warnings }, mut fds) if fds.len() == 1 => {
             Ok((Born { pid, started_at, warnings }, fds.remove(0)))
@@ -409,67 +354,5 @@ fn assemble(
     match fds.len() {
         wanted if wanted > FD_LIMIT => Err(ShimError::TooMany { wanted, limit: FD_LIMIT }),
         _ => Ok((plan, fds)),
-    }
-}
-
-/// What an exec needs before it is asked for.
-struct Prepared {
-    leaf: Leaf,
-    fds: Vec<OwnedFd>,
-    writers: [OwnedFd; 2],
-    readers: [OwnedFd; 2],
-}
-
-/// The exec's own cgroup, where the host has a v2 hierarchy.
-struct Leaf {
-    leaf: berth_cgroup::ExecLeaf,
-    dir: Option<OwnedFd>,
-}
-
-impl Prepared {
-    fn new(cgroups: &Cgroups, path: &str, exec_id: u64) -> Result<Self, ShimError> {
-        let fail = |source| ShimError::Cgroup { path: path.to_owned(), source };
-        let cgroup = cgroups.open(&CgroupPath::new(path).map_err(fail)?);
-        let mut leaf = cgroup.exec_leaf(&format!("exec-{exec_id}")).map_err(fail)?;
-        let fds = std::mem::take(&mut leaf.procs_files);
-        let dir = leaf.dir_fd.take();
-        let pipe = || {
-            let (reader, writer) = berth_sys::fd::pipe(None)?;
-            berth_sys::fd::set_nonblocking(reader.as_fd(), true)?;
-            Ok((reader, writer))
-        };
-        let pipe = || pipe().map_err(ShimError::Socket);
-        let ((out_read, out_write), (err_read, err_write)) = (pipe()?, pipe()?);
-        let leaf = Leaf { leaf, dir };
-        Ok(Self { leaf, fds, writers: [out_write, err_write], readers: [out_read, err_read] })
-    }
-}
-
-/// Ends the exec when its caller stops waiting, by deadline or by going away.
-struct ExecGuard {
-    desk: Arc<Desk>,
-    exec_id: u64,
-    leaf: Option<Leaf>,
-}
-
-impl ExecGuard {
-    /// The leader ended by itself: only the empty cgroup goes. A straggler keeps it until the container's end.
-    fn finish(mut self) {
-        if let Some(leaf) = self.leaf.take() {
-            tokio::task::spawn_blocking(move || leaf.leaf.remove_if_empty());
-        }
-    }
-}
-
-impl Drop for ExecGuard {
-    fn drop(&mut self) {
-        self.desk.execs.lock().remove(&self.exec_id);
-        if let Some(leaf) = self.leaf.take() {
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = leaf.leaf.kill_and_remove(KILL_PATIENCE) {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "an ended exec's cgroup stays");
-                }
-            });
-        }
     }
 }

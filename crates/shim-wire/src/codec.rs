@@ -55,6 +55,11 @@ impl<'a> Reader<'a> {
         self.bytes(N)?.try_into().map_err(|_| WireError::Short)
     }
 
+    /// Nothing is left: an older writer ended here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A record: its own reader, so that what it does not read is skipped.
     fn record(&mut self) -> Result<Reader<'a>, WireError> {
         let length = u32::take(self)? as usize;
@@ -211,15 +216,26 @@ impl<T: Wire> Wire for Box<T> {
     }
 }
 
-/// A struct as a record of its fields, in this order for ever; new ones go to the end.
+/// A struct as a record of its fields, in this order for ever; new ones go behind `later`, and are their type's default
+/// where a writer of before did not write them.
 macro_rules! record {
-    ($name:ident { $($field:ident),* $(,)? }) => {
+    ($name:ident { $($field:ident),* $(,)? } $( later { $($later:ident),* $(,)? } )?) => {
         impl $crate::codec::Wire for $name {
             fn put(&self, out: &mut Vec<u8>) {
-                $crate::codec::put_record(out, |out| { $( $crate::codec::Wire::put(&self.$field, out); )* });
+                $crate::codec::put_record(out, |out| {
+                    $( $crate::codec::Wire::put(&self.$field, out); )*
+                    $( $( $crate::codec::Wire::put(&self.$later, out); )* )?
+                });
             }
             fn take(from: &mut $crate::codec::Reader<'_>) -> Result<Self, $crate::codec::WireError> {
-                $crate::codec::take_record(from, |from| Ok(Self { $( $field: $crate::codec::Wire::take(from)? ),* }))
+                $crate::codec::take_record(from, |from| Ok(Self {
+                    $( $field: $crate::codec::Wire::take(from)?, )*
+                    $( $( $later: if from.is_empty() {
+                        Default::default()
+                    } else {
+                        $crate::codec::Wire::take(from)?
+                    }, )* )?
+                }))
             }
         }
     };

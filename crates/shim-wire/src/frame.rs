@@ -4,8 +4,8 @@ use crate::codec::{Reader, Wire, WireError, put_bytes};
 use crate::codec::{choice, record};
 use crate::message::{ContainerSnapshot, Event, ExitStatus, Reply, Request, ShimSnapshot, StepError};
 use crate::plan::{
-    CapSets, DeviceNode, ExecPlan, FdIndex, IdRange, Identity, LaunchPlan, LogTarget, MountAttrs, MountKind,
-    MountStep, PidNamespace, Propagation, Rlimit, SandboxPlan, Stdio, Symlink, UserNamespace,
+    AttachPlan, CapSets, DeviceNode, ExecPlan, FdIndex, IdRange, Identity, LaunchPlan, LogTarget, MountAttrs,
+    MountKind, MountStep, PidNamespace, Propagation, Rlimit, SandboxPlan, Stdio, Symlink, UserNamespace,
 };
 
 /// What one packet holds at most; a longer frame travels in a sealed memory file, the first of its descriptors.
@@ -91,7 +91,8 @@ record!(ExecPlan {
     stdio,
     tty,
     die_with_daemon,
-});
+} later { cgroup_kill });
+record!(AttachPlan { container_id, attach_id, stdin, stdin_once, stdout, stderr });
 record!(ExitStatus { code, signal, oom_killed, finished_at });
 record!(ContainerSnapshot { container_id, pid, started_at, exit, log_dropped });
 record!(ShimSnapshot { containers });
@@ -121,6 +122,8 @@ choice!(Request {
     8 => Snapshot,
     9 => Forget { container_id },
     10 => Shutdown,
+    11 => Attach(plan),
+    12 => Socket { ipv6 },
 });
 choice!(Reply {
     1 => Hello { version, pid, sandbox_id },
@@ -129,10 +132,13 @@ choice!(Reply {
     4 => Snapshot(snapshot),
     5 => Done,
     6 => Failed(error),
+    7 => Attached { stdin, terminal },
+    8 => Socket { socket },
 });
 choice!(Event {
     1 => ContainerExited { container_id, status },
     2 => ExecExited { exec_id, status },
+    3 => AttachCut { attach_id },
 });
 
 impl Wire for Identity {

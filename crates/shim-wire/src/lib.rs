@@ -15,10 +15,12 @@ pub use frame::{
     Incoming, MAX_FRAME, MAX_PACKET, Packet, decode_incoming, decode_packet, encode_event, encode_indirect,
     encode_reply, encode_request,
 };
-pub use message::{ContainerSnapshot, Event, ExitStatus, Reply, Request, ShimSnapshot, StepError};
+pub use message::{
+    ContainerSnapshot, Event, ExitStatus, Reply, Request, ShimSnapshot, StepError, UNKNOWN_REQUEST,
+};
 pub use plan::{
-    CapSets, DeviceNode, ExecPlan, FdIndex, IdRange, Identity, LaunchPlan, LogTarget, MountAttrs, MountKind,
-    MountStep, PidNamespace, Propagation, Rlimit, SandboxPlan, Stdio, Symlink, UserNamespace,
+    AttachPlan, CapSets, DeviceNode, ExecPlan, FdIndex, IdRange, Identity, LaunchPlan, LogTarget, MountAttrs,
+    MountKind, MountStep, PidNamespace, Propagation, Rlimit, SandboxPlan, Stdio, Symlink, UserNamespace,
 };
 
 /// The version of the frames this build writes. A shim answers [`Request::Hello`] with its own.

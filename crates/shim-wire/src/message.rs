@@ -1,4 +1,4 @@
-use crate::{ExecPlan, FdIndex, LaunchPlan, SandboxPlan};
+use crate::{AttachPlan, ExecPlan, FdIndex, LaunchPlan, SandboxPlan};
 
 /// Daemon to shim. Each is answered by exactly one [`Reply`] with the same sequence number; descriptors travel beside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,14 @@ pub enum Request {
     Forget { container_id: String },
     /// End: kill what still runs, then exit.
     Shutdown,
+    /// Output of a running container from here on, and its input. Answered by [`Reply::Attached`].
+    Attach(AttachPlan),
+    /// A new TCP socket of the pod's network, not connected. Answered by [`Reply::Socket`].
+    Socket { ipv6: bool },
 }
+
+/// The step a shim names in [`Reply::Failed`] for a request that came after its time.
+pub const UNKNOWN_REQUEST: &str = "request unknown to this shim";
 
 /// Shim to daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +54,32 @@ pub enum Reply {
     Snapshot(ShimSnapshot),
     Done,
     Failed(StepError),
+    /// From now on no byte is missed. `stdin` writes to the container; absent where none was asked for, the container has
+    /// none, or the one that it had was closed. `terminal` is the master of the container's terminal.
+    Attached {
+        stdin: Option<FdIndex>,
+        terminal: Option<FdIndex>,
+    },
+    Socket {
+        socket: FdIndex,
+    },
 }
 
 /// Pushed by the shim, unasked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    ContainerExited { container_id: String, status: ExitStatus },
-    ExecExited { exec_id: u64, status: ExitStatus },
+    ContainerExited {
+        container_id: String,
+        status: ExitStatus,
+    },
+    ExecExited {
+        exec_id: u64,
+        status: ExitStatus,
+    },
+    /// The reader of an attach fell behind, and its streams are closed: what is in the pipe is what it gets.
+    AttachCut {
+        attach_id: u64,
+    },
 }
 
 /// How a process ended.

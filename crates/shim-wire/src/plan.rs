@@ -103,8 +103,28 @@ pub struct ExecPlan {
     /// the shim sends the pty master over it.
     pub stdio: [Option<FdIndex>; 3],
     pub tty: bool,
-    /// Killed when the daemon's connection ends (ExecSync: nobody is left to read the answer).
+    /// Killed when the daemon's connection ends: nobody is left to read the answer.
     pub die_with_daemon: bool,
+    /// The leaf's `cgroup.kill` (cgroups(7) v2, Linux 5.14): then its children die with it.
+    pub cgroup_kill: Option<FdIndex>,
+}
+
+/// A reader and writer of a running container's standard streams.
+///
+/// What the container writes is written to the log first and then here, without ever waiting for room: a pipe that is
+/// full is closed ([`Event::AttachCut`](crate::Event::AttachCut)). Of a terminal's output it loses what there is no room
+/// for, and reads a line that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachPlan {
+    pub container_id: String,
+    /// Unique on its connection.
+    pub attach_id: u64,
+    pub stdin: bool,
+    /// The container's stdin ends with this attach: the shim gives its own end away. Not of a terminal.
+    pub stdin_once: bool,
+    /// The writing ends of pipes. A terminal's output goes to the first.
+    pub stdout: Option<FdIndex>,
+    pub stderr: Option<FdIndex>,
 }
 
 /// Who the process is, in the order in which it becomes so: groups, gid, uid, capabilities, no_new_privs, seccomp.

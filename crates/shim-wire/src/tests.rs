@@ -82,11 +82,21 @@ fn requests() -> Vec<Request> {
             stdio: [None, Some(FdIndex(0)), Some(FdIndex(1))],
             tty: true,
             die_with_daemon: true,
+            cgroup_kill: Some(FdIndex(2)),
         })),
         Request::Signal { container_id: "c".into(), signal: 15 },
         Request::ReopenLog { container_id: "c".into(), file: FdIndex(0) },
         Request::Snapshot,
         Request::Shutdown,
+        Request::Attach(AttachPlan {
+            container_id: "c".into(),
+            attach_id: 7,
+            stdin: true,
+            stdin_once: true,
+            stdout: Some(FdIndex(0)),
+            stderr: None,
+        }),
+        Request::Socket { ipv6: true },
     ]
 }
 
@@ -115,11 +125,16 @@ fn replies_and_events_come_back() {
         Reply::Snapshot(ShimSnapshot { containers: vec![snapshot] }),
         Reply::Done,
         Reply::Failed(StepError { step: "execve".into(), object: "/x".into(), errno: 2 }),
+        Reply::Attached { stdin: Some(FdIndex(0)), terminal: None },
+        Reply::Socket { socket: FdIndex(0) },
     ] {
         assert_eq!(decode_incoming(&encode_reply(&reply, 5)), Ok(Incoming::Reply(5, reply)));
     }
-    let event = Event::ContainerExited { container_id: "c".into(), status };
-    assert_eq!(decode_incoming(&encode_event(&event)), Ok(Incoming::Event(event)));
+    for event in
+        [Event::ContainerExited { container_id: "c".into(), status }, Event::AttachCut { attach_id: 7 }]
+    {
+        assert_eq!(decode_incoming(&encode_event(&event)), Ok(Incoming::Event(event)));
+    }
 }
 
 #[test]
@@ -151,6 +166,22 @@ fn a_newer_writers_fields_are_skipped() {
     // A request this build does not know is answered, not an error.
     bytes[10] = 200;
     assert_eq!(decode_packet(&bytes), Ok(Packet::Unknown(1)));
+}
+
+#[test]
+fn an_older_writers_records_end_earlier() {
+    let exec = requests().into_iter().find_map(|request| match request {
+        Request::Exec(plan) => Some(plan),
+        _ => None,
+    });
+    let mut plan = exec.unwrap();
+    plan.cgroup_kill = None;
+    let mut bytes = encode_request(&Request::Exec(plan.clone()), 1);
+    // The last field, and with it one byte of both records' lengths.
+    bytes.pop();
+    bytes[12] -= 1;
+    bytes[16] -= 1;
+    assert_eq!(decode_packet(&bytes), Ok(Packet::Request(1, Request::Exec(plan))));
 }
 
 /// The bytes of version 1: a change here breaks shims that run.

@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use berth_launch::Outcome;
 
 /// What is being born.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Kind {
-    Container(String),
-    Exec { id: u64, container: String, die_with_daemon: bool },
+    Container,
+    Exec { id: u64, container: String, die_with_daemon: bool, kill: Option<OwnedFd> },
 }
 
 #[derive(Debug)]

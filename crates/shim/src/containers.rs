@@ -1,13 +1,15 @@
 //! Containers and execs that run or ran.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use berth_shim_wire::{ContainerSnapshot, ExitStatus};
 use berth_sys::process::Exit;
+use nix::sys::epoll::Epoll;
 
 use crate::clock;
 use crate::log::{Log, Pending, Stream};
+use crate::taps::Taps;
 
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -18,7 +20,13 @@ pub(crate) struct Container {
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) log: Log,
     pub(crate) outputs: Vec<Output>,
-    /// The writing end of its stdin, kept open for whoever attaches.
+    /// Who reads along.
+    pub(crate) taps: Taps,
+    /// Its standard streams are a terminal.
+    pub(crate) terminal: bool,
+    /// Whoever attaches may write to it.
+    pub(crate) takes_stdin: bool,
+    /// The writing end of its stdin, kept open for whoever attaches; or the master of its terminal.
     pub(crate) stdin: Option<OwnedFd>,
     /// `memory.events` or `memory.oom_control`, and its count when the container started.
     pub(crate) oom: Option<(OwnedFd, u64)>,
@@ -30,20 +38,38 @@ pub(crate) struct Output {
     pub(crate) stream: Stream,
     pub(crate) pipe: OwnedFd,
     pending: Pending,
+    ended: bool,
 }
 
 impl Output {
     pub(crate) fn new(stream: Stream, pipe: OwnedFd) -> Self {
-        Self { stream, pipe, pending: Pending::default() }
+        Self { stream, pipe, pending: Pending::default(), ended: false }
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Exec {
     pub(crate) id: u64,
+    pub(crate) container: String,
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) die_with_daemon: bool,
+    /// Its cgroup's `cgroup.kill`.
+    pub(crate) kill: Option<OwnedFd>,
+}
+
+impl Exec {
+    /// SIGKILL, to its children too where it has a cgroup of its own.
+    pub(crate) fn kill(&self) {
+        kill(&self.pidfd, self.kill.as_ref());
+    }
+}
+
+pub(crate) fn kill(pidfd: &OwnedFd, cgroup: Option<&OwnedFd>) {
+    if let Some(cgroup) = cgroup {
+        let _ = berth_sys::fd::write(cgroup, b"1");
+    }
+    let _ = berth_sys::process::send_signal(pidfd.as_fd(), libc::SIGKILL);
 }
 
 /// How the kernel says that a process ended, as CRI counts.
@@ -63,44 +89,64 @@ impl Container {
         }
     }
 
-    /// Reads what the stream has now. `false`: it ended.
-    pub(crate) fn pump(&mut self, index: usize, buffer: &mut [u8], lines: &mut Vec<u8>) -> bool {
-        let Some(output) = self.outputs.get_mut(index) else { return false };
+    /// Whether the stream's end was read: all who could write to it have closed it.
+    pub(crate) fn has_ended(&self, stream: Stream) -> bool {
+        !self.outputs.iter().any(|output| output.stream == stream && !output.ended)
+    }
+
+    /// Reads what the stream has now: for the log, then for those who read along. The ids of attaches that were cut.
+    pub(crate) fn pump(
+        &mut self,
+        index: usize,
+        buffer: &mut [u8],
+        lines: &mut Vec<u8>,
+        epoll: &Epoll,
+    ) -> Vec<u64> {
+        let Some(output) = self.outputs.get_mut(index) else { return Vec::new() };
         match berth_sys::fd::read(&output.pipe, buffer) {
             Ok(0) => {}
             Ok(length) => {
-                self.log.write_batch(&mut output.pending, output.stream, Some(&buffer[..length]), lines);
-                return true;
+                let bytes = &buffer[..length];
+                self.log.write_batch(&mut output.pending, output.stream, Some(bytes), lines);
+                return self.taps.feed(output.stream, bytes, epoll);
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                return true;
+                return Vec::new();
             }
             // EIO: a terminal nobody has open any more (pty(7)).
             Err(_) => {}
         }
         self.log.write_batch(&mut output.pending, output.stream, None, lines);
-        false
+        self.taps.end(output.stream, epoll);
+        // The entry stays so that the other stream keeps its number.
+        output.ended = true;
+        let _ = epoll.delete(&output.pipe);
+        Vec::new()
     }
 
     /// The process ended: what it wrote is in the pipes. A straggler may hold them open for ever, so only what is there
-    /// now is read, and no more than a pipe can hold.
-    pub(crate) fn drain(&mut self, buffer: &mut [u8], lines: &mut Vec<u8>) {
+    /// now is read, and no more than a pipe can hold. The ids of attaches that were cut.
+    pub(crate) fn drain(&mut self, buffer: &mut [u8], lines: &mut Vec<u8>, epoll: &Epoll) -> Vec<u64> {
         const PIPE_HOLDS: usize = 2 * 1024 * 1024;
+        let mut cut = Vec::new();
         for mut output in std::mem::take(&mut self.outputs) {
             let mut taken = 0;
-            while taken < PIPE_HOLDS {
+            while taken < PIPE_HOLDS && !output.ended {
                 match berth_sys::fd::read(&output.pipe, buffer) {
                     Ok(length) if length > 0 => {
                         taken += length;
-                        let batch = Some(&buffer[..length]);
-                        self.log.write_batch(&mut output.pending, output.stream, batch, lines);
+                        let bytes = &buffer[..length];
+                        self.log.write_batch(&mut output.pending, output.stream, Some(bytes), lines);
+                        cut.extend(self.taps.feed(output.stream, bytes, epoll));
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     _ => break,
                 }
             }
             self.log.write_batch(&mut output.pending, output.stream, None, lines);
+            self.taps.end(output.stream, epoll);
         }
+        cut
     }
 
     /// Killed by SIGKILL while the kernel counted a kill for want of memory in its cgroup. A shell as first process that ends

@@ -6,6 +6,7 @@
 //! Started with the listening socket as standard input, the pod's directory as standard output, its own log as standard
 //! error, and the sandbox id as its argument.
 
+mod attach;
 mod births;
 mod clock;
 mod containers;
@@ -14,6 +15,7 @@ mod host;
 mod log;
 mod requests;
 mod shim;
+mod taps;
 mod userns;
 
 use std::process::ExitCode;

@@ -17,16 +17,17 @@ use crate::containers::{Container, Exec, Output, oom_kills};
 use crate::host::{Host, NODES_PATH, NULL_PATH, ROOTFS, SHM_PATH, SYS_PATH};
 use crate::log::{Log, Stream};
 use crate::shim::Shim;
+use crate::taps::Taps;
 
 /// Room in the pipes of a container's output, so that a burst does not wait for us.
 const PIPE_SIZE: usize = 1024 * 1024;
 
-fn failed(step: &str, object: &str, error: &io::Error) -> StepError {
+pub(crate) fn failed(step: &str, object: &str, error: &io::Error) -> StepError {
     StepError { step: step.into(), object: object.into(), errno: error.raw_os_error().unwrap_or(0) }
 }
 
 /// For steps of ours that answer a request.
-trait At<T> {
+pub(crate) trait At<T> {
     fn at(self, step: &str, object: &str) -> Result<T, StepError>;
 }
 
@@ -36,7 +37,7 @@ impl<T> At<T> for io::Result<T> {
     }
 }
 
-fn pick(fds: &[OwnedFd], index: FdIndex) -> Result<&OwnedFd, StepError> {
+pub(crate) fn pick(fds: &[OwnedFd], index: FdIndex) -> Result<&OwnedFd, StepError> {
     let missing = || failed("find a descriptor of the plan", "", &io::Error::from_raw_os_error(libc::EBADF));
     fds.get(usize::from(index.0)).ok_or_else(missing)
 }
@@ -90,6 +91,17 @@ impl Shim {
             }
             Request::Snapshot => Ok(self.account()),
             Request::Forget { container_id } => self.forget(&container_id).map(|()| Reply::Done),
+            Request::Attach(plan) => match self.attach(&plan, &fds) {
+                Ok((reply, given)) => return self.answer(sequence, &reply, given),
+                Err(error) => Err(error),
+            },
+            // We live in the pod's network namespace, and so do the sockets we make.
+            Request::Socket { ipv6 } => match berth_sys::net::tcp_socket(ipv6).at("make a socket", "") {
+                Ok(made) => {
+                    return self.answer(sequence, &Reply::Socket { socket: FdIndex(0) }, vec![made]);
+                }
+                Err(error) => Err(error),
+            },
             Request::Shutdown => {
                 self.end();
                 // The last thing this shim says; see answer_end.
@@ -116,7 +128,7 @@ impl Shim {
         Ok(netns)
     }
 
-    fn running(&self, id: &str) -> Result<&Container, StepError> {
+    pub(crate) fn running(&self, id: &str) -> Result<&Container, StepError> {
         let found = self.containers.values().find(|c| c.id == id && c.exit.is_none());
         found
             .ok_or_else(|| failed("find a running container", id, &io::Error::from_raw_os_error(libc::ESRCH)))
@@ -248,7 +260,7 @@ impl Shim {
             }
         };
         let Some((pid, pidfd)) = cloned.at("clone", "")? else { return Err(said(&report)) };
-        let kind = Kind::Container(plan.container_id.clone());
+        let kind = Kind::Container;
         let mut birth = Birth::new(kind, pid, pidfd, sequence, self.generation, report);
         birth.failed = gate.take().and_then(|gate| gate.open(pid).err());
         let number = self.number();
@@ -263,6 +275,9 @@ impl Shim {
                 exit: None,
                 log: Log::new(log),
                 outputs: wires.outputs,
+                taps: Taps::default(),
+                terminal: plan.stdio.tty,
+                takes_stdin: plan.stdio.stdin,
                 stdin: wires.stdin,
                 oom: oom.map(|file| (file, before)),
             },
@@ -287,6 +302,8 @@ impl Shim {
                 Streams::Pipes { stdin: stream(stdin)?, stdout: stream(stdout)?, stderr: stream(stderr)? }
             }
         };
+        let kill = plan.cgroup_kill.map(|index| pick(fds, index)?.try_clone().at("open cgroup.kill", ""));
+        let kill = kill.transpose()?;
         let (report, write_report) = report_pipe().at("make the report pipe", "")?;
         let gate = Gate::new(&plan.cgroup_procs, fds)?;
         let cgroup = plan.cgroup_dir.map(|index| pick(fds, index)).transpose()?;
@@ -314,6 +331,7 @@ impl Shim {
             id: plan.exec_id,
             container: plan.container_id.clone(),
             die_with_daemon: plan.die_with_daemon,
+            kill,
         };
         let mut birth = Birth::new(kind, pid, pidfd, sequence, self.generation, report);
         birth.failed = gate.take().and_then(|gate| gate.open(pid).err());
@@ -321,7 +339,7 @@ impl Shim {
         self.watch_birth(number, birth).at("watch the birth", "")
     }
 
-    fn number(&mut self) -> u32 {
+    pub(crate) fn number(&mut self) -> u32 {
         // Shifted left by one for outputs: 2^31 births in a pod's life are not reached.
         self.next = (self.next + 1) & 0x7fff_ffff;
         self.next
@@ -369,11 +387,12 @@ impl Shim {
         };
         if let Reply::Started { started_at, .. } = reply {
             match (birth.kind, unborn) {
-                (Kind::Container(_), Some(container)) => self.adopt(number, container, started_at),
-                (Kind::Exec { id, die_with_daemon, .. }, _) => {
-                    self.execs.push(Exec { id, pid: birth.pid, pidfd: birth.pidfd, die_with_daemon });
+                (Kind::Container, Some(container)) => self.adopt(number, container, started_at),
+                (Kind::Exec { id, container, die_with_daemon, kill }, _) => {
+                    let (pid, pidfd) = (birth.pid, birth.pidfd);
+                    self.execs.push(Exec { id, container, pid, pidfd, die_with_daemon, kill });
                 }
-                (Kind::Container(_), None) => {}
+                (Kind::Container, None) => {}
             }
         }
         if birth.generation == self.generation {

@@ -13,7 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 
 use crate::births::{Birth, Kind};
-use crate::containers::{Container, Exec, status};
+use crate::containers::{self, Container, Exec, status};
 use crate::daemon::Daemon;
 use crate::host::Host;
 use crate::note;
@@ -24,6 +24,7 @@ const DAEMON: u64 = 2 << 32;
 const SIGNALS: u64 = 3 << 32;
 const BIRTH: u64 = 4 << 32;
 const OUTPUT: u64 = 5 << 32;
+pub(crate) const TAP: u64 = 6 << 32;
 
 /// Read at once from a container's output.
 const BATCH: usize = 64 * 1024;
@@ -118,6 +119,7 @@ impl Shim {
                     SIGNALS => self.reap(&mut buffer, &mut lines),
                     BIRTH => self.check_birth(whose),
                     OUTPUT => self.pump(whose, &mut buffer, &mut lines),
+                    TAP => self.tapped(event.data(), event.events()),
                     _ => {}
                 }
             }
@@ -152,12 +154,10 @@ impl Shim {
         let Some(daemon) = self.daemon.take() else { return };
         let _ = self.epoll.delete(&daemon.socket);
         // Nobody is left to read what these say.
-        for exec in self.execs.iter().filter(|exec| exec.die_with_daemon) {
-            let _ = process::send_signal(exec.pidfd.as_fd(), libc::SIGKILL);
-        }
+        self.execs.iter().filter(|exec| exec.die_with_daemon).for_each(Exec::kill);
         for birth in self.births.values() {
-            if matches!(birth.kind, Kind::Exec { die_with_daemon: true, .. }) {
-                let _ = process::send_signal(birth.pidfd.as_fd(), libc::SIGKILL);
+            if let Kind::Exec { die_with_daemon: true, kill, .. } = &birth.kind {
+                containers::kill(&birth.pidfd, kill.as_ref());
             }
         }
     }
@@ -190,7 +190,7 @@ impl Shim {
             Packet::Request(sequence, request) => self.request(sequence, request, fds),
             Packet::Unknown(sequence) => {
                 let error = StepError {
-                    step: "request unknown to this shim".into(),
+                    step: berth_shim_wire::UNKNOWN_REQUEST.into(),
                     object: String::new(),
                     errno: 0,
                 };
@@ -265,11 +265,22 @@ impl Shim {
     fn pump(&mut self, whose: u32, buffer: &mut [u8], lines: &mut Vec<u8>) {
         let (number, index) = (whose >> 1, (whose & 1) as usize);
         let Some(container) = self.containers.get_mut(&number) else { return };
-        if !container.pump(index, buffer, lines)
-            && let Some(output) = container.outputs.get(index)
-        {
-            // Ended; the entry stays so that the other stream keeps its number.
-            let _ = self.epoll.delete(&output.pipe);
+        let cut = container.pump(index, buffer, lines, &self.epoll);
+        self.tell_cut(cut);
+    }
+
+    fn tell_cut(&mut self, cut: Vec<u64>) {
+        for attach_id in cut {
+            self.tell(&Event::AttachCut { attach_id });
+        }
+    }
+
+    /// A reader left, or has room again.
+    fn tapped(&mut self, event: u64, events: EpollFlags) {
+        for container in self.containers.values_mut() {
+            if container.taps.event(event, events, &self.epoll) {
+                return;
+            }
         }
     }
 
@@ -286,11 +297,13 @@ impl Shim {
             if let Some(container) =
                 self.containers.values_mut().find(|c| c.pid == exit.pid && c.exit.is_none())
             {
-                container.drain(buffer, lines);
+                let cut = container.drain(buffer, lines, &self.epoll);
                 container.stdin = None;
                 let status = status(exit, container.was_oom_killed(exit));
                 container.exit = Some(status);
                 let container_id = container.id.clone();
+                self.tell_cut(cut);
+                self.end_execs(&container_id);
                 self.record(&container_id, ExitRecord { status });
                 self.tell(&Event::ContainerExited { container_id, status });
             } else if let Some(at) = self.execs.iter().position(|exec| exec.pid == exit.pid) {
@@ -298,6 +311,18 @@ impl Shim {
                 self.tell(&Event::ExecExited { exec_id: exec.id, status: status(exit, false) });
             } else if self.pod_init.as_ref().is_some_and(|(pid, _)| *pid == exit.pid) {
                 self.pod_init = None;
+            }
+        }
+    }
+
+    /// With its first process a container's execs end; the kernel sees to it only in a pid namespace of the container's own.
+    fn end_execs(&self, ended: &str) {
+        self.execs.iter().filter(|exec| exec.container == ended).for_each(Exec::kill);
+        for birth in self.births.values() {
+            if let Kind::Exec { container, kill, .. } = &birth.kind
+                && container == ended
+            {
+                containers::kill(&birth.pidfd, kill.as_ref());
             }
         }
     }

@@ -225,8 +225,7 @@ fn execs_run_inside_and_end_with_their_code() {
     let mut pod = Pod::new("exec", plain());
     pod.container("one").script("echo here > /tmp/file; exec sleep 1000").start(&mut pod);
     let (reader, writer) = berth_sys::fd::pipe(None).unwrap();
-    let script =
-        "until [ -e /tmp/file ]; do sleep 0.01; done; cat /tmp/file; tr '\\0' ' ' < /proc/1/cmdline; exit 5";
+    let script = "until grep -q ^sleep /proc/1/cmdline; do sleep 0.01; done; cat /tmp/file; tr '\\0' ' ' < /proc/1/cmdline; exit 5";
     let plan = ExecPlan { stdio: [None, Some(FdIndex(0)), None], ..exec("one", 1, script) };
     let status = pod.exec(plan, &[writer.as_fd()]);
     drop(writer);

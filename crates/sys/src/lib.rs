@@ -9,6 +9,8 @@ pub mod bpf;
 pub mod fd;
 /// fsopen, fsmount, move_mount, open_tree, mount_setattr, overlay.
 pub mod mount;
+/// Sockets for another namespace's owner.
+pub mod net;
 /// Work in another network namespace, on a thread of its own.
 pub mod netns;
 /// openat2: paths inside an untrusted root.

@@ -1,4 +1,4 @@
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use berth_images::{Images, Mapped};
 use berth_model::{ExecOutput, Signal};
 use berth_plan::{CompiledFilter, HostFacts, PodFiles, RequestedDevice, SeccompChoice};
 use berth_pods::ports::{
-    Events, ExecError, Launcher, Pod, PodFileContents, PortError, Seen, StartRequest, Started,
+    Connected, Events, ExecError, Handle, Launcher, Pod, PodFileContents, PortError, Seen, StartRequest,
+    Started, Streams,
 };
-use berth_shim_client::{ExecFailure, Notices, ShimPod, Shims, Start};
+use berth_shim_client::{Attach, Ends, Exec, ExecFailure, Notices, ShimPod, Shims, Start, Wanted};
 use berth_shim_wire::{ExecPlan, ExitStatus, SandboxPlan};
 
 use super::blocking;
@@ -143,7 +144,7 @@ impl Pod for PodPort {
         self.pod.pid()
     }
 
-    fn netns(&self) -> Arc<std::os::fd::OwnedFd> {
+    fn netns(&self) -> Arc<OwnedFd> {
         self.pod.netns()
     }
 
@@ -218,6 +219,35 @@ impl Pod for PodPort {
         })
     }
 
+    async fn exec_connected(
+        &self,
+        plan: ExecPlan,
+        cgroup_path: &str,
+        streams: Streams,
+    ) -> Result<Connected, PortError> {
+        let (ends, exec) = self
+            .pod
+            .exec_connected(plan, cgroup_path, wanted(streams))
+            .await
+            .map_err(|error| PortError::wrap("exec", error))?;
+        Ok(connected(ends, Arc::new(ExecHandle(exec))))
+    }
+
+    async fn attach(
+        &self,
+        container: &ContainerId,
+        streams: Streams,
+        stdin_once: bool,
+    ) -> Result<Connected, PortError> {
+        let attached = self.pod.attach(container, wanted(streams), stdin_once).await;
+        let (ends, attach) = attached.map_err(|error| PortError::wrap("attach", error))?;
+        Ok(connected(ends, Arc::new(AttachHandle(attach))))
+    }
+
+    async fn connect(&self, port: u16) -> Result<OwnedFd, PortError> {
+        self.pod.connect(port).await.map_err(|error| PortError::wrap("connect", error))
+    }
+
     async fn reopen_log(&self, container: &ContainerId, path: &std::path::Path) -> Result<(), PortError> {
         let reopened = self.pod.reopen_log(container, path).await;
         reopened.map_err(|error| PortError::wrap("reopen the log", error))
@@ -231,4 +261,44 @@ impl Pod for PodPort {
     async fn shutdown(&self) -> Result<(), PortError> {
         self.pod.shutdown().await.map_err(|error| PortError::wrap("end the shim", error))
     }
+}
+
+fn wanted(Streams { tty, stdin, stdout, stderr }: Streams) -> Wanted {
+    Wanted { tty, stdin, stdout, stderr }
+}
+
+fn connected(Ends { stdin, stdout, stderr }: Ends, handle: Arc<dyn Handle>) -> Connected {
+    Connected { stdin, stdout, stderr, handle }
+}
+
+struct ExecHandle(Exec);
+
+#[async_trait]
+impl Handle for ExecHandle {
+    fn resize(&self, columns: u16, rows: u16) -> Result<(), PortError> {
+        self.0.resize(columns, rows).map_err(|error| PortError::wrap("resize the terminal", error))
+    }
+
+    async fn wait(&self) -> Result<ExitStatus, PortError> {
+        self.0.wait().await.map_err(|error| PortError::wrap("wait for the end", error))
+    }
+
+    async fn hang_up(&self) {
+        self.0.hang_up().await;
+    }
+}
+
+struct AttachHandle(Attach);
+
+#[async_trait]
+impl Handle for AttachHandle {
+    fn resize(&self, columns: u16, rows: u16) -> Result<(), PortError> {
+        self.0.resize(columns, rows).map_err(|error| PortError::wrap("resize the terminal", error))
+    }
+
+    async fn wait(&self) -> Result<ExitStatus, PortError> {
+        Err(PortError::wrap("the attach broke off", self.0.broken().await))
+    }
+
+    async fn hang_up(&self) {}
 }

@@ -2,11 +2,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::{ContainerState, ExecOutput};
+use berth_shim_wire::ExecPlan;
 
 use super::must_be;
 use crate::PodsError;
-use crate::ports::ExecError;
-use crate::state::State;
+use crate::ports::{Connected, ExecError, Pod, Streams};
+use crate::state::{Container, State};
 
 /// Runs a command in the container to its end and gives its output back.
 pub(crate) async fn exec_sync(
@@ -16,13 +17,47 @@ pub(crate) async fn exec_sync(
     timeout: Option<Duration>,
 ) -> Result<ExecOutput, PodsError> {
     let container = state.container(id)?;
+    let (pod, plan) = prepare(state, &container, &command, false).await?;
+    let cgroup_path = container.read(|r| r.cgroup_path.clone());
+    pod.exec(plan, &cgroup_path, timeout).await.map_err(|error| match error {
+        ExecError::TimedOut(timeout) => {
+            PodsError::ExecTimeout { id: container.id.to_string(), command: command.join(" "), timeout }
+        }
+        ExecError::Failed(source) => PodsError::port(doing(&container, &command))(source),
+    })
+}
+
+/// Runs a command in the container with somebody at its streams.
+pub(crate) async fn exec(
+    state: &Arc<State>,
+    id: &str,
+    command: Vec<String>,
+    streams: Streams,
+) -> Result<Connected, PodsError> {
+    let container = state.container(id)?;
+    let (pod, plan) = prepare(state, &container, &command, streams.tty).await?;
+    let cgroup_path = container.read(|r| r.cgroup_path.clone());
+    let connected = pod.exec_connected(plan, &cgroup_path, streams).await;
+    connected.map_err(PodsError::port(doing(&container, &command)))
+}
+
+fn doing(container: &Container, command: &[String]) -> String {
+    let name = command.first().map_or("", String::as_str);
+    format!("run {name:?} in container {}", container.id)
+}
+
+async fn prepare(
+    state: &Arc<State>,
+    container: &Container,
+    command: &[String],
+    tty: bool,
+) -> Result<(Arc<dyn Pod>, ExecPlan), PodsError> {
     if command.is_empty() {
         return Err(PodsError::Empty { field: "cmd" });
     }
-    must_be(&container, ContainerState::Running)?;
+    must_be(container, ContainerState::Running)?;
     let pod = container.sandbox.ready()?;
-    let (spec, cgroup_path, security) =
-        container.read(|r| (r.spec.clone(), r.cgroup_path.clone(), r.config.security.clone()));
+    let (spec, security) = container.read(|r| (r.spec.clone(), r.config.security.clone()));
     let spec =
         spec.ok_or_else(|| PodsError::Lost { object: format!("the spec of container {}", container.id) })?;
     let choice = berth_plan::seccomp_choice(&security)?;
@@ -30,13 +65,6 @@ pub(crate) async fn exec_sync(
     let seccomp = state.ports.launcher.seccomp(&choice, caps).await;
     let seccomp = seccomp.map_err(PodsError::port("prepare the seccomp filter"))?;
     let facts = state.ports.launcher.facts();
-    let plan = berth_plan::exec_plan(&container.id, &spec, &security, &command, false, seccomp, facts)?;
-    pod.exec(plan, &cgroup_path, timeout).await.map_err(|error| match error {
-        ExecError::TimedOut(timeout) => {
-            PodsError::ExecTimeout { id: container.id.to_string(), command: command.join(" "), timeout }
-        }
-        ExecError::Failed(source) => {
-            PodsError::Port { doing: format!("run {:?} in container {}", command[0], container.id), source }
-        }
-    })
+    let plan = berth_plan::exec_plan(&container.id, &spec, &security, command, tty, seccomp, facts)?;
+    Ok((pod, plan))
 }

@@ -1,5 +1,6 @@
 //! A container's verbs, one file each.
 
+mod attach;
 mod create;
 mod exec;
 mod remove;
@@ -9,8 +10,9 @@ mod status;
 mod stop;
 mod update;
 
+pub(crate) use attach::attach;
 pub(crate) use create::create;
-pub(crate) use exec::exec_sync;
+pub(crate) use exec::{exec, exec_sync};
 pub(crate) use remove::{remove, remove_cell};
 pub(crate) use reopen_log::reopen_log;
 pub(crate) use start::start;
@@ -18,10 +20,11 @@ pub(crate) use status::{describe, list, matching, status};
 pub(crate) use stop::{end_now, stop};
 pub(crate) use update::update;
 
+use berth_ids::ContainerId;
 use berth_model::ContainerState;
 
 use crate::PodsError;
-use crate::state::Container;
+use crate::state::{Container, State};
 
 /// The word for a state in messages.
 fn word(state: ContainerState) -> &'static str {
@@ -31,6 +34,14 @@ fn word(state: ContainerState) -> &'static str {
         ContainerState::Exited => "exited",
         ContainerState::Unknown => "unknown",
     }
+}
+
+/// The full id of a container that runs.
+pub(crate) fn running(state: &State, id: &str) -> Result<ContainerId, PodsError> {
+    let container = state.container(id)?;
+    must_be(&container, ContainerState::Running)?;
+    container.sandbox.ready()?;
+    Ok(container.id.clone())
 }
 
 fn must_be(container: &Container, wanted: ContainerState) -> Result<(), PodsError> {

@@ -1,11 +1,13 @@
 //! A sandbox's verbs, one file each.
 
+mod connect;
 mod remove;
 mod run;
 mod status;
 mod stop;
 mod update;
 
+pub(crate) use connect::connect;
 pub(crate) use remove::{finish_removal, remove};
 pub(crate) use run::run;
 pub(crate) use status::{describe, list, matching, status};

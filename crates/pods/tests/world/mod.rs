@@ -41,6 +41,12 @@ pub(crate) struct World {
     pub(crate) cpu: u64,
     /// The memory limits that were set, in order.
     pub(crate) limits: Vec<Option<i64>>,
+    /// What attaches asked for, and with which `stdin_once`.
+    pub(crate) attached: Vec<(Streams, bool)>,
+    pub(crate) columns: Vec<u16>,
+    pub(crate) hung_up: usize,
+    /// The readers of attaches fell behind.
+    pub(crate) broken: tokio::sync::watch::Sender<bool>,
     events: Option<Arc<dyn Events>>,
 }
 
@@ -68,6 +74,10 @@ impl Fake {
             return Err(PortError::new(ErrorClass::Unavailable, format!("{name} fails as the test wants")));
         }
         Ok(())
+    }
+
+    fn handle(&self, code: i32) -> FakeHandle {
+        FakeHandle { fake: self.clone(), code }
     }
 
     /// The container's process ends by itself.
@@ -152,6 +162,20 @@ impl Pod for FakePod {
         let stdout = plan.argv.iter().flat_map(|a| a.to_bytes().to_vec()).collect();
         Ok(ExecOutput { stdout, ..Default::default() })
     }
+    async fn exec_connected(&self, _: ExecPlan, _: &str, streams: Streams) -> Result<Connected, PortError> {
+        self.fake.step("exec")?;
+        Ok(connected(self.fake.handle(5), streams))
+    }
+    async fn attach(&self, _: &ContainerId, streams: Streams, once: bool) -> Result<Connected, PortError> {
+        self.fake.step("attach")?;
+        self.fake.0.lock().attached.push((streams, once));
+        Ok(connected(self.fake.handle(6), streams))
+    }
+    async fn connect(&self, port: u16) -> Result<OwnedFd, PortError> {
+        self.fake.step("connect")?;
+        assert_ne!(port, 0);
+        Ok(std::fs::File::open("/dev/null").unwrap().into())
+    }
     async fn reopen_log(&self, _: &ContainerId, _: &Path) -> Result<(), PortError> {
         self.fake.step("reopen")
     }
@@ -162,6 +186,42 @@ impl Pod for FakePod {
         self.fake.step("shutdown")?;
         self.fake.0.lock().shims.remove(&self.id);
         Ok(())
+    }
+}
+
+/// Every end that was asked for is /dev/null.
+fn connected(handle: FakeHandle, streams: Streams) -> Connected {
+    let end = |wanted: bool| wanted.then(|| std::fs::File::open("/dev/null").unwrap().into());
+    Connected {
+        stdin: end(streams.stdin),
+        stdout: end(streams.stdout),
+        stderr: end(streams.stderr),
+        handle: Arc::new(handle),
+    }
+}
+
+/// An exec that ends with this code; an attach (code 6) breaks when the world says so.
+struct FakeHandle {
+    fake: Fake,
+    code: i32,
+}
+
+#[async_trait]
+impl Handle for FakeHandle {
+    fn resize(&self, columns: u16, _: u16) -> Result<(), PortError> {
+        self.fake.0.lock().columns.push(columns);
+        Ok(())
+    }
+    async fn wait(&self) -> Result<ExitStatus, PortError> {
+        if self.code == 6 {
+            let mut broken = self.fake.0.lock().broken.subscribe();
+            let _ = broken.wait_for(|broken| *broken).await;
+            return Err(PortError::new(ErrorClass::ResourceExhausted, "behind"));
+        }
+        Ok(ExitStatus { code: self.code, signal: 0, oom_killed: false, finished_at: 1 })
+    }
+    async fn hang_up(&self) {
+        self.fake.0.lock().hung_up += 1;
     }
 }
 

@@ -1,5 +1,7 @@
 //! A shim of the built binary, driven as the daemon drives it, with the host's programs as the container's.
 
+#![allow(dead_code, reason = "each file of tests uses a part of it")]
+
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -91,6 +93,11 @@ impl Pod {
             Reply::Snapshot(snapshot) => snapshot,
             other => panic!("unexpected {other:?}"),
         }
+    }
+
+    /// Of the shim.
+    pub(crate) fn pid(&self) -> u32 {
+        self.shim.id()
     }
 
     pub(crate) fn container(&self, id: &str) -> Launch {
@@ -339,5 +346,6 @@ pub(crate) fn exec(container: &str, exec_id: u64, script: &str) -> ExecPlan {
         stdio: [None; 3],
         tty: false,
         die_with_daemon: false,
+        cgroup_kill: None,
     }
 }
