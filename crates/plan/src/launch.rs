@@ -91,7 +91,12 @@ pub fn container_plan(spec: &Spec, inputs: &ContainerInputs<'_>) -> Result<Conta
         symlinks: if mounts::brings_dev(container) { Vec::new() } else { devices::links()? },
         masked_paths: texts("masked_paths", linux.masked_paths().as_deref().unwrap_or_default())?,
         readonly_paths: texts("readonly_paths", linux.readonly_paths().as_deref().unwrap_or_default())?,
-        stdio: Stdio { tty: container.tty, stdin: container.stdin, log },
+        stdio: Stdio {
+            tty: container.tty,
+            stdin: container.stdin,
+            log,
+            held: crate::waits_for_readers(container),
+        },
     };
     let resources: LinuxResources = linux.resources().clone().unwrap_or_default();
     Ok(ContainerPlan { launch, fds: fds.0, resources, volumes, owner: userns::owner(inputs.sandbox) })

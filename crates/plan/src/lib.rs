@@ -13,6 +13,7 @@ mod exec;
 mod inputs;
 mod launch;
 mod mounts;
+mod readers;
 mod resources;
 mod sandbox;
 mod spec;
@@ -31,6 +32,7 @@ pub use inputs::{
 };
 pub use launch::container_plan;
 pub use mounts::image_mounts;
+pub use readers::waits_for_readers;
 pub use resources::{cgroup_limits, updated_resources};
 pub use sandbox::{sandbox_plan, validate_sandbox};
 pub use spec::{container_spec, seccomp_choice};

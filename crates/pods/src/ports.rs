@@ -165,12 +165,12 @@ pub trait Pod: Send + Sync {
         cgroup_path: &str,
         streams: Streams,
     ) -> Result<Connected, PortError>;
-    /// The streams of a running container. `stdin_once`: its stdin ends with the first who had it.
+    /// The streams of a running container.
     async fn attach(
         &self,
         container: &ContainerId,
         streams: Streams,
-        stdin_once: bool,
+        manner: Manner,
     ) -> Result<Connected, PortError>;
     /// A connected TCP socket, non-blocking: 127.0.0.1, else ::1, of the pod's network.
     async fn connect(&self, port: u16) -> Result<OwnedFd, PortError>;
@@ -196,6 +196,15 @@ pub struct Streams {
     pub stderr: bool,
 }
 
+/// How a container takes those who attach.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Its stdin ends with the first who had it.
+    pub stdin_once: bool,
+    /// It writes no faster than they read; else one who is too slow is cut.
+    pub waits: bool,
+}
+
 /// Our ends of a process's standard streams, non-blocking, where they were wanted; of a terminal, two of its master and no
 /// `stderr`.
 #[derive(Debug)]
@@ -211,8 +220,8 @@ pub struct Connected {
 pub trait Handle: Send + Sync {
     /// In characters; nothing without a terminal.
     fn resize(&self, columns: u16, rows: u16) -> Result<(), PortError>;
-    /// How an exec ended. An attach answers when it broke, and never else: the container's end is known elsewhere.
-    async fn wait(&self) -> Result<ExitStatus, PortError>;
+    /// How an exec ended. An attach answers when all that it gets is in its pipes, an exit code is known elsewhere: `None`.
+    async fn wait(&self) -> Result<Option<ExitStatus>, PortError>;
     /// Ends an exec with all its processes; an attach only lets go.
     async fn hang_up(&self);
 }

@@ -6,7 +6,7 @@ mod world;
 
 use berth_ids::{Classify as _, ContainerId, ErrorClass, SandboxId};
 use berth_pods::Pods;
-use berth_pods::ports::Streams;
+use berth_pods::ports::{Manner, Streams};
 use world::*;
 
 const ALL: Streams = Streams { tty: false, stdin: true, stdout: true, stderr: true };
@@ -41,7 +41,7 @@ async fn only_what_runs_has_streams() {
     // Also by a prefix of the id.
     assert_eq!(pods.running_container(&id.as_str()[..12]).unwrap(), id);
     assert_eq!(pods.ready_sandbox(&pod.as_str()[..12]).unwrap(), pod);
-    assert_eq!(exec(id.as_str()).await.unwrap().handle.wait().await.unwrap().code, 5);
+    assert_eq!(exec(id.as_str()).await.unwrap().handle.wait().await.unwrap().unwrap().code, 5);
     let empty = pods.exec(id.as_str(), Vec::new(), ALL).await.unwrap_err();
     assert_eq!(
         (empty.to_string().as_str(), class(empty)),
@@ -70,7 +70,8 @@ async fn an_attach_ends_with_the_container() {
         () = std::future::ready(()) => {}
     }
     fake.exits(&id, 9, false);
-    assert_eq!(attached.handle.wait().await.unwrap().code, 9);
+    fake.0.lock().broken.send_replace(Some(false));
+    assert_eq!(attached.handle.wait().await.unwrap().unwrap().code, 9);
     assert_eq!(fake.0.lock().columns, [100]);
 }
 
@@ -82,7 +83,8 @@ async fn a_container_with_a_terminal_has_one_stream_whatever_the_client_says() {
     pods.start_container(id.as_str()).await.unwrap();
     let attached = pods.attach(id.as_str(), ALL).await.unwrap();
     assert!(attached.stderr.is_none());
-    assert_eq!(fake.0.lock().attached, [(Streams { tty: true, stderr: false, ..ALL }, true)]);
+    let once = Manner { stdin_once: true, waits: false };
+    assert_eq!(fake.0.lock().attached, [(Streams { tty: true, stderr: false, ..ALL }, once)]);
     attached.handle.hang_up().await;
     assert_eq!(fake.0.lock().hung_up, 1);
     pods.running_container(id.as_str()).unwrap();
@@ -95,7 +97,7 @@ async fn a_reader_that_fell_behind_hears_of_it_also_after_the_end() {
     let (_, id) = started(&pods, false).await;
     pods.start_container(id.as_str()).await.unwrap();
     let attached = pods.attach(id.as_str(), ALL).await.unwrap();
-    fake.0.lock().broken.send_replace(true);
+    fake.0.lock().broken.send_replace(Some(true));
     fake.exits(&id, 0, false);
     assert_eq!(attached.handle.wait().await.unwrap_err().class(), ErrorClass::ResourceExhausted);
 }

@@ -35,13 +35,14 @@ impl Wanted {
 }
 
 impl ShimPod {
-    /// Everything the container writes from here on, and what it reads; `stdin_once`: its stdin ends with ours. Closing
-    /// the ends is all it takes to leave.
+    /// Everything the container writes from here on, and what it reads; `stdin_once`: its stdin ends with ours, `waits`: it
+    /// writes no faster than we read. Closing the ends is all it takes to leave.
     pub async fn attach(
         &self,
         container: &ContainerId,
         wanted: Wanted,
         stdin_once: bool,
+        waits: bool,
     ) -> Result<(Ends, Attach), ShimError> {
         let attach_id = self.number();
         let mut theirs: Vec<OwnedFd> = Vec::new();
@@ -62,8 +63,9 @@ impl ShimPod {
             stdin_once,
             stdout: stdout_index,
             stderr: stderr_index,
+            waits,
         };
-        let (tell, cut) = watch::channel(false);
+        let (tell, ended) = watch::channel(None);
         self.desk.attaches.lock().insert(attach_id, tell);
         let place = Place { desk: self.desk.clone(), attach_id };
         let borrowed: Vec<BorrowedFd<'_>> = theirs.iter().map(|fd| fd.as_fd()).collect();
@@ -88,7 +90,7 @@ impl ShimPod {
             // Nobody but us and others like us writes to it.
             sysfd::set_nonblocking(stdin.as_fd(), true).map_err(ShimError::Socket)?;
         }
-        Ok((Ends { stdin, stdout, stderr }, Attach { cut, terminal, _place: place }))
+        Ok((Ends { stdin, stdout, stderr }, Attach { ended, terminal, _place: place }))
     }
 
     /// A TCP socket that lives in the pod's network, not connected and non-blocking, made by the shim: no thread of the
@@ -104,7 +106,7 @@ impl ShimPod {
 /// Somebody reads along.
 #[derive(Debug)]
 pub struct Attach {
-    cut: watch::Receiver<bool>,
+    ended: watch::Receiver<Option<bool>>,
     terminal: Option<OwnedFd>,
     _place: Place,
 }
@@ -118,11 +120,12 @@ impl Attach {
         }
     }
 
-    /// Returns when there is nothing more to come although the container runs: why.
-    pub async fn broken(&self) -> ShimError {
-        match self.cut.clone().wait_for(|cut| *cut).await {
-            Ok(_) => ShimError::Behind { limit: BEHIND_MAX },
-            Err(_) => ShimError::Gone,
+    /// Returns when all there is to read is in the pipes.
+    pub async fn wait(&self) -> Result<(), ShimError> {
+        match self.ended.clone().wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(false)) => Ok(()),
+            Ok(_) => Err(ShimError::Behind { limit: BEHIND_MAX }),
+            Err(_) => Err(ShimError::Gone),
         }
     }
 }

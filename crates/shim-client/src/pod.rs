@@ -74,8 +74,8 @@ pub(crate) struct Desk {
     id: SandboxId,
     notices: Arc<dyn Notices>,
     pub(crate) execs: Mutex<HashMap<u64, watch::Sender<Option<ExitStatus>>>>,
-    /// Told when the reader fell behind.
-    pub(crate) attaches: Mutex<HashMap<u64, watch::Sender<bool>>>,
+    /// Told whether the reader fell behind.
+    pub(crate) attaches: Mutex<HashMap<u64, watch::Sender<Option<bool>>>>,
     /// Pidfds of running containers, for those who join their namespaces.
     pidfds: Mutex<HashMap<String, Arc<OwnedFd>>>,
     /// We asked it to end.
@@ -115,9 +115,9 @@ impl Listener for Desk {
                     }
                 }
             }
-            Event::AttachCut { attach_id } => {
+            Event::AttachEnded { attach_id, cut } => {
                 if let Some(waiting) = self.attaches.lock().remove(&attach_id) {
-                    waiting.send_replace(true);
+                    waiting.send_replace(Some(cut));
                 }
             }
             Event::ExecExited { exec_id, status } => {

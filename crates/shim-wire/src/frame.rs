@@ -54,7 +54,7 @@ record!(MountAttrs { readonly, recursive_readonly, nosuid, nodev, noexec });
 record!(MountStep { target, kind, attrs, propagation });
 record!(DeviceNode { path, character, major, minor, mode, uid, gid });
 record!(Symlink { target, link });
-record!(Stdio { tty, stdin, log });
+record!(Stdio { tty, stdin, log } later { held });
 record!(LaunchPlan {
     container_id,
     argv,
@@ -92,7 +92,7 @@ record!(ExecPlan {
     tty,
     die_with_daemon,
 } later { cgroup_kill });
-record!(AttachPlan { container_id, attach_id, stdin, stdin_once, stdout, stderr });
+record!(AttachPlan { container_id, attach_id, stdin, stdin_once, stdout, stderr, waits });
 record!(ExitStatus { code, signal, oom_killed, finished_at });
 record!(ContainerSnapshot { container_id, pid, started_at, exit, log_dropped });
 record!(ShimSnapshot { containers });
@@ -138,7 +138,7 @@ choice!(Reply {
 choice!(Event {
     1 => ContainerExited { container_id, status },
     2 => ExecExited { exec_id, status },
-    3 => AttachCut { attach_id },
+    3 => AttachEnded { attach_id, cut },
 });
 
 impl Wire for Identity {

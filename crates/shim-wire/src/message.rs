@@ -76,9 +76,11 @@ pub enum Event {
         exec_id: u64,
         status: ExitStatus,
     },
-    /// The reader of an attach fell behind, and its streams are closed: what is in the pipe is what it gets.
-    AttachCut {
+    /// All that an attach gets is in its pipes, and they are closed: the container's output ended, or (`cut`) the reader fell
+    /// behind.
+    AttachEnded {
         attach_id: u64,
+        cut: bool,
     },
 }
 

@@ -112,8 +112,8 @@ pub struct ExecPlan {
 /// A reader and writer of a running container's standard streams.
 ///
 /// What the container writes is written to the log first and then here, without ever waiting for room: a pipe that is
-/// full is closed ([`Event::AttachCut`](crate::Event::AttachCut)). Of a terminal's output it loses what there is no room
-/// for, and reads a line that says so.
+/// full is closed ([`Event::AttachEnded`](crate::Event::AttachEnded)). Of a terminal's output it loses what there is no
+/// room for, and reads a line that says so. One that `waits` loses nothing: the container's output is not read meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttachPlan {
     pub container_id: String,
@@ -125,6 +125,7 @@ pub struct AttachPlan {
     /// The writing ends of pipes. A terminal's output goes to the first.
     pub stdout: Option<FdIndex>,
     pub stderr: Option<FdIndex>,
+    pub waits: bool,
 }
 
 /// Who the process is, in the order in which it becomes so: groups, gid, uid, capabilities, no_new_privs, seccomp.
@@ -253,6 +254,8 @@ pub struct Stdio {
     /// A stdin that stays open for attach; else /dev/null.
     pub stdin: bool,
     pub log: LogTarget,
+    /// Nothing of the output is read before the first attach, which then has it from the first byte.
+    pub held: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -52,7 +52,7 @@ fn launch() -> LaunchPlan {
         symlinks: vec![Symlink { target: text("/proc/self/fd"), link: text("/dev/fd") }],
         masked_paths: vec![text("/proc/kcore")],
         readonly_paths: vec![text("/proc/sys")],
-        stdio: Stdio { tty: false, stdin: true, log: LogTarget::File(FdIndex(5)) },
+        stdio: Stdio { tty: false, stdin: true, log: LogTarget::File(FdIndex(5)), held: true },
     }
 }
 
@@ -95,6 +95,7 @@ fn requests() -> Vec<Request> {
             stdin_once: true,
             stdout: Some(FdIndex(0)),
             stderr: None,
+            waits: true,
         }),
         Request::Socket { ipv6: true },
     ]
@@ -130,9 +131,10 @@ fn replies_and_events_come_back() {
     ] {
         assert_eq!(decode_incoming(&encode_reply(&reply, 5)), Ok(Incoming::Reply(5, reply)));
     }
-    for event in
-        [Event::ContainerExited { container_id: "c".into(), status }, Event::AttachCut { attach_id: 7 }]
-    {
+    for event in [
+        Event::ContainerExited { container_id: "c".into(), status },
+        Event::AttachEnded { attach_id: 7, cut: true },
+    ] {
         assert_eq!(decode_incoming(&encode_event(&event)), Ok(Incoming::Event(event)));
     }
 }

@@ -12,12 +12,12 @@ use crate::shim::{Shim, TAP};
 use crate::taps::Tap;
 
 impl Shim {
-    /// Nothing of it stays when it fails.
+    /// Which container it was, and the answer. Nothing of it stays when it fails.
     pub(crate) fn attach(
         &mut self,
         plan: &AttachPlan,
         fds: &[OwnedFd],
-    ) -> Result<(Reply, Vec<OwnedFd>), StepError> {
+    ) -> Result<(u32, Reply, Vec<OwnedFd>), StepError> {
         let id = plan.container_id.as_str();
         self.running(id)?;
         let wanted = [(Stream::Stdout, plan.stdout), (Stream::Stderr, plan.stderr)];
@@ -28,10 +28,11 @@ impl Shim {
             sysfd::set_nonblocking(pipe.as_fd(), true).at("open the pipe of an attach to", id)?;
             let event = TAP | u64::from(self.number());
             let attach_id = plan.attach_id;
-            taps.push(Tap { event, attach_id, stream, pipe, terminal: false, skipped: 0 });
+            taps.push(Tap::new(event, attach_id, stream, pipe, plan.waits));
         }
         let gone = || failed("find a running container", id, &io::Error::from_raw_os_error(libc::ESRCH));
-        let container = self.containers.values_mut().find(|c| c.id == id).ok_or_else(gone)?;
+        let found = self.containers.iter_mut().find(|(_, c)| c.id == id);
+        let (number, container) = found.map(|(number, c)| (*number, c)).ok_or_else(gone)?;
 
         let mut given = Vec::new();
         let mut give = |fd: OwnedFd| {
@@ -49,15 +50,16 @@ impl Shim {
             if !container.has_ended(tap.stream)
                 && let Err(error) = container.taps.add(tap, &self.epoll)
             {
-                container.taps.drop_attach(plan.attach_id, &self.epoll);
+                container.taps.take_back(plan.attach_id, &self.epoll);
                 return Err(failed("attach one more reader to", id, &error));
             }
         }
+        container.taps.attached(plan.attach_id);
         if copied.is_some() && plan.stdin_once && !container.terminal {
             // The copy is the last end: whoever has it closes the container's stdin with it.
             container.stdin = None;
         }
         let stdin = copied.map(&mut give);
-        Ok((Reply::Attached { stdin, terminal }, given))
+        Ok((number, Reply::Attached { stdin, terminal }, given))
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use berth_shim_wire::{ContainerSnapshot, ExitStatus};
 use berth_sys::process::Exit;
-use nix::sys::epoll::Epoll;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use crate::clock;
 use crate::log::{Log, Pending, Stream};
@@ -20,6 +20,10 @@ pub(crate) struct Container {
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) log: Log,
     pub(crate) outputs: Vec<Output>,
+    /// Not to be read before somebody attached.
+    pub(crate) held: bool,
+    /// The outputs are in the epoll.
+    pub(crate) watched: bool,
     /// Who reads along.
     pub(crate) taps: Taps,
     /// Its standard streams are a terminal.
@@ -94,15 +98,31 @@ impl Container {
         !self.outputs.iter().any(|output| output.stream == stream && !output.ended)
     }
 
-    /// Reads what the stream has now: for the log, then for those who read along. The ids of attaches that were cut.
-    pub(crate) fn pump(
-        &mut self,
-        index: usize,
-        buffer: &mut [u8],
-        lines: &mut Vec<u8>,
-        epoll: &Epoll,
-    ) -> Vec<u64> {
-        let Some(output) = self.outputs.get_mut(index) else { return Vec::new() };
+    /// Watches the outputs, or stops to while somebody is waited for. `event`: of the first; the second has the next number.
+    /// Out of the epoll rather than without events: the kernel tells of an end unasked, again and again.
+    pub(crate) fn watch(&mut self, event: u64, epoll: &Epoll) -> io::Result<()> {
+        let wanted = !self.held && !self.taps.are_waited_for();
+        if self.watched == wanted {
+            return Ok(());
+        }
+        self.watched = wanted;
+        for (event, output) in (event..).zip(&self.outputs).filter(|(_, output)| !output.ended) {
+            if wanted {
+                epoll.add(&output.pipe, EpollEvent::new(EpollFlags::EPOLLIN, event))?;
+            } else {
+                epoll.delete(&output.pipe)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what the stream has now: for the log, then for those who read along.
+    pub(crate) fn pump(&mut self, index: usize, buffer: &mut [u8], lines: &mut Vec<u8>, epoll: &Epoll) {
+        if !self.watched {
+            // An event from before it was decided to wait.
+            return;
+        }
+        let Some(output) = self.outputs.get_mut(index) else { return };
         match berth_sys::fd::read(&output.pipe, buffer) {
             Ok(0) => {}
             Ok(length) => {
@@ -111,7 +131,7 @@ impl Container {
                 return self.taps.feed(output.stream, bytes, epoll);
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                return Vec::new();
+                return;
             }
             // EIO: a terminal nobody has open any more (pty(7)).
             Err(_) => {}
@@ -121,14 +141,12 @@ impl Container {
         // The entry stays so that the other stream keeps its number.
         output.ended = true;
         let _ = epoll.delete(&output.pipe);
-        Vec::new()
     }
 
     /// The process ended: what it wrote is in the pipes. A straggler may hold them open for ever, so only what is there
-    /// now is read, and no more than a pipe can hold. The ids of attaches that were cut.
-    pub(crate) fn drain(&mut self, buffer: &mut [u8], lines: &mut Vec<u8>, epoll: &Epoll) -> Vec<u64> {
+    /// now is read, and no more than a pipe can hold.
+    pub(crate) fn drain(&mut self, buffer: &mut [u8], lines: &mut Vec<u8>, epoll: &Epoll) {
         const PIPE_HOLDS: usize = 2 * 1024 * 1024;
-        let mut cut = Vec::new();
         for mut output in std::mem::take(&mut self.outputs) {
             let mut taken = 0;
             while taken < PIPE_HOLDS && !output.ended {
@@ -137,7 +155,7 @@ impl Container {
                         taken += length;
                         let bytes = &buffer[..length];
                         self.log.write_batch(&mut output.pending, output.stream, Some(bytes), lines);
-                        cut.extend(self.taps.feed(output.stream, bytes, epoll));
+                        self.taps.feed(output.stream, bytes, epoll);
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     _ => break,
@@ -146,7 +164,6 @@ impl Container {
             self.log.write_batch(&mut output.pending, output.stream, None, lines);
             self.taps.end(output.stream, epoll);
         }
-        cut
     }
 
     /// Killed by SIGKILL while the kernel counted a kill for want of memory in its cgroup. A shell as first process that ends

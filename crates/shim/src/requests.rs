@@ -92,7 +92,12 @@ impl Shim {
             Request::Snapshot => Ok(self.account()),
             Request::Forget { container_id } => self.forget(&container_id).map(|()| Reply::Done),
             Request::Attach(plan) => match self.attach(&plan, &fds) {
-                Ok((reply, given)) => return self.answer(sequence, &reply, given),
+                Ok((number, reply, given)) => {
+                    self.answer(sequence, &reply, given);
+                    self.release(number);
+                    // An attach to what has ended already ends with its answer.
+                    return self.settle(number);
+                }
                 Err(error) => Err(error),
             },
             // We live in the pod's network namespace, and so do the sockets we make.
@@ -275,6 +280,8 @@ impl Shim {
                 exit: None,
                 log: Log::new(log),
                 outputs: wires.outputs,
+                held: plan.stdio.held,
+                watched: false,
                 taps: Taps::default(),
                 terminal: plan.stdio.tty,
                 takes_stdin: plan.stdio.stdin,
@@ -420,10 +427,13 @@ impl Shim {
             container.stdin = master.try_clone().ok();
             container.outputs = vec![Output::new(Stream::Stdout, master)];
         }
-        if let Err(error) = self.watch_outputs(number, &container) {
-            crate::note(&format!("the output of {} is lost: {error}", container.id));
+        for output in &container.outputs {
+            if let Err(error) = sysfd::set_nonblocking(output.pipe.as_fd(), true) {
+                crate::note(&format!("the output of {} may block: {error}", container.id));
+            }
         }
         self.containers.insert(number, container);
+        self.settle(number);
     }
 }
 

@@ -153,12 +153,25 @@ impl Shim {
     pub(crate) fn disconnect(&mut self) {
         let Some(daemon) = self.daemon.take() else { return };
         let _ = self.epoll.delete(&daemon.socket);
+        // Nobody is left who would attach.
+        for number in self.containers.keys().copied().collect::<Vec<_>>() {
+            self.release(number);
+        }
         // Nobody is left to read what these say.
         self.execs.iter().filter(|exec| exec.die_with_daemon).for_each(Exec::kill);
         for birth in self.births.values() {
             if let Kind::Exec { die_with_daemon: true, kill, .. } = &birth.kind {
                 containers::kill(&birth.pidfd, kill.as_ref());
             }
+        }
+    }
+
+    /// Reads the output of a container that was held back for somebody to attach.
+    pub(crate) fn release(&mut self, number: u32) {
+        if let Some(container) = self.containers.get_mut(&number)
+            && std::mem::take(&mut container.held)
+        {
+            self.settle(number);
         }
     }
 
@@ -252,35 +265,34 @@ impl Shim {
         }
     }
 
-    /// Watches a container's output; which stream is in the lowest bit.
-    pub(crate) fn watch_outputs(&self, number: u32, container: &Container) -> io::Result<()> {
-        for (index, output) in (0..).zip(&container.outputs) {
-            sysfd::set_nonblocking(output.pipe.as_fd(), true)?;
-            let whose = OUTPUT | u64::from(number << 1 | index);
-            self.epoll.add(&output.pipe, EpollEvent::new(EpollFlags::EPOLLIN, whose))?;
-        }
-        Ok(())
-    }
-
     fn pump(&mut self, whose: u32, buffer: &mut [u8], lines: &mut Vec<u8>) {
         let (number, index) = (whose >> 1, (whose & 1) as usize);
-        let Some(container) = self.containers.get_mut(&number) else { return };
-        let cut = container.pump(index, buffer, lines, &self.epoll);
-        self.tell_cut(cut);
-    }
-
-    fn tell_cut(&mut self, cut: Vec<u64>) {
-        for attach_id in cut {
-            self.tell(&Event::AttachCut { attach_id });
+        if let Some(container) = self.containers.get_mut(&number) {
+            container.pump(index, buffer, lines, &self.epoll);
+            self.settle(number);
         }
     }
 
     /// A reader left, or has room again.
     fn tapped(&mut self, event: u64, events: EpollFlags) {
-        for container in self.containers.values_mut() {
-            if container.taps.event(event, events, &self.epoll) {
-                return;
-            }
+        let epoll = &self.epoll;
+        let whose = self
+            .containers
+            .iter_mut()
+            .find_map(|(number, container)| container.taps.event(event, events, epoll).then_some(*number));
+        if let Some(number) = whose {
+            self.settle(number);
+        }
+    }
+
+    /// After anything that has to do with a container's readers: its output is read or waits for them, and ends are told.
+    pub(crate) fn settle(&mut self, number: u32) {
+        let Some(container) = self.containers.get_mut(&number) else { return };
+        if let Err(error) = container.watch(OUTPUT | u64::from(number << 1), &self.epoll) {
+            note(&format!("the output of {} is lost: {error}", container.id));
+        }
+        for (attach_id, cut) in container.taps.news() {
+            self.tell(&Event::AttachEnded { attach_id, cut });
         }
     }
 
@@ -294,15 +306,15 @@ impl Shim {
             if let Some(number) = unborn {
                 self.check_birth(number);
             }
-            if let Some(container) =
-                self.containers.values_mut().find(|c| c.pid == exit.pid && c.exit.is_none())
-            {
-                let cut = container.drain(buffer, lines, &self.epoll);
+            let ended = self.containers.iter_mut().find(|(_, c)| c.pid == exit.pid && c.exit.is_none());
+            if let Some((number, container)) = ended {
+                let number = *number;
+                container.drain(buffer, lines, &self.epoll);
                 container.stdin = None;
                 let status = status(exit, container.was_oom_killed(exit));
                 container.exit = Some(status);
                 let container_id = container.id.clone();
-                self.tell_cut(cut);
+                self.settle(number);
                 self.end_execs(&container_id);
                 self.record(&container_id, ExitRecord { status });
                 self.tell(&Event::ContainerExited { container_id, status });

@@ -24,6 +24,16 @@ struct Attached {
 }
 
 fn attach(pod: &mut Pod, id: &str, attach_id: u64, stdin_once: bool) -> Result<Attached, StepError> {
+    attach_as(pod, id, attach_id, stdin_once, false)
+}
+
+fn attach_as(
+    pod: &mut Pod,
+    id: &str,
+    attach_id: u64,
+    stdin_once: bool,
+    waits: bool,
+) -> Result<Attached, StepError> {
     let (out_read, out_write) = berth_sys::fd::pipe(None).unwrap();
     let (err_read, err_write) = berth_sys::fd::pipe(None).unwrap();
     let plan = AttachPlan {
@@ -33,6 +43,7 @@ fn attach(pod: &mut Pod, id: &str, attach_id: u64, stdin_once: bool) -> Result<A
         stdin_once,
         stdout: Some(FdIndex(0)),
         stderr: Some(FdIndex(1)),
+        waits,
     };
     match pod.call(&Request::Attach(plan), &[out_write.as_fd(), err_write.as_fd()]) {
         (Reply::Attached { stdin, terminal }, fds) => {
@@ -136,17 +147,68 @@ fn a_reader_who_does_not_read_is_cut_and_slows_nobody() {
     let attached = attach(&mut pod, "one", 5, false).unwrap();
     attached.stdin.as_ref().unwrap().write_all(b"\n").unwrap();
     assert_eq!(pod.exit_of("one").code, 0);
-    let cut = pod.event(|event| match event {
-        Event::AttachCut { attach_id } => Some(*attach_id),
-        _ => None,
-    });
-    assert_eq!(cut, 5);
+    assert!(ended(&mut pod, 5));
     let logged = lines(&pod.log("one"));
     assert_eq!(logged.iter().map(|line| line.2.len()).sum::<usize>(), 3_000_004);
     assert_eq!(logged.last().unwrap().2, "last");
     // It still gets what fits into the pipe, without a gap, and its end.
     let got = all(&attached.stdout);
     assert!(!got.is_empty() && got.bytes().all(|b| b == b'x'), "{} bytes", got.len());
+}
+
+/// Waits for an attach's end: whether it was cut.
+fn ended(pod: &mut Pod, id: u64) -> bool {
+    pod.event(|event| match event {
+        Event::AttachEnded { attach_id, cut } if *attach_id == id => Some(*cut),
+        _ => None,
+    })
+}
+
+#[test]
+fn one_who_is_waited_for_loses_nothing_from_the_first_byte_on() {
+    let mut pod = Pod::new("waits", plain());
+    // More than all pipes and buffers on the way hold, then an end with as much in them as they take.
+    let script = "echo first; head -c 6000000 /dev/zero | tr '\\0' x; echo; echo last";
+    pod.container("one").with(|plan| plan.stdio.held = true).script(script).start(&mut pod);
+    let attached = attach_as(&mut pod, "one", 1, false, true).unwrap();
+    // The container cannot end: nobody reads what it has to write.
+    assert_eq!(until(&attached.stdout, "first\n"), "first\n");
+    let text = all(&attached.stdout);
+    assert_eq!(text.len(), 6_000_000 + "\nlast\n".len());
+    assert!(text.ends_with("x\nlast\n"));
+    assert!(!ended(&mut pod, 1));
+    assert_eq!(pod.exit_of("one").code, 0);
+    let logged = lines(&pod.log("one"));
+    assert_eq!(logged.iter().map(|line| line.2.len()).sum::<usize>(), 6_000_009);
+}
+
+#[test]
+fn one_who_is_waited_for_gets_the_rest_after_the_containers_end() {
+    let mut pod = Pod::new("rest", plain());
+    let script = "head -c 700000 /dev/zero | tr '\\0' x";
+    pod.container("one").with(|plan| plan.stdio.held = true).script(script).start(&mut pod);
+    // Its pipe holds a tenth of that; the container's holds all of it, so it ends.
+    let attached = attach_as(&mut pod, "one", 1, false, true).unwrap();
+    assert_eq!(pod.exit_of("one").code, 0);
+    assert_eq!(all(&attached.stdout).len(), 700_000);
+    assert!(!ended(&mut pod, 1));
+}
+
+#[test]
+fn held_output_is_let_go_when_nobody_can_attach_any_more() {
+    let mut pod = Pod::new("held", plain());
+    let script = "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo last";
+    pod.container("gone").with(|plan| plan.stdio.held = true).script(script).start(&mut pod);
+    pod.container("left").with(|plan| plan.stdio.held = true).script(script).start(&mut pod);
+    let attached = attach_as(&mut pod, "left", 1, false, true).unwrap();
+    // The one waited for leaves without having read.
+    drop(attached);
+    assert_eq!(pod.exit_of("left").code, 0);
+    assert_eq!(lines(&pod.log("gone")), []);
+    // The daemon, and with it all who could have attached.
+    pod.reconnect();
+    assert_eq!(pod.exit_of("gone").code, 0);
+    assert_eq!(lines(&pod.log("gone")).last().unwrap().2, "last");
 }
 
 #[test]

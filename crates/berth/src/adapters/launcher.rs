@@ -8,8 +8,8 @@ use berth_images::{Images, Mapped};
 use berth_model::{ExecOutput, Signal};
 use berth_plan::{CompiledFilter, HostFacts, PodFiles, RequestedDevice, SeccompChoice};
 use berth_pods::ports::{
-    Connected, Events, ExecError, Handle, Launcher, Pod, PodFileContents, PortError, Seen, StartRequest,
-    Started, Streams,
+    Connected, Events, ExecError, Handle, Launcher, Manner, Pod, PodFileContents, PortError, Seen,
+    StartRequest, Started, Streams,
 };
 use berth_shim_client::{Attach, Ends, Exec, ExecFailure, Notices, ShimPod, Shims, Start, Wanted};
 use berth_shim_wire::{ExecPlan, ExitStatus, SandboxPlan};
@@ -237,9 +237,9 @@ impl Pod for PodPort {
         &self,
         container: &ContainerId,
         streams: Streams,
-        stdin_once: bool,
+        Manner { stdin_once, waits }: Manner,
     ) -> Result<Connected, PortError> {
-        let attached = self.pod.attach(container, wanted(streams), stdin_once).await;
+        let attached = self.pod.attach(container, wanted(streams), stdin_once, waits).await;
         let (ends, attach) = attached.map_err(|error| PortError::wrap("attach", error))?;
         Ok(connected(ends, Arc::new(AttachHandle(attach))))
     }
@@ -279,8 +279,8 @@ impl Handle for ExecHandle {
         self.0.resize(columns, rows).map_err(|error| PortError::wrap("resize the terminal", error))
     }
 
-    async fn wait(&self) -> Result<ExitStatus, PortError> {
-        self.0.wait().await.map_err(|error| PortError::wrap("wait for the end", error))
+    async fn wait(&self) -> Result<Option<ExitStatus>, PortError> {
+        self.0.wait().await.map(Some).map_err(|error| PortError::wrap("wait for the end", error))
     }
 
     async fn hang_up(&self) {
@@ -296,8 +296,9 @@ impl Handle for AttachHandle {
         self.0.resize(columns, rows).map_err(|error| PortError::wrap("resize the terminal", error))
     }
 
-    async fn wait(&self) -> Result<ExitStatus, PortError> {
-        Err(PortError::wrap("the attach broke off", self.0.broken().await))
+    async fn wait(&self) -> Result<Option<ExitStatus>, PortError> {
+        let ended = self.0.wait().await.map(|()| None);
+        ended.map_err(|error| PortError::wrap("the attach broke off", error))
     }
 
     async fn hang_up(&self) {}

@@ -36,7 +36,9 @@ impl Control for HandleControl {
     }
 
     async fn wait(&self) -> Result<i32, Failure> {
-        self.0.wait().await.map(|status| status.code).map_err(failure)
+        let ended = self.0.wait().await.map_err(failure)?;
+        // Whoever answers without a code has lost it: CRI's 255.
+        Ok(ended.map_or(255, |status| status.code))
     }
 
     async fn abandon(&self) {

@@ -6,7 +6,7 @@ use berth_shim_wire::ExitStatus;
 
 use super::must_be;
 use crate::PodsError;
-use crate::ports::{Connected, Handle, PortError, Streams};
+use crate::ports::{Connected, Handle, Manner, PortError, Streams};
 use crate::state::{Container, State};
 
 /// The streams of a running container. Its own terminal decides, not the client's word.
@@ -18,11 +18,14 @@ pub(crate) async fn attach(
     let container = state.container(id)?;
     must_be(&container, ContainerState::Running)?;
     let pod = container.sandbox.ready()?;
-    let (tty, stdin_once) = container.read(|r| (r.config.tty, r.config.stdin_once));
+    let (tty, manner) = container.read(|r| {
+        let waits = berth_plan::waits_for_readers(&r.config);
+        (r.config.tty, Manner { stdin_once: r.config.stdin_once, waits })
+    });
     streams.tty = tty;
     // A terminal has one stream for both.
     streams.stderr &= !tty;
-    let attached = pod.attach(&container.id, streams, stdin_once).await;
+    let attached = pod.attach(&container.id, streams, manner).await;
     let mut attached = attached.map_err(PodsError::port(format!("attach to container {}", container.id)))?;
     attached.handle = Arc::new(Attached { container, handle: attached.handle });
     Ok(attached)
@@ -40,18 +43,16 @@ impl Handle for Attached {
         self.handle.resize(columns, rows)
     }
 
-    async fn wait(&self) -> Result<ExitStatus, PortError> {
-        tokio::select! {
-            // First: one who missed output is told so, also when the container has ended since.
-            biased;
-            broken = self.handle.wait() => broken,
-            () = self.container.wait_ended() => Ok(self.container.read(|r| ExitStatus {
-                code: r.run.exit_code,
-                signal: 0,
-                oom_killed: false,
-                finished_at: r.run.finished_at,
-            })),
-        }
+    async fn wait(&self) -> Result<Option<ExitStatus>, PortError> {
+        // First the output's end: one who missed some is told so, also when the container has ended since.
+        self.handle.wait().await?;
+        self.container.wait_ended().await;
+        Ok(Some(self.container.read(|r| ExitStatus {
+            code: r.run.exit_code,
+            signal: 0,
+            oom_killed: false,
+            finished_at: r.run.finished_at,
+        })))
     }
 
     async fn hang_up(&self) {

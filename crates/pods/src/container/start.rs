@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_ids::{Classify as _, ContainerId};
 use berth_model::{ContainerState, NamespaceMode, ProfileKind};
@@ -8,7 +9,7 @@ use oci_spec::runtime::Spec;
 
 use super::must_be;
 use crate::PodsError;
-use crate::ports::{ImageHandle, Pod, StartRequest, Started};
+use crate::ports::{ImageHandle, Manner, Pod, StartRequest, Started, Streams};
 use crate::state::{Container, State, now};
 
 /// Gives birth to a created container's process.
@@ -29,12 +30,32 @@ async fn run(state: &Arc<State>, container: &Arc<Container>) -> Result<(), PodsE
         Err(error) => return Err(failed(state, container, error).await),
     };
     match pod.start(request).await {
-        Ok(started) => born(state, container, spec, started).await,
+        Ok(started) => {
+            let recorded = born(state, container, spec, started).await;
+            if container.read(|r| berth_plan::waits_for_readers(&r.config)) {
+                tokio::spawn(let_go(container.clone(), pod));
+            }
+            recorded
+        }
         Err(source) => {
             let error = PodsError::Port { doing: format!("start container {}", container.id), source };
             clear(container, &*pod).await;
             Err(failed(state, container, error).await)
         }
+    }
+}
+
+/// How long a container's output is held for somebody to attach.
+const HELD_MAX: Duration = Duration::from_secs(10);
+
+/// Ends the holding, also when whoever was to attach is gone: an attach that wants nothing does it.
+async fn let_go(container: Arc<Container>, pod: Arc<dyn Pod>) {
+    tokio::select! {
+        () = tokio::time::sleep(HELD_MAX) => {}
+        () = container.wait_ended() => return,
+    }
+    if let Err(error) = pod.attach(&container.id, Streams::default(), Manner::default()).await {
+        tracing::debug!(container = %container.id, error = &error as &dyn std::error::Error, "it has ended");
     }
 }
 

@@ -41,12 +41,12 @@ pub(crate) struct World {
     pub(crate) cpu: u64,
     /// The memory limits that were set, in order.
     pub(crate) limits: Vec<Option<i64>>,
-    /// What attaches asked for, and with which `stdin_once`.
-    pub(crate) attached: Vec<(Streams, bool)>,
+    /// What attaches asked for, and how.
+    pub(crate) attached: Vec<(Streams, Manner)>,
     pub(crate) columns: Vec<u16>,
     pub(crate) hung_up: usize,
-    /// The readers of attaches fell behind.
-    pub(crate) broken: tokio::sync::watch::Sender<bool>,
+    /// The output of attaches ended: whether because the readers fell behind.
+    pub(crate) broken: tokio::sync::watch::Sender<Option<bool>>,
     events: Option<Arc<dyn Events>>,
 }
 
@@ -166,9 +166,14 @@ impl Pod for FakePod {
         self.fake.step("exec")?;
         Ok(connected(self.fake.handle(5), streams))
     }
-    async fn attach(&self, _: &ContainerId, streams: Streams, once: bool) -> Result<Connected, PortError> {
+    async fn attach(
+        &self,
+        _: &ContainerId,
+        streams: Streams,
+        manner: Manner,
+    ) -> Result<Connected, PortError> {
         self.fake.step("attach")?;
-        self.fake.0.lock().attached.push((streams, once));
+        self.fake.0.lock().attached.push((streams, manner));
         Ok(connected(self.fake.handle(6), streams))
     }
     async fn connect(&self, port: u16) -> Result<OwnedFd, PortError> {
@@ -200,7 +205,7 @@ fn connected(handle: FakeHandle, streams: Streams) -> Connected {
     }
 }
 
-/// An exec that ends with this code; an attach (code 6) breaks when the world says so.
+/// An exec that ends with this code; an attach (code 6) when the world says so.
 struct FakeHandle {
     fake: Fake,
     code: i32,
@@ -212,13 +217,13 @@ impl Handle for FakeHandle {
         self.fake.0.lock().columns.push(columns);
         Ok(())
     }
-    async fn wait(&self) -> Result<ExitStatus, PortError> {
-        if self.code == 6 {
-            let mut broken = self.fake.0.lock().broken.subscribe();
-            let _ = broken.wait_for(|broken| *broken).await;
-            return Err(PortError::new(ErrorClass::ResourceExhausted, "behind"));
+    async fn wait(&self) -> Result<Option<ExitStatus>, PortError> {
+        let mut broken = self.fake.0.lock().broken.subscribe();
+        if self.code != 6 {
+            return Ok(Some(ExitStatus { code: self.code, signal: 0, oom_killed: false, finished_at: 1 }));
         }
-        Ok(ExitStatus { code: self.code, signal: 0, oom_killed: false, finished_at: 1 })
+        let cut = broken.wait_for(Option::is_some).await.unwrap().unwrap_or_default();
+        if cut { Err(PortError::new(ErrorClass::ResourceExhausted, "behind")) } else { Ok(None) }
     }
     async fn hang_up(&self) {
         self.fake.0.lock().hung_up += 1;

@@ -327,7 +327,7 @@ fn plan(id: &str) -> LaunchPlan {
         symlinks: vec![link("/proc/self/fd/1", "/dev/stdout"), link("pts/ptmx", "/dev/ptmx")],
         masked_paths: vec![],
         readonly_paths: vec![],
-        stdio: Stdio { tty: false, stdin: false, log: LogTarget::File(FdIndex(0)) },
+        stdio: Stdio { tty: false, stdin: false, log: LogTarget::File(FdIndex(0)), held: false },
     }
 }
 
