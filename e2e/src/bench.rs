@@ -2,6 +2,7 @@
 //! network and mount namespaces of its own (`cargo xtask bench` makes them), so that neither touches the host's.
 
 mod figures;
+mod suite;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ use crate::peer::Peer;
 const ROUNDS: usize = 30;
 const PODS: usize = 40;
 const AT_ONCE: usize = 8;
+/// Containers of the longest list.
+const LISTED: usize = 500;
 /// How long an idle daemon is watched.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -201,12 +204,43 @@ async fn measure(checks: &mut Checks, daemon: &Daemon, peer: &Peer) -> Result<()
     b.mounts = (mounts()? - before.0) as f64 / PODS as f64;
     b.at_rest(peer.pid(), true).await?;
     containerd.clear(pods).await?;
-    report(checks, &mut a, &mut b);
+    let listed = lists(&mut berth, &mut containerd).await?;
+    let ours = in_thread(daemon.socket(), daemon.path("critest")).await?;
+    let theirs = in_thread(peer.socket(), peer.path("critest")).await?;
+    let mut report = Report::new(checks);
+    figures(&mut report, &mut a, &mut b);
+    let [mut ours_listed, mut theirs_listed] = listed;
+    report.times(&format!("{LISTED} containers listed"), &mut ours_listed, &mut theirs_listed, Some(5.0));
+    suite::report(&mut report, &ours, &theirs);
     Ok(())
 }
 
-fn report(checks: &mut Checks, a: &mut Figures, b: &mut Figures) {
-    let mut report = Report::new(checks);
+async fn in_thread(socket: PathBuf, home: PathBuf) -> Result<suite::Suite> {
+    tokio::task::spawn_blocking(move || suite::run(&socket, &home)).await?
+}
+
+/// How long ListContainers takes over [`LISTED`] containers that were made and not started, on each side.
+async fn lists(berth: &mut Side, containerd: &mut Side) -> Result<[Series; 2]> {
+    let mut all = [Series::default(), Series::default()];
+    for (side, series) in [berth, containerd].into_iter().zip(&mut all) {
+        let config = side.config("listed");
+        let pod = side.client.run_pod(&config).await?;
+        for n in 0..LISTED {
+            side.client.create(&pod, &config, &format!("listed-{n}"), args(&["true"])).await?;
+        }
+        for _ in 0..ROUNDS {
+            let since = Instant::now();
+            let found = side.client.runtime.list_containers(ListContainersRequest::default()).await?;
+            series.push(since.elapsed());
+            let found = found.into_inner().containers.len();
+            anyhow::ensure!(found == LISTED, "{found} containers are listed instead of {LISTED}");
+        }
+        side.client.remove_pod(&pod).await?;
+    }
+    Ok(all)
+}
+
+fn figures(report: &mut Report<'_>, a: &mut Figures, b: &mut Figures) {
     report.times("pod up (sandbox, create, start)", &mut a.up, &mut b.up, Some(20.0));
     report.times("  RunPodSandbox", &mut a.sandbox, &mut b.sandbox, None);
     report.times("  CreateContainer", &mut a.create, &mut b.create, None);

@@ -17,7 +17,7 @@ use crate::daemon::IMAGE;
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
-    images: ImageServiceClient<Channel>,
+    pub(crate) images: ImageServiceClient<Channel>,
 }
 
 /// What a container runs and under which settings.

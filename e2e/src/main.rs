@@ -18,6 +18,7 @@ mod mounts;
 mod peer;
 mod pull;
 mod registry;
+mod requests;
 mod restart;
 mod skew;
 mod stats;
@@ -56,6 +57,7 @@ async fn run(lane: &str) -> Result<bool> {
         "demo" => demo::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "crictl" => crictl::run(&mut checks).await?,
         "restart" => restart::run(&mut checks).await?,
+        "requests" => requests::lane(&mut checks).await?,
         "stats" => stats::lane(&mut checks).await?,
         "skew" => skew::run(&mut checks).await?,
         "mounts" => mounts::lane(&mut checks).await?,
@@ -66,7 +68,7 @@ async fn run(lane: &str) -> Result<bool> {
         "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench" => bench::run(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, restart, skew, modes, stats, userns, mounts, escapes, conformance, vm and bench"
+            "no lane {other:?}; there are demo, crictl, restart, requests, skew, modes, stats, userns, mounts, escapes, conformance, vm and bench"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.

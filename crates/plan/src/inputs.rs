@@ -32,6 +32,9 @@ pub struct HostFacts {
     pub user_namespaces: bool,
     /// The hard RLIMIT_NOFILE of the daemon.
     pub nofile_hard: u64,
+    /// The highest number of a CPU and of a memory node; none is known where sysfs does not tell.
+    pub last_cpu: Option<u32>,
+    pub last_node: Option<u32>,
     pub apparmor: bool,
     pub selinux: bool,
 }
@@ -47,6 +50,8 @@ impl Default for HostFacts {
             recursive_readonly: true,
             user_namespaces: true,
             nofile_hard: 1_048_576,
+            last_cpu: Some(7),
+            last_node: Some(0),
             apparmor: false,
             selinux: false,
         }

@@ -11,7 +11,16 @@ use crate::{HostFacts, PlanError};
 const FIELD: &str = "config.linux.resources";
 
 pub(crate) fn check(resources: Option<&Resources>, host: &HostFacts) -> Result<(), PlanError> {
-    resources.map_or(Ok(()), |resources| check_as(FIELD, resources, host))
+    check_as(FIELD, resources, host)
+}
+
+/// `place` is the field that holds the limits.
+pub(crate) fn check_as(
+    place: &str,
+    resources: Option<&Resources>,
+    host: &HostFacts,
+) -> Result<(), PlanError> {
+    resources.map_or(Ok(()), |resources| check_given(place, resources, host))
 }
 
 /// The limits a container gets when `asked` comes on top of what it has: zero and empty change nothing (CRI comments on
@@ -22,7 +31,7 @@ pub fn updated_resources(
     asked: &Resources,
     host: &HostFacts,
 ) -> Result<Resources, PlanError> {
-    check_as("linux", asked, host)?;
+    check_given("linux", asked, host)?;
     let mut new = had.cloned().unwrap_or_default();
     let given = |old: &mut i64, value: i64| *old = if value == 0 { *old } else { value };
     let swap = match (new.memory_swap_limit, new.memory_limit, asked.memory_limit) {
@@ -51,7 +60,7 @@ pub fn updated_resources(
         }
     }
     new.unified.extend(asked.unified.clone());
-    check_as("linux", &new, host)?;
+    check_given("linux", &new, host)?;
     Ok(new)
 }
 
@@ -60,7 +69,7 @@ pub fn cgroup_limits(resources: &Resources) -> LinuxResources {
     to_oci(Some(resources), Vec::new())
 }
 
-fn check_as(place: &str, r: &Resources, host: &HostFacts) -> Result<(), PlanError> {
+fn check_given(place: &str, r: &Resources, host: &HostFacts) -> Result<(), PlanError> {
     let at_least = |name: &str, value: i64, least: i64| match value >= least {
         true => Ok(()),
         false => Err(PlanError::invalid(format!("{place}.{name}"), format!("{value} is below {least}"))),
@@ -96,12 +105,16 @@ fn check_as(place: &str, r: &Resources, host: &HostFacts) -> Result<(), PlanErro
     if !(-1000..=1000).contains(&r.oom_score_adj) {
         return Err(PlanError::invalid(format!("{place}.oom_score_adj"), "must be from -1000 to 1000"));
     }
-    for (name, list) in [("cpuset_cpus", &r.cpuset_cpus), ("cpuset_mems", &r.cpuset_mems)] {
-        if !list.bytes().all(|b| b.is_ascii_digit() || b == b',' || b == b'-') {
-            return Err(PlanError::invalid(
-                format!("{place}.{name}"),
-                format!("{list:?} is no list of numbers"),
-            ));
+    for (name, list, last) in
+        [("cpuset_cpus", &r.cpuset_cpus, host.last_cpu), ("cpuset_mems", &r.cpuset_mems, host.last_node)]
+    {
+        let refuse = |problem: String| Err(PlanError::invalid(format!("{place}.{name}"), problem));
+        match numbers(list) {
+            None => return refuse(format!("{list:?} is no list of numbers")),
+            Some(most) if most > last.unwrap_or(u32::MAX) => {
+                return refuse(format!("{list:?} goes beyond the host's last, {}", last.unwrap_or_default()));
+            }
+            Some(_) => {}
         }
     }
     if !host.cgroup_v2 && !r.unified.is_empty() {
@@ -123,6 +136,24 @@ fn check_as(place: &str, r: &Resources, host: &HostFacts) -> Result<(), PlanErro
         }
     }
     Ok(())
+}
+
+/// The highest number of a list in cpuset(7)'s list format; 0 for an empty one, `None` for what is none.
+fn numbers(list: &str) -> Option<u32> {
+    if list.is_empty() {
+        return Some(0);
+    }
+    let mut most = 0;
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u32>().ok());
+        let (first, last) = (digits(first)??, digits(last)??);
+        if first > last {
+            return None;
+        }
+        most = most.max(last);
+    }
+    Some(most)
 }
 
 /// The limits with the device rules. `oom_score_adj` is the process's, not the cgroup's.
@@ -251,5 +282,15 @@ mod tests {
         }
         let swap = Resources { memory_limit: 2, memory_swap_limit: 1, ..Default::default() };
         assert!(bad(swap, true).contains("memory_swap_limit_in_bytes"));
+    }
+
+    #[test]
+    fn lists_of_numbers() {
+        for (list, most) in [("", Some(0)), ("0", Some(0)), ("0-3,6", Some(6)), ("5,1-2", Some(5))] {
+            assert_eq!(numbers(list), most, "{list}");
+        }
+        for list in ["0-", "-1", "a", "1,,2", "3-1", "0-3:1/2", "+1", "99999999999"] {
+            assert_eq!(numbers(list), None, "{list}");
+        }
     }
 }

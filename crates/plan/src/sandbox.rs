@@ -1,14 +1,15 @@
 //! A sandbox's configuration: checked, and compiled to what its shim sets up.
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::net::IpAddr;
 
 use berth_ids::SandboxId;
-use berth_model::{NamespaceMode, SandboxConfig, SecurityProfile};
+use berth_model::{NamespaceMode, PortMapping, SandboxConfig, SandboxSecurity, SecurityProfile};
 use berth_shim_wire::SandboxPlan;
 
 use crate::error::{plain, word};
-use crate::{HostFacts, PlanError, sysctls, userns};
+use crate::{HostFacts, PlanError, resources, sysctls, userns};
 
 /// What Docker and containerd give a /dev/shm.
 const SHM_SIZE: u64 = 64 * 1024 * 1024;
@@ -33,17 +34,45 @@ pub fn validate_sandbox(config: &SandboxConfig, host: &HostFacts) -> Result<(), 
     namespaces(config)?;
     userns::validate(config, host)?;
     profiles(config.security.apparmor.as_ref())?;
-    for (n, port) in config.port_mappings.iter().enumerate().filter(|(_, p)| p.host_port != 0) {
+    user(&config.security)?;
+    resources::check_as("config.linux.resources", config.resources.as_ref(), host)?;
+    resources::check_as("config.linux.overhead", config.overhead.as_ref(), host)?;
+    ports(&config.port_mappings)?;
+    sysctls::checked(config).map(drop)
+}
+
+fn ports(ports: &[PortMapping]) -> Result<(), PlanError> {
+    let mut taken = HashMap::new();
+    for (n, port) in ports.iter().enumerate().filter(|(_, p)| p.host_port != 0) {
+        let field = |part: &str| format!("config.port_mappings[{n}].{part}");
         if port.container_port == 0 {
-            let field = format!("config.port_mappings[{n}].container_port");
-            return Err(PlanError::invalid(field, "must be given with a host_port"));
+            return Err(PlanError::invalid(field("container_port"), "must be given with a host_port"));
         }
         if !port.host_ip.is_empty() && port.host_ip.parse::<IpAddr>().is_err() {
-            let field = format!("config.port_mappings[{n}].host_ip");
-            return Err(PlanError::invalid(field, format!("{:?} is no address", port.host_ip)));
+            return Err(PlanError::invalid(field("host_ip"), format!("{:?} is no address", port.host_ip)));
+        }
+        let key = (port.protocol, port.host_port, port.host_ip.as_str());
+        if let Some(other) = taken.insert(key, n) {
+            let problem = format!("{} is that of port_mappings[{other}] too", port.host_port);
+            return Err(PlanError::invalid(field("host_port"), problem));
         }
     }
-    sysctls::checked(config).map(drop)
+    Ok(())
+}
+
+/// The sandbox runs no process of its own; the fields are held to the rules of their CRI comments all the same.
+fn user(security: &SandboxSecurity) -> Result<(), PlanError> {
+    const CONTEXT: &str = "config.linux.security_context";
+    let id = |field: &str, value: i64| match u32::try_from(value) {
+        Ok(id) if id != u32::MAX => Ok(()),
+        _ => Err(PlanError::invalid(format!("{CONTEXT}.{field}"), format!("{value} is no user or group id"))),
+    };
+    if security.run_as_group.is_some() && security.run_as_user.is_none() {
+        return Err(PlanError::invalid(format!("{CONTEXT}.run_as_group"), "needs run_as_user"));
+    }
+    security.run_as_user.map_or(Ok(()), |value| id("run_as_user", value))?;
+    security.run_as_group.map_or(Ok(()), |value| id("run_as_group", value))?;
+    security.supplemental_groups.iter().try_for_each(|value| id("supplemental_groups", *value))
 }
 
 fn hostname(config: &SandboxConfig) -> Result<(), PlanError> {

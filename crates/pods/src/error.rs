@@ -24,17 +24,20 @@ pub enum PodsError {
         "container {id}: linux.memory_limit_in_bytes: {limit} is below the {used} bytes it uses and cannot give back"
     )]
     LimitBelowUse { id: String, limit: i64, used: u64 },
-    #[error("no runtime handler {name:?}")]
+    #[error("runtime_handler: there is no {name:?}")]
     UnknownHandler { name: String },
     #[error("image {reference:?} is not here; pull it first")]
     NoImage { reference: String },
     /// The text begins as CRI's well-known error does (cri-api `errors`).
     #[error("ImageVolumeMountFailed: config.mounts[{n}].image: {reference:?} is not here; pull it first")]
     NoImageVolume { n: usize, reference: String },
-    #[error("the configuration is refused")]
+    #[error(transparent)]
     Plan(#[from] std::sync::Arc<PlanError>),
     #[error("container {id} did not end within {wait:?} of SIGKILL; a process of it may hang in the kernel")]
     WillNotDie { id: String, wait: Duration },
+    /// The port names the field itself.
+    #[error(transparent)]
+    Refused(PortError),
     #[error("{doing}")]
     Port { doing: String, source: PortError },
     #[error("command {command:?} in container {id} timed out after {timeout:?}")]
@@ -69,7 +72,7 @@ impl Classify for PodsError {
             }
             Self::Plan(source) => source.class(),
             Self::WillNotDie { .. } | Self::ExecTimeout { .. } => ErrorClass::DeadlineExceeded,
-            Self::Port { source, .. } => source.class(),
+            Self::Port { source, .. } | Self::Refused(source) => source.class(),
             Self::Lost { .. } => ErrorClass::Internal,
         }
     }

@@ -33,6 +33,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The same, with the field it is about in front.
+    pub(crate) fn of(self, field: &str) -> Self {
+        Self::new(self.class, format!("{field}: {}", self.message))
+    }
+}
+
 impl<E: std::error::Error + Classify + 'static> From<E> for Failure {
     /// The error and its causes on one line; a cause that only repeats the text before it is told once.
     fn from(error: E) -> Self {

@@ -30,9 +30,17 @@ pub(crate) fn facts(cgroups: &Cgroups) -> HostFacts {
         // Probed with a shim.
         user_namespaces: false,
         nofile_hard: nofile_hard(),
+        last_cpu: last_of("/sys/devices/system/cpu/present"),
+        last_node: last_of("/sys/devices/system/node/possible"),
         apparmor: Path::new("/sys/kernel/security/apparmor").exists(),
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
     }
+}
+
+/// The last number of a list like `0-3,6` (cpuset(7), list format).
+fn last_of(path: &str) -> Option<u32> {
+    let text = String::from_utf8(read_host_file(path.as_ref())?).ok()?;
+    text.trim().rsplit([',', '-']).next()?.parse().ok()
 }
 
 /// The daemon's own bounding set (proc_pid_status(5), `CapBnd`).

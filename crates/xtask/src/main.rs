@@ -25,7 +25,7 @@ enum Task {
     Test,
     /// Formatting and lints, then `test`.
     Ci,
-    /// One end-to-end lane: demo, crictl, restart, stats, skew, conformance or vm.
+    /// One end-to-end lane: demo, crictl, restart, requests, stats, skew, conformance or vm.
     E2e {
         lane: String,
         /// For the conformance lane: only specs that match this regular expression.
@@ -84,9 +84,19 @@ fn test() -> Result<()> {
     packages::need(&packages::TEST)?;
     run::cargo(&["test", "--quiet", "--workspace"])?;
     let built = build::all()?;
-    for lane in
-        ["demo", "crictl", "restart", "stats", "skew", "userns", "mounts", "escapes", "conformance", "vm"]
-    {
+    for lane in [
+        "demo",
+        "crictl",
+        "restart",
+        "requests",
+        "stats",
+        "skew",
+        "userns",
+        "mounts",
+        "escapes",
+        "conformance",
+        "vm",
+    ] {
         run::lane(&built, lane, None)?;
     }
     Ok(())

@@ -56,6 +56,10 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
             .env("BERTH_E2E_LEFT_OUT", root().join("e2e/left-out.txt"))
             .env("BERTH_E2E_HOME", home);
     }
+    if name == "bench" {
+        command
+            .env("BERTH_E2E_CRITEST", go("critest", &["test", "-c"], "sigs.k8s.io/cri-tools/cmd/critest")?);
+    }
     if name == "vm" {
         packages::need(&packages::VM)?;
         let parts = root().join("target/vm");

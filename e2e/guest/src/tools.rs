@@ -82,7 +82,7 @@ pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
             io::stdin().read_to_string(&mut text)?;
             println!("{} bytes", text.len());
         }
-        ["pause"] => pause()?,
+        ["pause" | "top"] => pause()?,
         // With the set-user-id bit: what no_new_privs leaves of it.
         ["nnp"] => println!("Effective uid: {}", nix::unistd::geteuid()),
         ["pgrep", name] => return pgrep(name),

@@ -34,6 +34,7 @@ async fn make(
     let sandbox_config = sandbox.read(|r| r.config.clone());
     let image = find_image(state, &config).await?;
     berth_plan::validate_container(&sandbox_config, &config, &image.config, state.ports.launcher.facts())?;
+    findable(state, &sandbox, &config).await?;
     let user = resolve_user(state, &config, &image).await?;
     berth_plan::validate_user(&sandbox_config, &user)?;
 
@@ -68,6 +69,18 @@ async fn make(
     state.tell(LifeEventKind::Created, &sandbox, id.as_str());
     tracing::info!(container = %id.short(), "container created");
     Ok(id)
+}
+
+/// Refuses what names something that is not there. Its start looks it up again: it may be gone, or another, by then.
+async fn findable(state: &State, sandbox: &Sandbox, config: &ContainerConfig) -> Result<(), PodsError> {
+    let launcher = &state.ports.launcher;
+    let devices = launcher.devices(&config.devices).await;
+    devices.map_err(PodsError::Refused)?;
+    let choice = berth_plan::seccomp_choice(&config.security)?;
+    let caps = berth_plan::bounding_caps(&config.security, launcher.facts())?;
+    let filter = launcher.seccomp(&choice, caps).await;
+    filter.map_err(PodsError::Refused)?;
+    super::target(state, sandbox, &config.security.namespaces).map(drop)
 }
 
 async fn keep(state: &State, record: &ContainerRecord) -> Result<(), PodsError> {

@@ -21,10 +21,10 @@ pub(crate) use stop::{end_now, stop};
 pub(crate) use update::update;
 
 use berth_ids::ContainerId;
-use berth_model::ContainerState;
+use berth_model::{ContainerState, NamespaceMode, NamespaceOptions};
 
 use crate::PodsError;
-use crate::state::{Container, State};
+use crate::state::{Container, Sandbox, State};
 
 /// The word for a state in messages.
 fn word(state: ContainerState) -> &'static str {
@@ -53,4 +53,22 @@ fn must_be(container: &Container, wanted: ContainerState) -> Result<(), PodsErro
             wanted: word(wanted),
         }),
     }
+}
+
+/// The running container of the same pod whose pid namespace is to be joined, when that is asked for.
+fn target(
+    state: &State,
+    sandbox: &Sandbox,
+    namespaces: &NamespaceOptions,
+) -> Result<Option<ContainerId>, PodsError> {
+    if namespaces.pid != NamespaceMode::Target {
+        return Ok(None);
+    }
+    let target = state.container(&namespaces.target_id)?;
+    if target.sandbox.id != sandbox.id {
+        let id = namespaces.target_id.clone();
+        return Err(PodsError::NotFound { kind: "target container in this pod", id });
+    }
+    must_be(&target, ContainerState::Running)?;
+    Ok(Some(target.id.clone()))
 }

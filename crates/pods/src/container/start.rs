@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_ids::{Classify as _, ContainerId};
+use berth_ids::Classify as _;
 use berth_model::{ContainerState, NamespaceMode, ProfileKind};
 use berth_plan::{ContainerInputs, ContainerPlan};
 use oci_spec::runtime::Spec;
@@ -75,7 +75,7 @@ async fn prepare(state: &State, container: &Container) -> Result<(Spec, StartReq
         ports.launcher.seccomp(&choice, caps).await.map_err(PodsError::port("prepare the seccomp filter"))?;
     let devices = ports.launcher.devices(&record.config.devices).await;
     let devices = devices.map_err(PodsError::port("look up config.devices"))?;
-    let target = target(state, container)?;
+    let target = super::target(state, &container.sandbox, &record.config.security.namespaces)?;
     let inputs = ContainerInputs {
         sandbox_id: &record.sandbox_id,
         container_id: &record.id,
@@ -107,20 +107,6 @@ async fn prepare(state: &State, container: &Container) -> Result<(Spec, StartReq
         plan,
     };
     Ok((spec, request))
-}
-
-/// The running container whose pid namespace is to be joined.
-fn target(state: &State, container: &Container) -> Result<Option<ContainerId>, PodsError> {
-    let namespaces = container.read(|r| r.config.security.namespaces.clone());
-    if namespaces.pid != NamespaceMode::Target {
-        return Ok(None);
-    }
-    let target = state.container(&namespaces.target_id)?;
-    if target.sandbox.id != container.sandbox.id {
-        return Err(PodsError::NotFound { kind: "target container in this pod", id: namespaces.target_id });
-    }
-    must_be(&target, ContainerState::Running)?;
-    Ok(Some(target.id.clone()))
 }
 
 async fn born(state: &State, container: &Container, spec: Spec, started: Started) -> Result<(), PodsError> {

@@ -10,7 +10,8 @@ pub(super) async fn call(
 ) -> Result<UpdateRuntimeConfigResponse, Failure> {
     let network = request.runtime_config.and_then(|config| config.network_config);
     if let Some(cidr) = network.map(|network| network.pod_cidr).filter(|cidr| !cidr.is_empty()) {
-        verbs.backend.update_pod_cidr(&cidr).await?;
+        let done = verbs.backend.update_pod_cidr(&cidr).await;
+        done.map_err(|failure| failure.of("runtime_config.network_config.pod_cidr"))?;
     }
     Ok(UpdateRuntimeConfigResponse {})
 }
