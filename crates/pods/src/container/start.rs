@@ -152,7 +152,14 @@ async fn clear(container: &Container, pod: &dyn Pod) {
     }
 }
 
-/// An error and its causes on one line.
+/// An error and its causes on one line; a cause that only repeats the text before it is told once.
 fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut parts: Vec<String> = Vec::new();
+    for cause in std::iter::successors(Some(error), |e| e.source()) {
+        let text = cause.to_string();
+        if parts.last().is_none_or(|last| !last.ends_with(&text)) {
+            parts.push(text);
+        }
+    }
+    parts.join(": ")
 }
