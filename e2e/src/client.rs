@@ -83,6 +83,12 @@ impl Client {
         Ok(())
     }
 
+    /// How many there are.
+    pub(crate) async fn images(&mut self) -> Result<usize> {
+        let request = ListImagesRequest::default();
+        Ok(self.images.list_images(request).await?.into_inner().images.len())
+    }
+
     pub(crate) async fn stream_images(&mut self) -> Result<tonic::Streaming<StreamImagesResponse>> {
         Ok(self.images.stream_images(StreamImagesRequest::default()).await?.into_inner())
     }

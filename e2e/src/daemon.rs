@@ -12,7 +12,9 @@ use crate::image;
 pub(crate) const IMAGE: &str = "berth.test/guest:1";
 
 pub(crate) struct Daemon {
-    home: tempfile::TempDir,
+    home: PathBuf,
+    /// Goes with the daemon, after it.
+    _temporary: Option<tempfile::TempDir>,
     name: String,
     child: Option<Child>,
     is_reset: bool,
@@ -28,15 +30,24 @@ impl Daemon {
 
     /// Started, without any image.
     pub(crate) async fn empty() -> Result<Self> {
-        let home = tempfile::Builder::new().prefix("berth-").tempdir()?;
-        let mut daemon =
-            Self { home, name: format!("t{}", std::process::id()), child: None, is_reset: false };
+        let temporary = tempfile::Builder::new().prefix("berth-").tempdir()?;
+        let home = temporary.path().to_owned();
+        let name = format!("t{}", std::process::id());
+        let mut daemon = Self { home, _temporary: Some(temporary), name, child: None, is_reset: false };
         daemon.start().await?;
         Ok(daemon)
     }
 
+    /// Started in a directory that stays, with the test image imported.
+    pub(crate) async fn at(home: PathBuf, name: &str) -> Result<Self> {
+        let mut daemon = Self { home, _temporary: None, name: name.to_owned(), child: None, is_reset: false };
+        daemon.start().await?;
+        daemon.import(IMAGE, "hello").await?;
+        Ok(daemon)
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.home.path().join(name)
+        self.home.join(name)
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

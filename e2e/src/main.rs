@@ -13,8 +13,10 @@ mod daemon;
 mod demo;
 mod escapes;
 mod image;
+mod kubelet;
 mod modes;
 mod mounts;
+mod page;
 mod peer;
 mod pull;
 mod registry;
@@ -51,6 +53,13 @@ async fn run(lane: &str) -> Result<bool> {
     if lane == "conformance" {
         conformance::prepare()?;
     }
+    if lane == "kubelet" {
+        kubelet::prepare()?;
+    }
+    if lane == "own-node" {
+        kubelet::serve(std::env::args().nth(2).as_deref()).await?;
+        return Ok(true);
+    }
     let before = audit::Snapshot::take()?;
     let mut checks = Checks::default();
     match lane {
@@ -63,12 +72,14 @@ async fn run(lane: &str) -> Result<bool> {
         "mounts" => mounts::lane(&mut checks).await?,
         "escapes" => escapes::lane(&mut checks).await?,
         "userns" => userns::lane(&mut checks).await?,
+        "kubelet" => kubelet::lane(&mut checks).await?,
+        "node" => page::lane(&mut checks).await?,
         "modes" => modes::lane(&mut checks).await?,
         "vm" => vm::run(&mut checks, &["demo", "modes", "stats"]).await?,
         "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench" => bench::run(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, restart, requests, skew, modes, stats, userns, mounts, escapes, conformance, vm and bench"
+            "no lane {other:?}; there are demo, crictl, restart, requests, skew, modes, stats, userns, mounts, escapes, kubelet, node, conformance, vm and bench"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.

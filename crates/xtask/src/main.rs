@@ -3,6 +3,7 @@
 
 mod build;
 mod host;
+mod node;
 mod packages;
 mod run;
 
@@ -25,11 +26,16 @@ enum Task {
     Test,
     /// Formatting and lints, then `test`.
     Ci,
-    /// One end-to-end lane: demo, crictl, restart, requests, stats, skew, conformance or vm.
+    /// One end-to-end lane: demo, crictl, restart, requests, stats, skew, kubelet, node, conformance or vm.
     E2e {
         lane: String,
         /// For the conformance lane: only specs that match this regular expression.
         focus: Option<String>,
+    },
+    /// A node of your own: a kubelet without a cluster, and Berth. Needs root.
+    Node {
+        #[command(subcommand)]
+        task: node::Node,
     },
     /// Berth beside Debian's containerd and runc, in one run on this machine. Needs root.
     Bench,
@@ -66,6 +72,7 @@ fn perform(task: Task) -> Result<()> {
             packages::need(&packages::TEST)?;
             run::lane(&build::all()?, &lane, focus.as_deref())
         }
+        Task::Node { task } => node::perform(&task),
         Task::Bench => {
             host::check()?;
             packages::need(&packages::BENCH)?;
@@ -94,6 +101,8 @@ fn test() -> Result<()> {
         "userns",
         "mounts",
         "escapes",
+        "kubelet",
+        "node",
         "conformance",
         "vm",
     ] {

@@ -27,6 +27,13 @@ pub(crate) const TEST: [Tool; 4] = [
     tool("nft", "nftables", "shows the audit which tables are left"),
 ];
 
+/// For the kubelet lane, the node lane, and a node of one's own.
+pub(crate) const KUBELET: [Tool; 3] = [
+    tool("ip", "iproute2", "makes the links of the kubelet's host"),
+    tool("curl", "curl", "asks the kubelet over TLS"),
+    tool("systemd-analyze", "systemd", "verifies the units in deploy"),
+];
+
 /// For the lane in a virtual machine, beside the kernel and the busybox of [`machine`].
 pub(crate) const VM: [Tool; 1] =
     [tool("qemu-system-x86_64", "qemu-system-x86", "is the machine with control groups v2")];

@@ -29,7 +29,7 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     }
     let mut command = match name {
         // Both runtimes play on a host of their own: what a peer leaves in network and mounts ends with these namespaces.
-        "bench" | "conformance" => {
+        "bench" | "conformance" | "kubelet" => {
             let mut command = Command::new("unshare");
             command.args(["--net", "--mount", "--propagation", "private", "--"]).arg(&built.e2e);
             command
@@ -44,21 +44,35 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     if name == "skew" {
         command.env("BERTH_E2E_SKEW", root().join("target/debug/berth-skew"));
     }
-    if name == "crictl" {
-        command.env("BERTH_E2E_CRICTL", go("crictl", &["build"], "sigs.k8s.io/cri-tools/cmd/crictl")?);
+    if name == "node" {
+        packages::need(&packages::KUBELET)?;
+        kubelet()?;
+    }
+    if name == "crictl" || name == "node" {
+        command.env("BERTH_E2E_CRICTL", go("e2e", "crictl", &["build"], "sigs.k8s.io/cri-tools/cmd/crictl")?);
+    }
+    if name == "kubelet" {
+        packages::need(&packages::KUBELET)?;
+        command.env("BERTH_E2E_KUBELET", kubelet()?);
+        command.env("BERTH_E2E_KUBELET_LOGS", root().join("target/kubelet"));
     }
     if name == "conformance" {
         let home = root().join("target/conformance");
         packages::images(&home.join("debian"))?;
         command
-            .env("BERTH_E2E_CRITEST", go("critest", &["test", "-c"], "sigs.k8s.io/cri-tools/cmd/critest")?)
-            .env("BERTH_E2E_GINKGO", go("ginkgo", &["build"], "github.com/onsi/ginkgo/v2/ginkgo")?)
+            .env(
+                "BERTH_E2E_CRITEST",
+                go("e2e", "critest", &["test", "-c"], "sigs.k8s.io/cri-tools/cmd/critest")?,
+            )
+            .env("BERTH_E2E_GINKGO", go("e2e", "ginkgo", &["build"], "github.com/onsi/ginkgo/v2/ginkgo")?)
             .env("BERTH_E2E_LEFT_OUT", root().join("e2e/left-out.txt"))
             .env("BERTH_E2E_HOME", home);
     }
     if name == "bench" {
-        command
-            .env("BERTH_E2E_CRITEST", go("critest", &["test", "-c"], "sigs.k8s.io/cri-tools/cmd/critest")?);
+        command.env(
+            "BERTH_E2E_CRITEST",
+            go("e2e", "critest", &["test", "-c"], "sigs.k8s.io/cri-tools/cmd/critest")?,
+        );
     }
     if name == "vm" {
         packages::need(&packages::VM)?;
@@ -73,13 +87,17 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     }
 }
 
-/// A program of others, built by Go from the versions e2e/go.mod names.
-fn go(name: &str, words: &[&str], package: &str) -> Result<PathBuf> {
+pub(crate) fn kubelet() -> Result<PathBuf> {
+    go("e2e/kubelet", "kubelet", &["build"], "k8s.io/kubernetes/cmd/kubelet")
+}
+
+/// A program of others, built by Go from the versions that `module`'s go.mod names.
+fn go(module: &str, name: &str, words: &[&str], package: &str) -> Result<PathBuf> {
     let at = root().join("target/tools").join(name);
     if !at.exists() {
         println!("building {name} with go (once)");
         let built = Command::new("go")
-            .current_dir(root().join("e2e"))
+            .current_dir(root().join(module))
             .args(words)
             .arg("-o")
             .arg(&at)
@@ -87,7 +105,7 @@ fn go(name: &str, words: &[&str], package: &str) -> Result<PathBuf> {
             .status();
         match built {
             Ok(done) if done.success() => {}
-            Ok(_) => bail!("go could not build {name} from e2e/go.mod"),
+            Ok(_) => bail!("go could not build {name} from {module}/go.mod"),
             Err(error) => bail!("the lane needs Go (package golang-go, or go.dev/dl): {error}"),
         }
     }

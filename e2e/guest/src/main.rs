@@ -3,6 +3,7 @@
 //! where a link gives it the tool's name.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a command-line tool")]
 
+mod health;
 mod net;
 mod tools;
 

@@ -1,9 +1,10 @@
 use std::io::{self, Read as _, Write as _};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::net;
+use crate::{health, net};
 
 fn number(word: &str) -> io::Result<u64> {
     word.parse().map_err(|_| io::Error::other(format!("{word:?} is no number")))
@@ -13,6 +14,16 @@ fn number(word: &str) -> io::Result<u64> {
 pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
     match words {
         ["true"] => {}
+        // Tools one after the other, with `then` between them; the first that fails is the last.
+        ["do", rest @ ..] => {
+            for words in rest.split(|word| *word == "then") {
+                let code = run(words)?;
+                if code != 0 {
+                    return Ok(code);
+                }
+            }
+        }
+        ["exists", path] => return Ok(u8::from(!Path::new(path).exists())),
         ["exit", code] => return Ok(number(code)? as u8),
         ["echo", rest @ ..] => println!("{}", rest.join(" ")),
         ["complain", rest @ ..] => eprintln!("{}", rest.join(" ")),
@@ -30,6 +41,11 @@ pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
         }
         ["link", path] => println!("{}", std::fs::read_link(path)?.display()),
         ["write", path, rest @ ..] => std::fs::write(path, rest.join(" "))?,
+        ["append", path, rest @ ..] => {
+            let mut file = std::fs::File::options().append(true).create(true).open(path)?;
+            writeln!(file, "{}", rest.join(" "))?;
+        }
+        ["remove", path] => std::fs::remove_file(path)?,
         ["mkdir", path] => std::fs::create_dir(path)?,
         ["stat", path] => {
             use std::os::unix::fs::MetadataExt as _;
@@ -48,6 +64,8 @@ pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
             }
         }
         ["http", port, word] => net::serve(number(port)? as u16, word)?,
+        ["web", port, bad] => health::web(number(port)? as u16, Path::new(bad))?,
+        ["grpc", port, bad] => health::grpc(number(port)? as u16, Path::new(bad))?,
         ["get", address] => println!("{}", net::get(address)?),
         ["alloc", mebibytes] => {
             let bytes = (number(mebibytes)? << 20) as usize;
