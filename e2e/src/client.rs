@@ -166,6 +166,14 @@ impl Client {
         status.ok_or_else(|| anyhow::anyhow!("no status of {id}"))
     }
 
+    /// The id of the running container of this name, if there is one.
+    pub(crate) async fn running(&mut self, name: &str) -> Result<Option<String>> {
+        let listed = self.runtime.list_containers(ListContainersRequest::default()).await?.into_inner();
+        let named = |c: &Container| c.metadata.as_ref().is_some_and(|metadata| metadata.name == name);
+        let runs = |c: &Container| c.state() == ContainerState::ContainerRunning;
+        Ok(listed.containers.into_iter().find(|c| named(c) && runs(c)).map(|c| c.id))
+    }
+
     pub(crate) async fn pod_ip(&mut self, id: &str) -> Result<String> {
         let request = PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
         let status = self.runtime.pod_sandbox_status(request).await?.into_inner().status.unwrap_or_default();

@@ -76,6 +76,14 @@ impl Daemon {
         Ok(command)
     }
 
+    /// As a person types it: settings first, since what follows some verbs is not for berth.
+    pub(crate) fn typed(&self, words: &[&str]) -> Result<Command> {
+        let mut command = Command::new(Self::program()?);
+        let (root, state) = (self.path("root"), self.path("state"));
+        command.args(["--name", &self.name, "--root"]).arg(root).arg("--state").arg(state).args(words);
+        Ok(command)
+    }
+
     pub(crate) async fn start(&mut self) -> Result<Client> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log"))?;
         let mut serve = self.berth(&["serve"])?;

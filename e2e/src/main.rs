@@ -5,6 +5,7 @@
 mod audit;
 mod bench;
 mod checks;
+mod cli;
 mod client;
 mod clients;
 mod conformance;
@@ -18,6 +19,7 @@ mod modes;
 mod mounts;
 mod page;
 mod peer;
+mod pty;
 mod pull;
 mod registry;
 mod requests;
@@ -64,6 +66,7 @@ async fn run(lane: &str) -> Result<bool> {
     let mut checks = Checks::default();
     match lane {
         "demo" => demo::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
+        "cli" => cli::lane(&mut checks).await?,
         "crictl" => crictl::run(&mut checks).await?,
         "restart" => restart::run(&mut checks).await?,
         "requests" => requests::lane(&mut checks).await?,
