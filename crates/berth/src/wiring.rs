@@ -116,12 +116,28 @@ impl AdminBackend for Admin {
         .await?
     }
 
+    async fn signal(&self, container: &str, signal: i32) -> Result<(), Failure> {
+        let signal = berth_model::Signal::from_number(signal);
+        Ok(self.pods.signal(container, signal.ok_or("signals are numbered from 1 to 64")?).await?)
+    }
+
     async fn status(&self) -> serde_json::Value {
         let (sandboxes, containers) = self.pods.counts();
         let usage = self.images.fs_usage();
+        let pull = |pull: berth_images::PullProgress| {
+            serde_json::json!({
+                "reference": pull.reference,
+                "layers": pull.layers,
+                "layers_done": pull.layers_done,
+                "bytes": pull.bytes,
+                "bytes_done": pull.bytes_done,
+            })
+        };
+        let pulls: Vec<_> = self.images.pulls().into_iter().map(pull).collect();
         serde_json::json!({
             "pods": { "sandboxes": sandboxes, "containers": containers },
             "images": { "count": self.images.list().len(), "bytes": usage.used_bytes, "at": usage.mountpoint },
+            "pulls": pulls,
             "network": { "bridge": self.network.bridge(), "subnets": self.network.subnets() },
         })
     }

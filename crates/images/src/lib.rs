@@ -9,6 +9,7 @@ mod image;
 mod import;
 mod layers;
 mod lookup;
+mod progress;
 mod pull;
 mod rootfs;
 mod usage;
@@ -26,6 +27,7 @@ use parking_lot::{Mutex, RwLock};
 pub use berth_registry::Credentials;
 pub use error::ImageError;
 pub use image::Image;
+pub use progress::PullProgress;
 pub use rootfs::Mapped;
 
 use crate::image::{ImageRecord, LayerRecord};
@@ -57,7 +59,7 @@ pub(crate) struct Shared {
     /// Layers being unpacked: whoever needs one of these waits for its turn.
     pub(crate) turns: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
     /// Pulls in flight by reference.
-    pub(crate) pulls: Mutex<HashMap<String, pull::Waiting>>,
+    pub(crate) pulls: Mutex<HashMap<String, (pull::Waiting, Arc<progress::Progress>)>>,
     /// How much containers' writable layers hold.
     pub(crate) usage: usage::Measured,
     /// Layers that a pull or import in flight counts on.

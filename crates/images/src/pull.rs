@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::layers::Wanted;
+use crate::progress::Progress;
 use crate::{Image, ImageError, Shared};
 
 type Outcome = Option<Result<Arc<Image>, ImageError>>;
@@ -31,14 +32,15 @@ pub(crate) async fn pull(
     let user = credentials.as_ref().map(|c| c.username.as_str()).unwrap_or_default();
     let key = format!("{reference} {user}");
     let mut outcome = match shared.pulls.lock().entry(key.clone()) {
-        Entry::Occupied(running) => running.get().clone(),
+        Entry::Occupied(running) => running.get().0.clone(),
         Entry::Vacant(free) => {
             let (tell, outcome) = watch::channel(None);
-            free.insert(outcome.clone());
+            let progress = Arc::new(Progress::of(reference.to_string()));
+            free.insert((outcome.clone(), progress.clone()));
             let (work, landing) = (shared.clone(), Landing { shared: shared.clone(), key });
             let reference = reference.clone();
             tokio::spawn(async move {
-                let result = fetch(&work, &reference, credentials.as_ref()).await;
+                let result = fetch(&work, &reference, credentials.as_ref(), &progress).await;
                 drop(landing);
                 tell.send_replace(Some(result));
             });
@@ -67,6 +69,7 @@ async fn fetch(
     shared: &Arc<Shared>,
     reference: &Reference,
     credentials: Option<&Credentials>,
+    progress: &Arc<Progress>,
 ) -> Result<Arc<Image>, ImageError> {
     let (manifest, top, config) = shared.client.resolve(reference, credentials).await?;
     let mut image = Image::new(manifest.config.clone(), &config)?;
@@ -74,15 +77,16 @@ async fn fetch(
         let problem = "it and the manifest disagree about the number of layers".to_owned();
         return Err(ImageError::Config { problem });
     }
+    progress.begin(manifest.layers.iter().map(|layer| layer.size));
     let _wanted = Wanted::new(shared, &image.layers);
     let mut work = JoinSet::new();
     let room = Arc::new(Semaphore::new(PARALLEL));
     for (id, blob) in image.layers.iter().cloned().zip(manifest.layers) {
         let (shared, reference, credentials) = (shared.clone(), reference.clone(), credentials.cloned());
-        let room = room.clone();
+        let (room, progress) = (room.clone(), progress.clone());
         work.spawn(async move {
             let Ok(_room) = room.acquire_owned().await else { return Ok(()) };
-            layer(&shared, &reference, credentials.as_ref(), id, blob).await
+            layer(&shared, &reference, credentials.as_ref(), id, blob, &progress).await
         });
     }
     while let Some(done) = work.join_next().await {
@@ -105,8 +109,10 @@ async fn layer(
     credentials: Option<&Credentials>,
     id: Digest,
     blob: LayerDescriptor,
+    progress: &Progress,
 ) -> Result<(), ImageError> {
     if shared.has_layer(&id) {
+        progress.layer_done(blob.size);
         return Ok(());
     }
     let (send, receive) = mpsc::channel(PIPE);
@@ -120,11 +126,13 @@ async fn layer(
         }
         work.add_layer(&id, Some(&digest), Pieces { receive, current: Bytes::new() })
     });
-    let transferred = transfer(shared, reference, credentials, &blob, send).await;
+    let transferred = transfer(shared, reference, credentials, &blob, send, progress).await;
     let unpacked =
         unpacking.await.unwrap_or_else(|_| Err(ImageError::Lost { reference: reference.to_string() }));
     // Why the stream ended early says more than that it did.
-    transferred.and(unpacked)
+    transferred.and(unpacked)?;
+    progress.layer_done(0);
+    Ok(())
 }
 
 async fn transfer(
@@ -133,10 +141,12 @@ async fn transfer(
     credentials: Option<&Credentials>,
     blob: &LayerDescriptor,
     send: mpsc::Sender<io::Result<Bytes>>,
+    progress: &Progress,
 ) -> Result<(), ImageError> {
     let feed = async {
         let mut stream = shared.client.blob(reference, credentials, &blob.digest).await?;
         while let Some(piece) = stream.chunk().await? {
+            progress.received(piece.len());
             if send.send(Ok(piece)).await.is_err() {
                 break;
             }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use berth_ids::{ContainerId, SandboxId};
 use berth_model::{
     ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, LifeEvent, Resources,
-    SandboxConfig, SandboxFilter, SandboxStats, SandboxStatus,
+    SandboxConfig, SandboxFilter, SandboxStats, SandboxStatus, Signal,
 };
 
 pub use error::PodsError;
@@ -108,6 +108,11 @@ impl Pods {
 
     pub fn list_containers(&self, filter: &ContainerFilter) -> Vec<ContainerStatus> {
         container::list(&self.state, filter)
+    }
+
+    /// To the first process of a running container.
+    pub async fn signal(&self, id: &str, signal: Signal) -> Result<(), PodsError> {
+        container::signal(&self.state, id, signal).await
     }
 
     pub async fn reopen_log(&self, id: &str) -> Result<(), PodsError> {

@@ -43,11 +43,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ("berth-pods", &["berth-ids", "berth-model", "berth-plan", "berth-shim-wire"]),
     ("berth-cri-api", &[]),
     ("berth-streaming", &["berth-ids"]),
+    ("berth-client", &["berth-cri-api", "berth-streaming", "berth-sys"]),
     ("berth-server", &["berth-cri-api", "berth-ids", "berth-model"]),
     (
         "berth",
         &[
             "berth-cgroup",
+            "berth-client",
             "berth-ids",
             "berth-images",
             "berth-model",
@@ -73,8 +75,8 @@ const EDGES: &[(&str, &[&str])] = &[
 const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
     (
         &["tonic", "prost"],
-        &["berth-cri-api", "berth-server", "berth", "berth-e2e", "berth-skew"],
-        "gRPC stays in cri-api, server, berth and the lanes' clients",
+        &["berth-cri-api", "berth-client", "berth-server", "berth", "berth-e2e", "berth-skew"],
+        "gRPC stays in cri-api, client, server, berth and the lanes' clients",
     ),
     (&["rusqlite"], &["berth-store", "berth-e2e"], "only store opens the database, and the lanes' audit"),
     (&["k8s-cri"], &["berth-skew"], "k8s-cri is the independent client of the lanes"),

@@ -28,6 +28,9 @@ pub(crate) trait AdminBackend: Send + Sync {
     /// after it.
     async fn reset(&self) -> Result<(), Failure>;
 
+    /// Sends a signal to a container's first process.
+    async fn signal(&self, container: &str, signal: i32) -> Result<(), Failure>;
+
     /// An object of scalars, objects of scalars and lists of objects; shown to a person as it is.
     async fn status(&self) -> serde_json::Value;
 }

@@ -19,6 +19,11 @@ pub(crate) enum Request {
     ImageImport {},
     Status {},
     Reset {},
+    /// To a container's first process, by signal(7)'s number.
+    Signal {
+        container: String,
+        signal: i32,
+    },
 }
 
 /// What `image_import` brought.

@@ -100,6 +100,10 @@ async fn perform(
         }
         (Request::ImageImport {}, None) => Err("image_import came without a descriptor".into()),
         (Request::Status {}, _) => Ok(backend.status().await),
+        (Request::Signal { container, signal }, _) => {
+            backend.signal(&container, signal).await?;
+            Ok(Value::Null)
+        }
         (Request::Reset {}, _) => {
             backend.reset().await?;
             Ok(Value::Null)

@@ -28,6 +28,10 @@ impl AdminBackend for Recorder {
         if self.refuse { Err("a pod stays".into()) } else { Ok(()) }
     }
 
+    async fn signal(&self, container: &str, signal: i32) -> Result<(), Failure> {
+        Err(format!("{container} {signal}").into())
+    }
+
     async fn status(&self) -> Value {
         json!({ "text": "x".repeat(100_000) })
     }
@@ -105,4 +109,11 @@ async fn the_socket_is_for_root_alone_and_replaces_a_stale_one() {
         tokio::task::spawn_blocking(move || client::ask(&path, &Request::Status {}, None)).await.unwrap();
     assert!(answer.unwrap()["text"].is_string());
     serving.abort();
+}
+
+#[tokio::test]
+async fn a_signal_comes_with_whom_and_which() {
+    let request = Request::Signal { container: "abc".into(), signal: 15 };
+    let (reply, stopping) = ask(Recorder::default(), request, None).await;
+    assert_eq!((reply, stopping), (Reply::Failed { error: "abc 15".into() }, false));
 }

@@ -1,12 +1,14 @@
 //! The command line: arguments from the settings table, one function per verb, errors to exit codes.
 
 mod ask;
+mod client;
 mod config;
 mod screen;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use berth_client::ClientError;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::admin::client::AskError;
@@ -27,6 +29,8 @@ enum CliError {
     Daemon(#[from] DaemonError),
     #[error(transparent)]
     Ask(#[from] AskError),
+    #[error("{verb}")]
+    Client { verb: &'static str, source: ClientError },
     #[error("open {path}")]
     Open { path: String, source: std::io::Error },
     #[error("write to standard output")]
@@ -40,6 +44,7 @@ impl CliError {
         match self {
             Self::Config(_) | Self::Unconfirmed { .. } => EX_USAGE,
             Self::Daemon(error) => error.exit_code(),
+            Self::Client { verb, source } => source.exit_code(verb),
             Self::Ask(AskError::NoDaemon { .. }) => EX_UNAVAILABLE,
             Self::Ask(_) | Self::Open { .. } | Self::Output { .. } => 1,
         }
@@ -48,7 +53,8 @@ impl CliError {
     /// What a person can do about it.
     fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Ask(AskError::NoDaemon { .. }) => Some(
+            Self::Ask(AskError::NoDaemon { .. })
+            | Self::Client { source: ClientError::NoDaemon { .. }, .. } => Some(
                 "start it with `berth serve`; one with another --name or --state is reached with the same flags",
             ),
             _ => None,
@@ -67,7 +73,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Ex
         }
     };
     match dispatch(&matches) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code.into(),
         Err(error) => {
             complain(&error);
             error.exit_code().into()
@@ -118,7 +124,8 @@ fn command() -> Command {
             verb("reset", "End and remove every pod, the network and the control groups; images stay")
                 .arg(Arg::new("yes").long("yes").action(ArgAction::SetTrue).help("Really do it")),
         )
-        .subcommand(verb("version", "Print the version"));
+        .subcommand(verb("version", "Print the version"))
+        .subcommands(berth_client::commands());
     settings_flags(command)
 }
 
@@ -160,21 +167,25 @@ fn settings(matches: &ArgMatches) -> Result<Settings, CliError> {
     Ok(Settings::gather(&Sources { file, environment, flags: flags.collect() })?)
 }
 
-fn dispatch(matches: &ArgMatches) -> Result<(), CliError> {
-    let Some((verb, of_verb)) = matches.subcommand() else { return Ok(()) };
+fn dispatch(matches: &ArgMatches) -> Result<u8, CliError> {
+    let Some((verb, of_verb)) = matches.subcommand() else { return Ok(0) };
+    if let Some(verb) = berth_client::VERBS.iter().find(|known| **known == verb) {
+        return client::run(verb, &Config::lower(&settings(of_verb)?)?, of_verb);
+    }
     match (verb, of_verb.subcommand()) {
         ("serve", _) => {
             let settings = settings(of_verb)?;
-            Ok(daemon::serve(&Config::lower(&settings)?, &settings.warnings)?)
+            daemon::serve(&Config::lower(&settings)?, &settings.warnings)?;
         }
-        ("config", Some(("default", _))) => config::default(),
-        ("config", Some(("dump", matches))) => config::dump(&settings(matches)?),
-        ("config", Some((_, matches))) => config::check(&settings(matches)?),
-        ("image", Some((_, matches))) => ask::import(&Config::lower(&settings(matches)?)?, matches),
-        ("status", _) => ask::status(&Config::lower(&settings(of_verb)?)?, of_verb.get_flag("json")),
-        ("reset", _) => ask::reset(&Config::lower(&settings(of_verb)?)?, of_verb.get_flag("yes")),
-        _ => print(&format!("berth {}\n", env!("CARGO_PKG_VERSION"))),
+        ("config", Some(("default", _))) => config::default()?,
+        ("config", Some(("dump", matches))) => config::dump(&settings(matches)?)?,
+        ("config", Some((_, matches))) => config::check(&settings(matches)?)?,
+        ("image", Some((_, matches))) => ask::import(&Config::lower(&settings(matches)?)?, matches)?,
+        ("status", _) => ask::status(&Config::lower(&settings(of_verb)?)?, of_verb.get_flag("json"))?,
+        ("reset", _) => ask::reset(&Config::lower(&settings(of_verb)?)?, of_verb.get_flag("yes"))?,
+        _ => print(&format!("berth {}\n", env!("CARGO_PKG_VERSION")))?,
     }
+    Ok(0)
 }
 
 #[cfg(test)]

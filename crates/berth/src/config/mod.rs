@@ -115,6 +115,11 @@ impl Config {
         })
     }
 
+    /// Below it `berth run` keeps the logs of its containers.
+    pub(crate) fn run_logs(&self) -> PathBuf {
+        self.root.join("run-logs")
+    }
+
     /// Where `berth status`, `berth reset` and `berth image` reach the daemon.
     pub(crate) fn admin_socket(&self) -> PathBuf {
         self.state.join("admin.sock")

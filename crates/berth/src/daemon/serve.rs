@@ -154,6 +154,10 @@ impl AdminBackend for Instance {
         self.inner.reset().await
     }
 
+    async fn signal(&self, container: &str, signal: i32) -> Result<(), Failure> {
+        self.inner.signal(container, signal).await
+    }
+
     async fn status(&self) -> Value {
         let mut status = self.inner.status().await;
         let instance = json!({

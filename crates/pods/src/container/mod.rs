@@ -21,7 +21,7 @@ pub(crate) use stop::{end_now, stop};
 pub(crate) use update::update;
 
 use berth_ids::ContainerId;
-use berth_model::{ContainerState, NamespaceMode, NamespaceOptions};
+use berth_model::{ContainerState, NamespaceMode, NamespaceOptions, Signal};
 
 use crate::PodsError;
 use crate::state::{Container, Sandbox, State};
@@ -34,6 +34,14 @@ fn word(state: ContainerState) -> &'static str {
         ContainerState::Exited => "exited",
         ContainerState::Unknown => "unknown",
     }
+}
+
+/// Sends a signal to the container's first process.
+pub(crate) async fn signal(state: &State, id: &str, signal: Signal) -> Result<(), PodsError> {
+    let container = state.container(id)?;
+    must_be(&container, ContainerState::Running)?;
+    let sent = container.sandbox.ready()?.signal(&container.id, signal).await;
+    sent.map_err(PodsError::port(format!("signal container {}", container.id)))
 }
 
 /// The full id of a container that runs.
