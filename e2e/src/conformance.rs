@@ -26,14 +26,6 @@ fn named(variable: &str) -> Result<PathBuf> {
     Ok(std::env::var_os(variable).with_context(|| format!("{variable} is not set"))?.into())
 }
 
-/// Loopback in the network namespace that the lane is run in.
-pub(crate) fn prepare() -> Result<()> {
-    let busybox = named("BERTH_E2E_HOME")?.join("debian/bin/busybox");
-    let up = Command::new(busybox).args(["ip", "link", "set", "lo", "up"]).status()?;
-    anyhow::ensure!(up.success(), "loopback does not come up");
-    Ok(())
-}
-
 pub(crate) async fn run(checks: &mut Checks, focus: Option<&str>) -> Result<()> {
     let home = named("BERTH_E2E_HOME")?;
     let debian = home.join("debian");

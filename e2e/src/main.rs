@@ -31,7 +31,7 @@ mod vm;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::checks::Checks;
 
@@ -48,12 +48,19 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Up in the network namespace that the lane is run in.
+fn loopback() -> Result<()> {
+    let socket = berth_netlink::Routes::open()?;
+    let index = socket.index("lo")?.context("there is no lo")?;
+    Ok(socket.set_up(index)?)
+}
+
 async fn run(lane: &str) -> Result<bool> {
     if !nix::unistd::geteuid().is_root() {
         bail!("pods need root: run it as root");
     }
-    if lane == "conformance" {
-        conformance::prepare()?;
+    if ["conformance", "bench"].contains(&lane) {
+        loopback().context("loopback does not come up")?;
     }
     if lane == "kubelet" {
         kubelet::prepare()?;

@@ -51,7 +51,8 @@ impl Peer {
             .output()
             .context("ctr (package containerd)")?;
         if !done.status.success() {
-            bail!("ctr images import: {}", String::from_utf8_lossy(&done.stderr));
+            let said = String::from_utf8_lossy(&done.stderr);
+            bail!("ctr images import: {said}\n{}", peer.log_tail());
         }
         Ok(peer)
     }

@@ -66,7 +66,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("xtask", &[]),
-    ("berth-e2e", &["berth-cri-api", "berth-sys"]),
+    ("berth-e2e", &["berth-cri-api", "berth-netlink", "berth-sys"]),
     ("berth-guest", &[]),
     ("berth-skew", &[]),
 ];
