@@ -295,6 +295,15 @@ async fn service(checks: &mut Checks, shell: &Shell<'_>, client: &mut Client) ->
     let said = shell.run(&["rm", &id[..8]])?;
     checks.that("  rm by the beginning of its id", said.code == Some(0), said.all());
 
+    let said = shell.run(&["run", "-d", "--rm", "--name", "brief", IMAGE, "echo", "gone"])?;
+    checks.that("run -d --rm", said.code == Some(0), said.all());
+    let gone = until("it to be gone", || {
+        let said = shell.run(&["ps", "-a", "-q"]);
+        async move { Ok(said?.out.is_empty().then_some(())) }
+    })
+    .await;
+    checks.note("  is gone with its end", gone);
+
     let said = shell.run(&["run", "-d", "--name", "counts", IMAGE, "count", "20"])?;
     checks.that("run -d of one that writes", said.code == Some(0), said.all());
     let mut following = shell.in_background(&["logs", "-f", "counts"])?;

@@ -21,7 +21,7 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
     let opened = config.clone();
     let parts = tokio::task::spawn_blocking(move || open(&opened)).await??;
     let ports = Ports {
-        launcher: Arc::new(LauncherPort::new(parts.shims.clone(), parts.images.clone())),
+        launcher: Arc::new(LauncherPort::new(parts.shims.clone(), parts.images.clone(), config.run_logs())),
         network: Arc::new(NetworkPort::new(parts.network.clone())),
         images: Arc::new(ImagePort::new(parts.images.clone())),
         store: Arc::new(StorePort::new(parts.store, parts.boot_id)),

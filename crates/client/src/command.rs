@@ -46,7 +46,7 @@ pub fn commands() -> Vec<Command> {
         verb("run", "Run a program of an image in a pod of its own; ends with the program's exit code")
             .args(interactive())
             .arg(flag("rm", "Leave nothing when it has ended"))
-            .arg(flag("detach", "Print its id and leave it running").short('d').conflicts_with("rm"))
+            .arg(flag("detach", "Print its id and leave it running").short('d'))
             .arg(list("publish", 'p', "[IP:]PORT:PORT[/udp]", "Port of the host, port of the container"))
             .arg(list(
                 "volume",

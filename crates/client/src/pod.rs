@@ -11,6 +11,10 @@ use crate::arguments::Run;
 pub(crate) const LABEL: &str = "berth.run";
 /// Of a container: output is held until somebody attaches, and waits for who is attached.
 const ATTACH: (&str, &str) = ("berth.attach", "wait");
+/// Of a pod: removed so many seconds after its container's end.
+const REMOVE_AFTER: &str = "berth.remove-after";
+/// What is left to us, in seconds, to look at an ended container and to remove it ourselves.
+const OURS: &str = "60";
 /// Period of a processor limit in microseconds.
 const CPU_PERIOD: i64 = 100_000;
 
@@ -62,6 +66,14 @@ pub(crate) fn sandbox(run: &Run, name: &str, uid: &str, logs: &Path) -> PodSandb
         log_directory: logs.to_string_lossy().into_owned(),
         port_mappings: run.ports.clone(),
         labels: HashMap::from([(LABEL.to_owned(), name.to_owned())]),
+        annotations: match (run.remove, run.detach) {
+            (false, _) => HashMap::new(),
+            // Also when we are killed meanwhile.
+            (true, detach) => {
+                let after = if detach { "0" } else { OURS };
+                HashMap::from([(REMOVE_AFTER.to_owned(), after.to_owned())])
+            }
+        },
         linux: Some(LinuxPodSandboxConfig {
             security_context: Some(LinuxSandboxSecurityContext {
                 namespace_options: Some(namespaces(run)),

@@ -1,12 +1,9 @@
 //! Ends and removals, of one container after the other.
 
-use std::path::Path;
-
 use berth_cri_api::v1::{Container, RemoveContainerRequest};
 
 use crate::node::Node;
 use crate::output::print;
-use crate::run::remove_logs;
 use crate::{ClientError, find};
 
 pub(crate) async fn stop(node: &mut Node, names: &[String], grace: i64) -> Result<u8, ClientError> {
@@ -36,18 +33,12 @@ pub(crate) async fn rm(node: &mut Node, names: &[String], force: bool) -> Result
     Ok(0)
 }
 
-/// With its pod and logs where those were made for it alone.
+/// With its pod where that was made for it alone.
 async fn remove(node: &mut Node, container: &Container) -> Result<(), ClientError> {
     if !find::is_ours(container) {
         let request = RemoveContainerRequest { container_id: container.id.clone() };
         let removed = node.runtime.remove_container(request).await;
         return removed.map(drop).map_err(ClientError::call(format!("remove container {}", container.id)));
     }
-    let log = node.status(&container.id).await?.log_path;
-    node.remove_pod(&container.pod_sandbox_id).await?;
-    match Path::new(&log).parent() {
-        // Only what run made.
-        Some(logs) if logs.parent() == Some(node.logs.as_path()) => remove_logs(logs),
-        _ => Ok(()),
-    }
+    node.remove_pod(&container.pod_sandbox_id).await
 }

@@ -1,6 +1,6 @@
 //! `run`: image, pod, container, and the person at its streams.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_cri_api::v1::*;
@@ -185,27 +185,12 @@ async fn explain(node: &mut Node, made: &Made, code: u8) -> Result<Ended, Client
     Ok(Ended::Exit(code))
 }
 
-/// Removes pod, container and logs.
+/// Removes pod and container; the daemon removes their logs.
 async fn take_back(node: &mut Node, made: &Made) -> Result<(), ClientError> {
     // The daemon may be busy with what a signal interrupted: once more, then it is said.
     if node.remove_pod(&made.pod).await.is_err() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         node.remove_pod(&made.pod).await?;
-    }
-    remove_logs(&made.logs)
-}
-
-/// Also the directory of all logs, with the last.
-pub(crate) fn remove_logs(logs: &Path) -> Result<(), ClientError> {
-    match std::fs::remove_dir_all(logs) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            return Err(ClientError::File { doing: "remove", path: logs.to_owned(), source });
-        }
-        _ => {}
-    }
-    if let Some(all) = logs.parent() {
-        // Others are in it.
-        let _ = std::fs::remove_dir(all);
     }
     Ok(())
 }

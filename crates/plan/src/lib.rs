@@ -4,6 +4,7 @@
 //! people; `container_plan` turns it into the flat plan that the cloned child executes, plus the list of descriptors
 //! the daemon has to open for it. Sandboxes and execs have no spec of their own.
 
+mod annotations;
 mod caps;
 mod check;
 mod command;
@@ -13,7 +14,6 @@ mod exec;
 mod inputs;
 mod launch;
 mod mounts;
-mod readers;
 mod resources;
 mod sandbox;
 mod spec;
@@ -21,6 +21,7 @@ mod sysctls;
 mod user;
 mod userns;
 
+pub use annotations::{removed_after, waits_for_readers};
 pub use caps::bounding_caps;
 pub use check::validate_container;
 pub use command::stop_signal;
@@ -32,7 +33,6 @@ pub use inputs::{
 };
 pub use launch::container_plan;
 pub use mounts::image_mounts;
-pub use readers::waits_for_readers;
 pub use resources::{cgroup_limits, updated_resources};
 pub use sandbox::{sandbox_plan, validate_sandbox};
 pub use spec::{container_spec, seccomp_choice};

@@ -87,6 +87,8 @@ pub trait Launcher: Send + Sync {
     async fn host_file(&self, path: &str) -> Option<Vec<u8>>;
     /// Ends whatever of the pod still runs and removes its directory. Idempotent.
     async fn destroy(&self, id: &SandboxId, cgroup_paths: Vec<String>) -> Result<(), PortError>;
+    /// Removes a pod's log directory where Berth itself chose it; one of the kubelet's stays.
+    async fn remove_logs(&self, directory: &str) -> Result<(), PortError>;
     /// Kills what runs in a container's cgroup without a shim's help and removes the cgroup. Idempotent.
     async fn clear_cgroup(&self, cgroup_path: &str) -> Result<(), PortError>;
     /// Holds a living cgroup to other limits, all of them or none; what is not named stays.

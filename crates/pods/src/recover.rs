@@ -83,6 +83,10 @@ pub(crate) async fn run(state: &Arc<State>) -> Result<Recovered, PodsError> {
             warn("a container stays half removed", &error);
         }
     }
+    for sandbox in state.sandboxes() {
+        let state = state.clone();
+        tokio::spawn(async move { sandbox::expire(&state, &sandbox).await });
+    }
     let known: Vec<SandboxId> = state.sandboxes().iter().map(|s| s.id.clone()).collect();
     state.ports.launcher.sweep(&known).await;
     Ok(found)

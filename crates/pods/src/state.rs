@@ -303,13 +303,17 @@ impl Events for Reports {
             if let Err(error) = state.save_container(&record).await {
                 tracing::error!(container = %record.id, error = &error as &dyn std::error::Error, "the end is not on disk");
             }
+            crate::sandbox::expire(&state, &cell.sandbox).await;
         });
     }
 
     fn pod_lost(&self, sandbox: &SandboxId) {
         let Some(state) = self.state.upgrade() else { return };
         let Ok(Some(sandbox)) = state.find_sandbox(sandbox.as_str()) else { return };
-        self.runtime.spawn(async move { crate::recover::lost(&state, &sandbox).await });
+        self.runtime.spawn(async move {
+            crate::recover::lost(&state, &sandbox).await;
+            crate::sandbox::expire(&state, &sandbox).await;
+        });
     }
 }
 

@@ -193,3 +193,52 @@ async fn after_a_boot_nothing_runs() {
     pods.remove_sandbox(id.as_str()).await.unwrap();
     nothing_left(&fake);
 }
+
+/// Waits, in the test's own time, until nothing is left of any pod.
+async fn all_gone(fake: &Fake) {
+    for _ in 0..600 {
+        if fake.0.lock().sandboxes.is_empty() {
+            assert!(fake.0.lock().shims.is_empty() && fake.0.lock().containers.is_empty());
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("it stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_to_go_with_its_container_does() {
+    let fake = Fake::default();
+    let pods = fake.pods();
+    let mut config = sandbox("a");
+    config.annotations.insert("berth.remove-after".into(), "30".into());
+    let pod = pods.run_sandbox(config).await.unwrap();
+    let id = pods.create_container(pod.as_str(), container("c")).await.unwrap();
+    pods.start_container(id.as_str()).await.unwrap();
+    let begin = tokio::time::Instant::now();
+    fake.exits(&id, 3, false);
+    all_gone(&fake).await;
+    assert!(begin.elapsed().as_secs() >= 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn also_when_the_daemon_did_not_live_to_see_it() {
+    let fake = Fake::default();
+    let pods = fake.pods();
+    for (name, after) in [("goes", "1"), ("stays", "soon")] {
+        let mut config = sandbox(name);
+        config.annotations.insert("berth.remove-after".into(), after.into());
+        let pod = pods.run_sandbox(config).await.unwrap();
+        let id = pods.create_container(pod.as_str(), container("c")).await.unwrap();
+        pods.start_container(id.as_str()).await.unwrap();
+        drop(fake.0.lock().running.remove(&id));
+    }
+    let next = fake.pods();
+    next.recover().await.unwrap();
+    for _ in 0..600 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let left: Vec<String> =
+        fake.0.lock().sandboxes.values().map(|record| record.config.metadata.name.clone()).collect();
+    assert_eq!(left, ["stays"]);
+}

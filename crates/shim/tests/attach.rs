@@ -288,3 +288,53 @@ fn sockets_are_of_the_pods_network() {
         assert!(matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EADDRNOTAVAIL)), "{error}");
     }
 }
+
+/// A v2 cgroup that goes away with the test.
+struct Leaf(std::path::PathBuf);
+
+impl Leaf {
+    /// `None` on a host with v1 alone.
+    fn new(name: &str) -> Option<Self> {
+        let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(std::path::Path::new);
+        let root = roots.iter().find(|root| root.join("cgroup.controllers").exists())?;
+        let leaf = Self(root.join(format!("berth-test-{}-{name}", std::process::id())));
+        std::fs::create_dir(&leaf.0).unwrap();
+        Some(leaf)
+    }
+
+    fn pids(&self) -> usize {
+        std::fs::read_to_string(self.0.join("cgroup.procs")).unwrap().lines().count()
+    }
+
+    fn open(&self, name: &str) -> OwnedFd {
+        File::options().write(true).open(self.0.join(name)).unwrap().into()
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0.join("cgroup.kill"), "1");
+        wait_for("the cgroup to be empty", || std::fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn an_execs_children_end_with_the_daemon_that_asked() {
+    let Some(leaf) = Leaf::new("exec") else { return };
+    let mut pod = Pod::new("orphans", plain());
+    pod.container("one").script("exec sleep 1000").start(&mut pod);
+    // Out of its session, where no hang-up reaches.
+    let plan = exec("one", 1, "setsid sleep 1000 & sleep 1000");
+    let plan = ExecPlan {
+        cgroup_procs: vec![FdIndex(0)],
+        cgroup_kill: Some(FdIndex(1)),
+        die_with_daemon: true,
+        ..plan
+    };
+    let (procs, kill) = (leaf.open("cgroup.procs"), leaf.open("cgroup.kill"));
+    let (reply, _) = pod.call(&Request::Exec(Box::new(plan)), &[procs.as_fd(), kill.as_fd()]);
+    assert!(matches!(reply, Reply::Started { .. }), "{reply:?}");
+    wait_for("both sleepers", || leaf.pids() == 3 || leaf.pids() == 2);
+    pod.reconnect();
+    wait_for("their end", || leaf.pids() == 0);
+}

@@ -1,4 +1,5 @@
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +21,13 @@ use super::blocking;
 pub(crate) struct LauncherPort {
     shims: Shims,
     images: Images,
+    /// Below it are the logs that go with their pods.
+    run_logs: PathBuf,
 }
 
 impl LauncherPort {
-    pub(crate) fn new(shims: Shims, images: Images) -> Self {
-        Self { shims, images }
+    pub(crate) fn new(shims: Shims, images: Images, run_logs: PathBuf) -> Self {
+        Self { shims, images, run_logs }
     }
 
     fn pod(&self, pod: Arc<ShimPod>) -> Arc<dyn Pod> {
@@ -98,6 +101,26 @@ impl Launcher for LauncherPort {
     async fn destroy(&self, id: &SandboxId, cgroup_paths: Vec<String>) -> Result<(), PortError> {
         let destroyed = self.shims.destroy(id, cgroup_paths).await;
         destroyed.map_err(|error| PortError::wrap("clear the pod's processes and directory", error))
+    }
+
+    async fn remove_logs(&self, directory: &str) -> Result<(), PortError> {
+        let directory = PathBuf::from(directory);
+        // One name below, and a real one: never what only looks as if it were there.
+        if directory.parent() != Some(self.run_logs.as_path()) || directory.file_name().is_none() {
+            return Ok(());
+        }
+        let shown = directory.display().to_string();
+        let removing = tokio::task::spawn_blocking(move || {
+            match std::fs::remove_dir_all(&directory) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            // The last one's; with others in it it stays.
+            directory.parent().map(std::fs::remove_dir);
+            Ok(())
+        });
+        let removed = removing.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        removed.map_err(|error| PortError::new(ErrorClass::Internal, format!("remove {shown}: {error}")))
     }
 
     async fn clear_cgroup(&self, cgroup_path: &str) -> Result<(), PortError> {

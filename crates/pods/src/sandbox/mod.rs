@@ -1,6 +1,7 @@
 //! A sandbox's verbs, one file each.
 
 mod connect;
+mod expire;
 mod remove;
 mod run;
 mod status;
@@ -8,6 +9,7 @@ mod stop;
 mod update;
 
 pub(crate) use connect::connect;
+pub(crate) use expire::expire;
 pub(crate) use remove::{finish_removal, remove};
 pub(crate) use run::run;
 pub(crate) use status::{describe, list, matching, status};

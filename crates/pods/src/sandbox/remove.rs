@@ -34,6 +34,9 @@ pub(crate) async fn finish_removal(state: &Arc<State>, sandbox: &Arc<Sandbox>) -
     });
     let destroyed = state.ports.launcher.destroy(&sandbox.id, parent).await;
     destroyed.map_err(PodsError::port(format!("remove sandbox {}", sandbox.id)))?;
+    let logs = sandbox.read(|r| r.config.log_directory.clone());
+    let removed = state.ports.launcher.remove_logs(&logs).await;
+    removed.map_err(PodsError::port(format!("remove the logs of sandbox {}", sandbox.id)))?;
     let deleted = state.ports.store.delete_sandbox(&sandbox.id).await;
     deleted.map_err(PodsError::port(format!("forget sandbox {}", sandbox.id)))?;
     state.drop_sandbox(&sandbox.id);

@@ -272,6 +272,9 @@ impl Launcher for Fake {
         self.0.lock().shims.remove(id);
         Ok(())
     }
+    async fn remove_logs(&self, _: &str) -> Result<(), PortError> {
+        self.step("logs")
+    }
     async fn clear_cgroup(&self, _: &str) -> Result<(), PortError> {
         Ok(())
     }
