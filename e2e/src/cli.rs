@@ -236,6 +236,17 @@ async fn signals(checks: &mut Checks, shell: &Shell<'_>, client: &mut Client) ->
     .map(|code| {
         checks.that("one who is asked three times in vain is killed", code == Some(137), format!("{code:?}"))
     })?;
+    let killed = shell.in_background(&["run", "--rm", "--name", "left", IMAGE, "count", "1"])?;
+    let id = running(client, "left").await?;
+    drop(killed);
+    let config = client.pod_of(&id).await?;
+    checks.that(
+        "--rm holds also when the client is killed: its pod goes with it",
+        config.annotations.get("berth.remove-after").is_some_and(|after| after == "60"),
+        format!("{config:?}"),
+    );
+    // Not waited for here: a minute.
+    shell.run(&["rm", "-f", "left"])?;
     let mut unread = shell.in_background(&["run", "--rm", "--name", "unread", IMAGE, "count", "1"])?;
     running(client, "unread").await?;
     drop(unread.0.stdout.take());

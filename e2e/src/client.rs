@@ -174,6 +174,18 @@ impl Client {
         Ok(listed.containers.into_iter().find(|c| named(c) && runs(c)).map(|c| c.id))
     }
 
+    /// The pod of a container.
+    pub(crate) async fn pod_of(&mut self, container: &str) -> Result<PodSandbox> {
+        let filter = ContainerFilter { id: container.into(), ..Default::default() };
+        let request = ListContainersRequest { filter: Some(filter) };
+        let listed = self.runtime.list_containers(request).await?.into_inner().containers;
+        let id = listed.into_iter().next().map(|c| c.pod_sandbox_id).unwrap_or_default();
+        let filter = PodSandboxFilter { id, ..Default::default() };
+        let request = ListPodSandboxRequest { filter: Some(filter) };
+        let pods = self.runtime.list_pod_sandbox(request).await?.into_inner().items;
+        pods.into_iter().next().ok_or_else(|| anyhow::anyhow!("no pod of {container}"))
+    }
+
     pub(crate) async fn pod_ip(&mut self, id: &str) -> Result<String> {
         let request = PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
         let status = self.runtime.pod_sandbox_status(request).await?.into_inner().status.unwrap_or_default();
