@@ -96,6 +96,7 @@ fn test() -> Result<()> {
         "crictl",
         "restart",
         "requests",
+        "limits",
         "stats",
         "skew",
         "userns",
