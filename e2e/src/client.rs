@@ -186,6 +186,13 @@ impl Client {
         pods.into_iter().next().ok_or_else(|| anyhow::anyhow!("no pod of {container}"))
     }
 
+    /// The `info` of the verbose status.
+    pub(crate) async fn info(&mut self, id: &str) -> Result<serde_json::Value> {
+        let request = ContainerStatusRequest { container_id: id.into(), verbose: true };
+        let info = self.runtime.container_status(request).await?.into_inner().info;
+        Ok(serde_json::from_str(info.get("info").map_or("no verbose info", String::as_str))?)
+    }
+
     pub(crate) async fn pod_ip(&mut self, id: &str) -> Result<String> {
         let request = PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
         let status = self.runtime.pod_sandbox_status(request).await?.into_inner().status.unwrap_or_default();

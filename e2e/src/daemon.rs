@@ -17,6 +17,8 @@ pub(crate) struct Daemon {
     _temporary: Option<tempfile::TempDir>,
     name: String,
     child: Option<Child>,
+    /// Flags beside those that make it private.
+    pub(crate) flags: Vec<String>,
     is_reset: bool,
 }
 
@@ -33,14 +35,22 @@ impl Daemon {
         let temporary = tempfile::Builder::new().prefix("berth-").tempdir()?;
         let home = temporary.path().to_owned();
         let name = format!("t{}", std::process::id());
-        let mut daemon = Self { home, _temporary: Some(temporary), name, child: None, is_reset: false };
+        let _temporary = Some(temporary);
+        let mut daemon = Self { home, _temporary, name, child: None, flags: Vec::new(), is_reset: false };
         daemon.start().await?;
         Ok(daemon)
     }
 
     /// Started in a directory that stays, with the test image imported.
     pub(crate) async fn at(home: PathBuf, name: &str) -> Result<Self> {
-        let mut daemon = Self { home, _temporary: None, name: name.to_owned(), child: None, is_reset: false };
+        let mut daemon = Self {
+            home,
+            _temporary: None,
+            name: name.to_owned(),
+            child: None,
+            flags: Vec::new(),
+            is_reset: false,
+        };
         daemon.start().await?;
         daemon.import(IMAGE, "hello").await?;
         Ok(daemon)
@@ -87,7 +97,7 @@ impl Daemon {
     pub(crate) async fn start(&mut self) -> Result<Client> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log"))?;
         let mut serve = self.berth(&["serve"])?;
-        serve.arg("--registry-certs-d").arg(self.path("certs.d"));
+        serve.arg("--registry-certs-d").arg(self.path("certs.d")).args(&self.flags);
         let child = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         self.child = Some(child);
         let socket = self.socket();

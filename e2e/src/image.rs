@@ -13,49 +13,54 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 /// A layer's tar, in the order of the calls.
-pub(crate) struct Layer(tar::Builder<Vec<u8>>);
+pub(crate) struct Layer {
+    tar: tar::Builder<Vec<u8>>,
+    /// User and group of what comes next.
+    pub(crate) owner: (u64, u64),
+}
 
 impl Default for Layer {
     fn default() -> Self {
-        Self(tar::Builder::new(Vec::new()))
+        Self { tar: tar::Builder::new(Vec::new()), owner: (0, 0) }
     }
 }
 
 impl Layer {
-    fn header(kind: tar::EntryType, mode: u32, size: usize) -> tar::Header {
+    fn header(&self, kind: tar::EntryType, mode: u32, size: usize) -> tar::Header {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_size(size as u64);
         header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
+        header.set_uid(self.owner.0);
+        header.set_gid(self.owner.1);
         header.set_mtime(0);
         header
     }
 
     pub(crate) fn file(&mut self, name: &str, data: &[u8], mode: u32) -> Result<()> {
-        Ok(self.0.append_data(&mut Self::header(tar::EntryType::Regular, mode, data.len()), name, data)?)
+        let mut header = self.header(tar::EntryType::Regular, mode, data.len());
+        Ok(self.tar.append_data(&mut header, name, data)?)
     }
 
     pub(crate) fn directory(&mut self, name: &str, mode: u32) -> Result<()> {
-        Ok(self.0.append_data(
-            &mut Self::header(tar::EntryType::Directory, mode, 0),
-            name,
-            std::io::empty(),
-        )?)
+        let mut header = self.header(tar::EntryType::Directory, mode, 0);
+        Ok(self.tar.append_data(&mut header, name, std::io::empty())?)
     }
 
     /// A hard link.
     pub(crate) fn link(&mut self, name: &str, target: &str) -> Result<()> {
-        Ok(self.0.append_link(&mut Self::header(tar::EntryType::Link, 0o755, 0), name, target)?)
+        let mut header = self.header(tar::EntryType::Link, 0o755, 0);
+        Ok(self.tar.append_link(&mut header, name, target)?)
     }
 
     pub(crate) fn symlink(&mut self, name: &str, target: &Path) -> Result<()> {
-        Ok(self.0.append_link(&mut Self::header(tar::EntryType::Symlink, 0o777, 0), name, target)?)
+        let mut header = self.header(tar::EntryType::Symlink, 0o777, 0);
+        Ok(self.tar.append_link(&mut header, name, target)?)
     }
 
     pub(crate) fn fifo(&mut self, name: &str) -> Result<()> {
-        Ok(self.0.append_data(&mut Self::header(tar::EntryType::Fifo, 0o644, 0), name, std::io::empty())?)
+        let mut header = self.header(tar::EntryType::Fifo, 0o644, 0);
+        Ok(self.tar.append_data(&mut header, name, std::io::empty())?)
     }
 
     pub(crate) fn blob(self) -> Result<Blob> {
@@ -63,7 +68,7 @@ impl Layer {
     }
 
     fn into_tar(self) -> Result<Vec<u8>> {
-        Ok(self.0.into_inner()?)
+        Ok(self.tar.into_inner()?)
     }
 }
 
@@ -171,53 +176,62 @@ pub(crate) fn write_entries(at: &Path, name: &str, entries: &[Entry<'_>]) -> Res
     archive(at, name, layer.into_tar()?)
 }
 
-fn archive(at: &Path, name: &str, top: Vec<u8>) -> Result<()> {
+/// The guest program alone, as a layer.
+pub(crate) fn program() -> Result<Layer> {
     let guest = std::env::var("BERTH_E2E_GUEST").context("BERTH_E2E_GUEST names the guest program")?;
-    let program = std::fs::read(&guest).with_context(|| guest.clone())?;
-    let passwd = b"root:x:0:0:root:/root:/guest\nweb:x:33:33:web:/srv:/guest\n";
-    let group = b"root:x:0:\nweb:x:33:\nextra:x:50:web\n";
-    let mut base = Layer::default();
-    base.file("guest", &program, 0o755)?;
-    base.file("etc/passwd", passwd, 0o644)?;
-    base.file("etc/group", group, 0o644)?;
+    let mut layer = Layer::default();
+    layer.file("guest", &std::fs::read(&guest).with_context(|| guest.clone())?, 0o755)?;
+    Ok(layer)
+}
+
+fn archive(at: &Path, name: &str, top: Vec<u8>) -> Result<()> {
+    let mut base = program()?;
+    base.file("etc/passwd", b"root:x:0:0:root:/root:/guest\nweb:x:33:33:web:/srv:/guest\n", 0o644)?;
+    base.file("etc/group", b"root:x:0:\nweb:x:33:\nextra:x:50:web\n", 0o644)?;
     // What critest runs when it does not care.
     base.link("top", "guest")?;
-    let base = base.into_tar()?;
+    let config = json!({ "Entrypoint": ["/guest"], "Cmd": ["sleep", "1000000"], "Env": ["PATH=/"] });
+    write_image(at, name, vec![base.into_tar()?, top], &config)
+}
+
+/// Writes an archive with one image of these layers, the lowest first; `config` is what the image's `config` key has.
+pub(crate) fn write_layers(at: &Path, name: &str, layers: Vec<Layer>, config: &Value) -> Result<()> {
+    let layers = layers.into_iter().map(Layer::into_tar).collect::<Result<_>>()?;
+    write_image(at, name, layers, config)
+}
+
+fn write_image(at: &Path, name: &str, layers: Vec<Vec<u8>>, config: &Value) -> Result<()> {
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
-        "config": { "Entrypoint": ["/guest"], "Cmd": ["sleep", "1000000"], "Env": ["PATH=/"] },
-        "rootfs": { "type": "layers", "diff_ids": [digest(&base), digest(&top)] },
+        "config": config,
+        "rootfs": { "type": "layers", "diff_ids": layers.iter().map(|l| digest(l)).collect::<Vec<_>>() },
         "history": [],
     })
     .to_string();
-    let layer = |bytes: &[u8]| {
-        json!({
-        "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(bytes), "size": bytes.len() })
-    };
+    let layer = |bytes: &Vec<u8>| json!({ "mediaType": LAYER, "digest": digest(bytes), "size": bytes.len() });
     let manifest = json!({
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": { "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": digest(config.as_bytes()), "size": config.len() },
-        "layers": [layer(&base), layer(&top)],
+        "mediaType": MANIFEST,
+        "config": { "mediaType": CONFIG, "digest": digest(config.as_bytes()), "size": config.len() },
+        "layers": layers.iter().map(layer).collect::<Vec<_>>(),
     })
     .to_string();
     let index = json!({
         "schemaVersion": 2,
-        "manifests": [{ "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "manifests": [{ "mediaType": MANIFEST,
             "digest": digest(manifest.as_bytes()), "size": manifest.len(),
             "annotations": { "io.containerd.image.name": name } }],
     })
     .to_string();
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", &digest(bytes)["sha256:".len()..]);
-    let archive = tar_of(&[
-        ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644),
-        ("index.json", index.as_bytes(), 0o644),
-        (&blob(config.as_bytes()), config.as_bytes(), 0o644),
-        (&blob(manifest.as_bytes()), manifest.as_bytes(), 0o644),
-        (&blob(&base), &base, 0o644),
-        (&blob(&top), &top, 0o644),
-    ])?;
-    std::fs::write(at, archive).with_context(|| at.display().to_string())
+    let mut files = vec![
+        ("oci-layout".to_owned(), &br#"{"imageLayoutVersion":"1.0.0"}"#[..]),
+        ("index.json".to_owned(), index.as_bytes()),
+        (blob(config.as_bytes()), config.as_bytes()),
+        (blob(manifest.as_bytes()), manifest.as_bytes()),
+    ];
+    files.extend(layers.iter().map(|layer| (blob(layer), &layer[..])));
+    let files: Vec<_> = files.iter().map(|(name, data)| (name.as_str(), *data, 0o644)).collect();
+    std::fs::write(at, tar_of(&files)?).with_context(|| at.display().to_string())
 }

@@ -20,6 +20,7 @@ mod modes;
 mod mounts;
 mod page;
 mod peer;
+mod process;
 mod pty;
 mod pull;
 mod registry;
@@ -86,12 +87,13 @@ async fn run(lane: &str) -> Result<bool> {
         "kubelet" => kubelet::lane(&mut checks).await?,
         "node" => page::lane(&mut checks).await?,
         "limits" => limits::lane(&mut checks).await?,
+        "process" => process::lane(&mut checks).await?,
         "modes" => modes::lane(&mut checks).await?,
         "vm" => vm::run(&mut checks, &["demo", "modes", "stats", "limits"]).await?,
         "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench" => bench::run(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, restart, requests, limits, skew, modes, stats, userns, mounts, escapes, kubelet, node, conformance, vm and bench"
+            "no lane {other:?}; there are demo, crictl, restart, requests, limits, process, skew, modes, stats, userns, mounts, escapes, kubelet, node, cli, conformance, vm and bench"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.

@@ -27,7 +27,11 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
         store: Arc::new(StorePort::new(parts.store, parts.boot_id)),
         meter: Arc::new(MeterPort::new(parts.shims.cgroups(), parts.images.clone())),
     };
-    let settings = Settings { cgroup_parent: config.cgroup.root.clone(), kill_wait: config.pods.kill_wait };
+    let settings = Settings {
+        cgroup_parent: config.cgroup.root.clone(),
+        kill_wait: config.pods.kill_wait,
+        privileged_host_devices: !config.pods.privileged_without_host_devices,
+    };
     let pods = Pods::new(ports, settings);
     let found = pods.recover().await?;
     let subnets: Vec<String> = parts.network.subnets().iter().map(ToString::to_string).collect();

@@ -188,6 +188,8 @@ pub struct ContainerStats {
     pub layer: Option<LayerUsage>,
     /// Only when details are asked for.
     pub processes: Option<ProcessUsage>,
+    /// Bytes of log that could not be written; only when details are asked for.
+    pub log_dropped: Option<u64>,
 }
 
 #[derive(Debug, Clone)]

@@ -129,6 +129,15 @@ pub fn bounding_caps(security: &ContainerSecurity, host: &HostFacts) -> Result<u
     }
 }
 
+/// Capabilities asked for by name that the kernel does not know or the daemon itself may not have (OCI runtime spec,
+/// "capabilities": what cannot be granted must be said).
+pub(crate) fn missing(security: &ContainerSecurity, host: &HostFacts) -> Vec<String> {
+    let caps = &security.capabilities;
+    let single = |list: &[String]| parse(FIELD, list).map_or(0, |asked| asked.single);
+    let drop = single(&caps.drop);
+    names(((single(&caps.add) & !drop) | single(&caps.add_ambient)) & !all(host))
+}
+
 /// Inheritable stays empty unless ambient needs it: CVE-2022-29162.
 pub(crate) fn sets(security: &ContainerSecurity, host: &HostFacts) -> Result<CapSets, PlanError> {
     let base = bounding_caps(security, host)?;

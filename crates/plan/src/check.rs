@@ -1,6 +1,8 @@
 //! What can be refused when a container is created, so that its start has no surprise left.
 
-use berth_model::{ContainerConfig, Mount, NamespaceMode, ProfileKind, Propagation, SandboxConfig};
+use berth_model::{
+    ContainerConfig, Mount, NamespaceMode, ProfileKind, Propagation, SandboxConfig, SelinuxOptions,
+};
 use oci_spec::image::ImageConfiguration;
 
 use crate::error::plain;
@@ -239,9 +241,9 @@ fn security(sandbox: &SandboxConfig, container: &ContainerConfig, host: &HostFac
             }
         }
     }
-    // Honoured or refused, never ignored.
+    // Honoured or refused, never ignored: a program that was to be confined must not run as it likes.
     if let Some(profile) = &security.apparmor
-        && profile.kind == ProfileKind::Localhost
+        && profile.kind != ProfileKind::Unconfined
     {
         let problem = if host.apparmor {
             "AppArmor profiles are not supported yet"
@@ -259,6 +261,22 @@ fn security(sandbox: &SandboxConfig, container: &ContainerConfig, host: &HostFac
         }
         _ => Ok(()),
     }
+}
+
+/// What a container gets less of than it asks for, which is no reason to refuse it.
+pub fn warnings(container: &ContainerConfig, host: &HostFacts) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let labelled = container.security.selinux.as_ref().is_some_and(|l| *l != SelinuxOptions::default());
+    if labelled && !host.selinux {
+        // Network add-ons bring labels for hosts of every kind; where nothing is labelled none of them is missing.
+        warnings.push(format!("{CONTEXT}.selinux_options: this host has no SELinux, no label is set"));
+    }
+    let missing = caps::missing(&container.security, host);
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        warnings.push(format!("{CONTEXT}.capabilities: this host cannot give {missing}"));
+    }
+    warnings
 }
 
 #[cfg(test)]
@@ -280,6 +298,32 @@ mod tests {
         let mut mount = Mount { container_path: "/c".into(), host_path: "/h".into(), ..Default::default() };
         change(&mut mount);
         vec![mount]
+    }
+
+    #[test]
+    fn what_is_given_less_of_is_said() {
+        let mut config = ContainerConfig::default();
+        let host = HostFacts { cap_bounding: !(1 << 24), ..HostFacts::default() };
+        assert_eq!(warnings(&config, &host), Vec::<String>::new());
+        config.security.selinux = Some(SelinuxOptions { level: "s0".into(), ..Default::default() });
+        config.security.capabilities.add = vec!["SYS_RESOURCE".into(), "CHOWN".into()];
+        let said = warnings(&config, &host);
+        assert!(said[0].contains("selinux_options"), "{said:?}");
+        assert!(said[1].contains("CAP_SYS_RESOURCE") && !said[1].contains("CHOWN"), "{said:?}");
+        config.security.capabilities.drop = vec!["SYS_RESOURCE".into()];
+        let labelled = HostFacts { selinux: true, ..host };
+        assert_eq!(warnings(&config, &labelled), Vec::<String>::new());
+    }
+
+    #[test]
+    fn recursive_read_only_begins_as_cri_says() {
+        let mut config = ContainerConfig { command: vec!["/app".into()], ..Default::default() };
+        config.mounts = mount(|m| (m.readonly, m.recursive_read_only) = (true, true));
+        let host = HostFacts { recursive_readonly: false, ..HostFacts::default() };
+        let checked =
+            validate_container(&SandboxConfig::default(), &config, &ImageConfiguration::default(), &host);
+        let said = checked.unwrap_err().to_string();
+        assert!(said.starts_with("RROUnsupported: config.mounts[0]"), "{said}");
     }
 
     #[test]
@@ -355,6 +399,9 @@ mod tests {
         refused("security_context.apparmor", |c| {
             let profile = SecurityProfile { kind: ProfileKind::Localhost, localhost_ref: "x".into() };
             c.security.apparmor = Some(profile);
+        });
+        refused("security_context.apparmor", |c| {
+            c.security.apparmor = Some(SecurityProfile::default());
         });
         refused("resources.memory_limit_in_bytes", |c| {
             c.resources = Some(Resources { memory_limit: -1, ..Default::default() });

@@ -47,10 +47,15 @@ fn oci(node: &HostDevice) -> Option<LinuxDevice> {
         .ok()
 }
 
+/// A privileged container has every device, unless the node's owner says otherwise.
+fn has_all(inputs: &ContainerInputs<'_>) -> bool {
+    inputs.container.security.privileged && inputs.privileged_host_devices
+}
+
 /// Requested devices, and with `privileged` the host's; the default ones are not listed in a spec.
 pub(crate) fn nodes(inputs: &ContainerInputs<'_>) -> Vec<LinuxDevice> {
     let requested = inputs.devices.iter().map(|d| &d.node);
-    let of_host = inputs.host.host_devices.iter().filter(|_| inputs.container.security.privileged);
+    let of_host = inputs.host.host_devices.iter().filter(|_| has_all(inputs));
     let default = |node: &&HostDevice| !is_default(&node.path.to_string_lossy());
     let mut nodes: Vec<&HostDevice> = Vec::new();
     for node in requested.chain(of_host).filter(default) {
@@ -62,9 +67,9 @@ pub(crate) fn nodes(inputs: &ContainerInputs<'_>) -> Vec<LinuxDevice> {
 }
 
 /// Nothing, then the default devices, terminals, mknod of anything (as containerd: a node without a rule cannot be
-/// opened), then what is asked for. Privileged: everything.
+/// opened), then what is asked for.
 pub(crate) fn rules(inputs: &ContainerInputs<'_>) -> Vec<LinuxDeviceCgroup> {
-    if inputs.container.security.privileged {
+    if has_all(inputs) {
         return rule(true, LinuxDeviceType::A, None, None, "rwm").into_iter().collect();
     }
     let mut rules = vec![rule(false, LinuxDeviceType::A, None, None, "rwm")];

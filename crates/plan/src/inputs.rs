@@ -16,6 +16,15 @@ pub struct PodFiles {
     pub resolv_conf: PathBuf,
 }
 
+/// Where a container's log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// The pod's, made with its parents where missing. It comes from the kubelet: links on the way to it are followed.
+    pub directory: PathBuf,
+    /// Relative, without `..`; below the directory no link is followed.
+    pub name: PathBuf,
+}
+
 /// What the host can do and has; probed once by the daemon.
 #[derive(Debug, Clone)]
 pub struct HostFacts {
@@ -116,6 +125,8 @@ pub struct ContainerInputs<'a> {
     pub devices: &'a [RequestedDevice],
     /// The container whose pid namespace is joined (TARGET).
     pub target_pid_container: Option<ContainerId>,
+    /// A privileged container gets the host's device nodes, and may use and make any.
+    pub privileged_host_devices: bool,
     /// The pod has a /dev/shm of its own; else the host's is bound.
     pub sandbox_has_shm: bool,
 }

@@ -23,13 +23,13 @@ mod userns;
 
 pub use annotations::{removed_after, waits_for_readers};
 pub use caps::bounding_caps;
-pub use check::validate_container;
+pub use check::{validate_container, warnings};
 pub use command::stop_signal;
 pub use error::PlanError;
 pub use exec::exec_plan;
 pub use inputs::{
-    CompiledFilter, ContainerInputs, ContainerPlan, FdSource, HostDevice, HostFacts, Idmap, MissingSource,
-    Owner, PodFiles, RequestedDevice, SeccompChoice,
+    CompiledFilter, ContainerInputs, ContainerPlan, FdSource, HostDevice, HostFacts, Idmap, LogFile,
+    MissingSource, Owner, PodFiles, RequestedDevice, SeccompChoice,
 };
 pub use launch::container_plan;
 pub use mounts::image_mounts;

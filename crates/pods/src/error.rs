@@ -31,6 +31,7 @@ pub enum PodsError {
     /// The text begins as CRI's well-known error does (cri-api `errors`).
     #[error("ImageVolumeMountFailed: config.mounts[{n}].image: {reference:?} is not here; pull it first")]
     NoImageVolume { n: usize, reference: String },
+    /// Without a word before it: clients look for CRI's well-known errors at the beginning.
     #[error(transparent)]
     Plan(#[from] std::sync::Arc<PlanError>),
     #[error("container {id} did not end within {wait:?} of SIGKILL; a process of it may hang in the kernel")]

@@ -102,8 +102,8 @@ impl Pods {
         container::remove(&self.state, id).await
     }
 
-    pub fn container_status(&self, id: &str, verbose: bool) -> Result<ContainerStatus, PodsError> {
-        container::status(&self.state, id, verbose)
+    pub async fn container_status(&self, id: &str, verbose: bool) -> Result<ContainerStatus, PodsError> {
+        container::status(&self.state, id, verbose).await
     }
 
     pub fn list_containers(&self, filter: &ContainerFilter) -> Vec<ContainerStatus> {
@@ -220,4 +220,6 @@ pub struct Settings {
     pub cgroup_parent: String,
     /// How long after SIGKILL an end is waited for before the call says that it did not come.
     pub kill_wait: Duration,
+    /// A privileged container gets every device node of the host, and may use and make any.
+    pub privileged_host_devices: bool,
 }

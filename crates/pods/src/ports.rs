@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use berth_ids::{Classify, ContainerId, ErrorClass, ImageId, SandboxId};
 use berth_model::{
     ExecOutput, GroupUsage, InterfaceUsage, LayerUsage, ProcessUsage, SandboxConfig, Signal, UnixNanos,
 };
-use berth_plan::{CompiledFilter, ContainerPlan, HostFacts, RequestedDevice, SeccompChoice};
+use berth_plan::{CompiledFilter, ContainerPlan, HostFacts, LogFile, RequestedDevice, SeccompChoice};
 use berth_shim_wire::{ExecPlan, ExitStatus, SandboxPlan};
 use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::LinuxResources;
@@ -117,8 +116,8 @@ pub struct StartRequest {
     pub container: ContainerId,
     pub image: ImageId,
     pub cgroup_path: String,
-    /// Absolute; `None` for no log.
-    pub log_path: Option<PathBuf>,
+    /// `None` for no log.
+    pub log: Option<LogFile>,
     /// Image and path in it, for each image the plan mounts as a volume.
     pub image_volumes: Vec<(ImageId, String)>,
     pub plan: ContainerPlan,
@@ -137,6 +136,9 @@ pub struct Started {
 pub enum ExecError {
     #[error("command timed out after {0:?}")]
     TimedOut(Duration),
+    /// There is no such program (`missing`), or what is there cannot be executed.
+    #[error("{message}")]
+    Command { missing: bool, message: String },
     #[error(transparent)]
     Failed(#[from] PortError),
 }
@@ -176,7 +178,7 @@ pub trait Pod: Send + Sync {
     ) -> Result<Connected, PortError>;
     /// A connected TCP socket, non-blocking: 127.0.0.1, else ::1, of the pod's network.
     async fn connect(&self, port: u16) -> Result<OwnedFd, PortError>;
-    async fn reopen_log(&self, container: &ContainerId, path: &std::path::Path) -> Result<(), PortError>;
+    async fn reopen_log(&self, container: &ContainerId, log: &LogFile) -> Result<(), PortError>;
     /// Drops what the shim and the cgroup tree keep of an ended container.
     async fn forget(&self, container: &ContainerId, cgroup_path: &str) -> Result<(), PortError>;
     /// Ends the shim and with it the namespaces.
@@ -241,6 +243,8 @@ pub struct Seen {
     pub pid: u32,
     pub started_at: i64,
     pub exit: Option<ExitStatus>,
+    /// Bytes of its log that could not be written.
+    pub log_dropped: u64,
 }
 
 /// What a pod's processes report. Calls must not block.

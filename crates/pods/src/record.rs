@@ -62,6 +62,9 @@ pub struct ContainerRecord {
     /// Being removed: a restart finishes that.
     #[serde(default)]
     pub removing: bool,
+    /// What was asked for and could not be given in full.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// The part of a container that changes.

@@ -243,7 +243,7 @@ impl State {
             id: id.to_owned(),
             at: now(),
             sandbox: crate::sandbox::describe(sandbox, false),
-            containers: containers.iter().map(|c| crate::container::describe(c, false)).collect(),
+            containers: containers.iter().map(|c| crate::container::describe(c)).collect(),
         };
         // The last listener may have left in between.
         let _ = self.told.send(Arc::new(event));

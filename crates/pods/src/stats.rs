@@ -1,7 +1,10 @@
 //! What pods and containers use. Measured in one go for a whole list; what vanishes meanwhile is left out.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use berth_ids::ContainerId;
 use berth_model::{
     ContainerFilter, ContainerState, ContainerStats, NamespaceMode, SandboxFilter, SandboxState,
     SandboxStats, UnixNanos,
@@ -13,6 +16,9 @@ use crate::{PodsError, container, sandbox};
 
 /// Between two measurements this far apart a rate means something.
 const SECOND: i64 = 1_000_000_000;
+
+/// A shim gives its account when no birth is under way; a list does not wait for one that hangs.
+pub(crate) const ACCOUNT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// One object's measurements over time.
 #[derive(Debug, Default)]
@@ -93,17 +99,36 @@ async fn all(state: &State, sandboxes: Vec<Arc<Sandbox>>, details: bool) -> Vec<
         subjects.extend(cells.iter().map(|cell| subject(cell, details)));
     }
     let mut measured = state.ports.meter.measure(subjects).await.into_iter();
+    let dropped = if details { log_dropped(&sandboxes).await } else { HashMap::new() };
     let mut found = Vec::new();
     for (sandbox, cells) in sandboxes.iter().zip(&containers) {
         let own = measured.next().unwrap_or_default();
-        let containers: Vec<_> = cells
+        let mut containers: Vec<_> = cells
             .iter()
             .zip(measured.by_ref())
             .filter_map(|(cell, measured)| running(cell, measured))
             .collect();
+        for stats in &mut containers {
+            stats.log_dropped = dropped.get(&stats.id).copied();
+        }
         // Stopped in between: as if it had never been listed.
         if sandbox.ready().is_ok() {
             found.push(summary(sandbox, own, containers));
+        }
+    }
+    found
+}
+
+/// Bytes of log that the shims could not write, all asked at once; a shim that gives no account is left out.
+async fn log_dropped(sandboxes: &[Arc<Sandbox>]) -> HashMap<ContainerId, u64> {
+    let mut asked = tokio::task::JoinSet::new();
+    for pod in sandboxes.iter().filter_map(|sandbox| sandbox.pod()) {
+        asked.spawn(async move { tokio::time::timeout(ACCOUNT_PATIENCE, pod.snapshot()).await });
+    }
+    let mut found = HashMap::new();
+    while let Some(account) = asked.join_next().await {
+        if let Ok(Ok(Ok(seen))) = account {
+            found.extend(seen.into_iter().map(|seen| (seen.container, seen.log_dropped)));
         }
     }
     found
@@ -141,6 +166,7 @@ fn describe(container: &Container, measured: Measurement) -> ContainerStats {
         nano_cores,
         layer: measured.layer,
         processes: measured.processes,
+        log_dropped: None,
     })
 }
 

@@ -27,11 +27,14 @@ async fn a_whole_life_leaves_nothing() {
     let id = pods.run_sandbox(sandbox("a")).await.unwrap();
     let ctr = pods.create_container(id.as_str(), container("c")).await.unwrap();
     pods.start_container(ctr.as_str()).await.unwrap();
-    assert_eq!(pods.container_status(&ctr.as_str()[..8], false).unwrap().state, ContainerState::Running);
+    assert_eq!(
+        pods.container_status(&ctr.as_str()[..8], false).await.unwrap().state,
+        ContainerState::Running
+    );
     let out = pods.exec_sync(ctr.as_str(), vec!["hi".into()], None).await.unwrap();
     assert_eq!(out.stdout, b"hi");
     fake.exits(&ctr, 0, false);
-    let status = pods.container_status(ctr.as_str(), false).unwrap();
+    let status = pods.container_status(ctr.as_str(), false).await.unwrap();
     assert_eq!(
         (status.state, status.reason.as_str(), status.exit_code),
         (ContainerState::Exited, "Completed", 0)
@@ -112,7 +115,7 @@ async fn a_failed_start_is_an_end_with_128() {
     let ctr = pods.create_container(id.as_str(), container("c")).await.unwrap();
     fake.0.lock().fail = Some("start");
     pods.start_container(ctr.as_str()).await.unwrap_err();
-    let status = pods.container_status(ctr.as_str(), false).unwrap();
+    let status = pods.container_status(ctr.as_str(), false).await.unwrap();
     assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
     assert!(status.finished_at > 0 && status.message.contains("fails as the test wants"), "{status:?}");
 }
@@ -130,14 +133,14 @@ async fn a_deaf_container_is_killed_when_its_grace_is_over() {
         async move { pods.stop_container(ctr.as_str(), Duration::from_secs(3600)).await }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(pods.container_status(ctr.as_str(), false).unwrap().state, ContainerState::Running);
+    assert_eq!(pods.container_status(ctr.as_str(), false).await.unwrap().state, ContainerState::Running);
     // A later, shorter grace counts, and the signal is not sent a second time.
     let before = tokio::time::Instant::now();
     pods.stop_container(ctr.as_str(), Duration::from_secs(2)).await.unwrap();
     assert!(before.elapsed() < Duration::from_secs(60));
     long.await.unwrap().unwrap();
     assert_eq!(fake.0.lock().signals.len(), 1);
-    assert_eq!(pods.container_status(ctr.as_str(), false).unwrap().exit_code, 137);
+    assert_eq!(pods.container_status(ctr.as_str(), false).await.unwrap().exit_code, 137);
 }
 
 #[tokio::test]
@@ -162,12 +165,12 @@ async fn the_next_daemon_adopts_and_clears() {
     let pods = fake.pods();
     let found = pods.recover().await.unwrap();
     assert_eq!((found.adopted, found.stopped, found.cleared), (1, 1, 1));
-    assert_eq!(pods.container_status(ctr.as_str(), false).unwrap().state, ContainerState::Running);
-    let status = pods.container_status(gone.as_str(), false).unwrap();
+    assert_eq!(pods.container_status(ctr.as_str(), false).await.unwrap().state, ContainerState::Running);
+    let status = pods.container_status(gone.as_str(), false).await.unwrap();
     assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
     assert_eq!(pods.list_sandboxes(&SandboxFilter::default()).len(), 2);
     fake.exits(&ctr, 3, true);
-    assert_eq!(pods.container_status(ctr.as_str(), false).unwrap().reason, "OOMKilled");
+    assert_eq!(pods.container_status(ctr.as_str(), false).await.unwrap().reason, "OOMKilled");
     pods.remove_all().await.unwrap();
     nothing_left(&fake);
 }

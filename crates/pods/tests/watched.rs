@@ -93,9 +93,9 @@ async fn limits_change_as_a_whole_or_not_at_all() {
     config.resources = Some(Resources { memory_limit: 8 << 20, cpu_shares: 5, ..Resources::default() });
     let ctr = pods.create_container(id.as_str(), config).await.unwrap();
     let memory = |bytes| Resources { memory_limit: bytes, ..Resources::default() };
-    let now = || pods.container_status(ctr.as_str(), false).unwrap().resources.unwrap();
+    let now = async || pods.container_status(ctr.as_str(), false).await.unwrap().resources.unwrap();
     pods.update_container(ctr.as_str(), memory(16 << 20)).await.unwrap();
-    assert_eq!((now().memory_limit, now().cpu_shares), (16 << 20, 5));
+    assert_eq!((now().await.memory_limit, now().await.cpu_shares), (16 << 20, 5));
     assert!(fake.0.lock().limits.is_empty(), "nothing runs that could be limited");
 
     pods.start_container(ctr.as_str()).await.unwrap();
@@ -103,10 +103,10 @@ async fn limits_change_as_a_whole_or_not_at_all() {
     assert_eq!(fake.0.lock().limits, [Some(32 << 20)]);
     fake.0.lock().fail = Some("limit");
     pods.update_container(ctr.as_str(), memory(64 << 20)).await.unwrap_err();
-    assert_eq!(now().memory_limit, 32 << 20);
+    assert_eq!(now().await.memory_limit, 32 << 20);
     fake.0.lock().fail = Some("put container");
     pods.update_container(ctr.as_str(), memory(64 << 20)).await.unwrap_err();
-    assert_eq!(now().memory_limit, 32 << 20);
+    assert_eq!(now().await.memory_limit, 32 << 20);
     assert_eq!(fake.0.lock().limits.last(), Some(&Some(32 << 20)), "the old limit is back");
     let error = pods.update_container(ctr.as_str(), memory(4096)).await.unwrap_err();
     assert_eq!(error.class(), ErrorClass::FailedPrecondition, "{error}");

@@ -182,6 +182,9 @@ pub(crate) fn of_sandbox(stats: &SandboxStats) -> v1::PodSandboxMetrics {
         if let Some(layer) = &stats.layer {
             sheet.layer(layer);
         }
+        if let Some(dropped) = stats.log_dropped {
+            sheet.put(&LOG_DROPPED, &[], dropped);
+        }
         sheet.given(stats);
         v1::ContainerMetrics { container_id: name, metrics: sheet.metrics }
     };

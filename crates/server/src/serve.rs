@@ -16,7 +16,7 @@ use crate::image::ImageVerbs;
 use crate::runtime::RuntimeVerbs;
 
 /// What CRI clients use (cri-client: 16 MiB both ways).
-const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
 /// The server ended by itself.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use berth_cgroup::{CgroupPath, Cgroups, ExecLeaf};
 use berth_model::ExecOutput;
 use berth_shim_wire::{ExecPlan, ExitStatus, FdIndex, Request};
-use berth_sys::{fd as sysfd, tty};
+use berth_sys::{fd as sysfd, process, tty};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -28,8 +28,29 @@ const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 pub enum ExecFailure {
     #[error("timed out after {0:?}")]
     TimedOut(Duration),
+    /// execve(2) refused the command: not there, not a program, not allowed.
+    #[error("{0}")]
+    Command(ShimError),
     #[error(transparent)]
-    Shim(#[from] ShimError),
+    Shim(ShimError),
+}
+
+impl From<ShimError> for ExecFailure {
+    /// A refusal of execve(2) is told apart: it is the command's fault.
+    fn from(error: ShimError) -> Self {
+        match error {
+            ShimError::Step(ref step) if step.step == "execve" => Self::Command(error),
+            error => Self::Shim(error),
+        }
+    }
+}
+
+impl ExecFailure {
+    /// For a refused command: its file is missing, as against not being executable.
+    pub fn is_missing(&self) -> bool {
+        use nix::libc::{ENOENT, ENOTDIR};
+        matches!(self, Self::Command(ShimError::Step(step)) if matches!(step.errno, ENOENT | ENOTDIR))
+    }
 }
 
 /// Our ends of a process's standard streams, non-blocking. Of a terminal `stdin` and `stdout` are its master.
@@ -131,12 +152,12 @@ impl ShimPod {
         plan.cgroup_kill = leaf.kill_fd.take().map(&mut add);
         let (tell, ended) = watch::channel(None);
         self.desk.execs.lock().insert(exec_id, tell);
-        let guard = ExecGuard { desk: self.desk.clone(), exec_id, leaf: Some(leaf) };
+        let mut guard = ExecGuard { desk: self.desk.clone(), exec_id, leaf: Some(leaf), leader: None };
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         let request = Request::Exec(Box::new(plan));
         let answer = patient(START_PATIENCE, self.connection.call(&request, &borrowed)).await;
         drop(fds);
-        born(answer?)?;
+        guard.leader = Some(born(answer?)?.1);
         Ok((ours.ends()?, guard, ended))
     }
 }
@@ -289,11 +310,14 @@ struct ExecGuard {
     desk: Arc<Desk>,
     exec_id: u64,
     leaf: Option<ExecLeaf>,
+    /// Of its first process, which leads a group of its own.
+    leader: Option<OwnedFd>,
 }
 
 impl ExecGuard {
     /// The leader ended by itself: only the empty cgroup goes. A straggler keeps it until the container's end.
     fn finish(mut self) {
+        self.leader = None;
         if let Some(leaf) = self.leaf.take() {
             tokio::task::spawn_blocking(move || leaf.remove_if_empty());
         }
@@ -303,6 +327,10 @@ impl ExecGuard {
 impl Drop for ExecGuard {
     fn drop(&mut self) {
         self.desk.execs.lock().remove(&self.exec_id);
+        // On a host without a cgroup of the exec's own its process group is all that is known of it.
+        if let Some(leader) = self.leader.take() {
+            let _ = process::kill_group(leader.as_fd());
+        }
         // Without a runtime the daemon ends, and its shims kill the exec.
         if let (Some(leaf), Ok(runtime)) = (self.leaf.take(), Handle::try_current()) {
             runtime.spawn_blocking(move || {

@@ -10,6 +10,7 @@ mod directory;
 mod error;
 mod exec;
 mod host;
+mod log;
 mod output;
 mod pod;
 mod sources;

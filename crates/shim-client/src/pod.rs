@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use berth_cgroup::{CgroupPath, Cgroups, Limits};
 use berth_ids::{ContainerId, SandboxId};
 use berth_model::Signal;
-use berth_plan::ContainerPlan;
+use berth_plan::{ContainerPlan, LogFile};
 use berth_shim_wire::{Event, ExitStatus, FdIndex, LaunchPlan, Reply, Request, SandboxPlan, ShimSnapshot};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -35,7 +35,7 @@ const FD_LIMIT: usize = 252;
 pub struct Start {
     pub container: ContainerId,
     pub cgroup_path: String,
-    pub log_path: Option<PathBuf>,
+    pub log: Option<LogFile>,
     pub plan: ContainerPlan,
     /// The detached overlay.
     pub rootfs: OwnedFd,
@@ -254,9 +254,9 @@ impl ShimPod {
         .await
     }
 
-    pub async fn reopen_log(&self, container: &ContainerId, path: &Path) -> Result<(), ShimError> {
-        let path = path.to_owned();
-        let file = crate::blocking(move || sources::log_file(&path)).await?;
+    pub async fn reopen_log(&self, container: &ContainerId, log: &LogFile) -> Result<(), ShimError> {
+        let log = log.clone();
+        let file = crate::blocking(move || crate::log::open(&log)).await?;
         let request = Request::ReopenLog { container_id: container.to_string(), file: FdIndex(0) };
         self.done(request, &[file.as_fd()]).await
     }
@@ -335,7 +335,7 @@ fn assemble(
     let opened = sources::open(Opened {
         wanted: &start.plan.fds,
         rootfs: start.rootfs,
-        log_path: start.log_path.as_deref(),
+        log: start.log.as_ref(),
         volumes: &start.volumes,
         images: &start.images,
         pidfds,

@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use berth_plan::{FdSource, Idmap, MissingSource};
+use berth_plan::{FdSource, Idmap, LogFile, MissingSource};
 use berth_shim_wire::Propagation;
 use berth_sys::mount;
 
@@ -17,7 +17,7 @@ use crate::ShimError;
 pub(crate) struct Opened<'a> {
     pub(crate) wanted: &'a [FdSource],
     pub(crate) rootfs: OwnedFd,
-    pub(crate) log_path: Option<&'a Path>,
+    pub(crate) log: Option<&'a LogFile>,
     pub(crate) volumes: &'a [PathBuf],
     pub(crate) images: &'a [OwnedFd],
     pub(crate) pidfds: &'a HashMap<String, Arc<OwnedFd>>,
@@ -31,7 +31,7 @@ pub(crate) fn open(from: Opened<'_>) -> Result<Vec<OwnedFd>, ShimError> {
     for wanted in from.wanted {
         fds.push(match wanted {
             FdSource::Rootfs => rootfs.take().ok_or(ShimError::Protocol)?,
-            FdSource::Log => log_file(from.log_path.ok_or(ShimError::Protocol)?)?,
+            FdSource::Log => crate::log::open(from.log.ok_or(ShimError::Protocol)?)?,
             FdSource::Bind { source, recursive, missing, idmap, propagation } => {
                 let tree = bind(source, *recursive, *missing, *propagation)?;
                 map_ids(&tree, source, *idmap, from.userns)?;
@@ -119,30 +119,9 @@ fn bind(
     mount::clone_tree(opened.as_fd(), recursive).map_err(fail())
 }
 
-/// The log as the kubelet wants it: made with its directory when missing, appended to, mode 0640; never through a link
-/// in its last component.
-pub(crate) fn log_file(path: &Path) -> Result<OwnedFd, ShimError> {
-    let fail = || ShimError::file("open the log", path);
-    if let Some(directory) = path.parent() {
-        make_directory(directory).map_err(fail())?;
-    }
-    let mut options = std::fs::OpenOptions::new();
-    options.append(true).custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC);
-    let file = match options.clone().create_new(true).open(path) {
-        Ok(made) => {
-            // The daemon's umask is for its own files.
-            made.set_permissions(PermissionsExt::from_mode(0o640)).map_err(fail())?;
-            made
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path).map_err(fail())?,
-        Err(error) => return Err(fail()(error)),
-    };
-    Ok(file.into())
-}
-
 /// Makes a directory of the host's with those on the way to it, mode 0755 each: others use them too, and the daemon's umask is
 /// for its own files.
-fn make_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }

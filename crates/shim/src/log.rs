@@ -71,15 +71,23 @@ impl Pending {
 pub(crate) struct Log {
     file: Option<OwnedFd>,
     dropped: u64,
+    /// The file ends in the middle of a line: the rest was dropped.
+    torn: bool,
 }
 
 impl Log {
     pub(crate) fn new(file: Option<OwnedFd>) -> Self {
-        Self { file, dropped: 0 }
+        Self { file, dropped: 0, torn: false }
     }
 
     pub(crate) fn reopen(&mut self, file: OwnedFd) {
         self.file = Some(file);
+        self.torn = false;
+    }
+
+    /// Nothing more comes: a file that is removed from here on gives its room back.
+    pub(crate) fn close(&mut self) {
+        self.file = None;
     }
 
     pub(crate) fn dropped(&self) -> u64 {
@@ -88,12 +96,20 @@ impl Log {
 
     pub(crate) fn write(&mut self, mut lines: &[u8]) {
         let Some(file) = &self.file else { return };
+        // Readers take a log by lines: one that was cut off gets its end before the next begins.
+        let mut begun = false;
         while !lines.is_empty() {
-            match berth_sys::fd::write(file, lines) {
-                Ok(written) => lines = &lines[written..],
+            let next = if self.torn { b"\n" } else { lines };
+            match berth_sys::fd::write(file, next) {
+                Ok(_) if self.torn => self.torn = false,
+                Ok(written) => {
+                    begun = !lines[..written].ends_with(b"\n");
+                    lines = &lines[written..];
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.dropped += lines.len() as u64;
+                    self.torn |= begun;
                     return;
                 }
             }
@@ -142,6 +158,27 @@ mod tests {
         assert_eq!(lines(&[b"a", b"b\n", b"c"], true), "T stdout F ab\nT stdout P c\n");
         assert_eq!(lines(&[b"\n"], true), "T stdout F \n");
         assert_eq!(lines(&[b"x"], false), "");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_is_ended_before_the_next() {
+        // A pipe takes what fits, as a disk does.
+        let (reader, writer) = berth_sys::fd::pipe(Some(4096)).unwrap();
+        berth_sys::fd::set_nonblocking(std::os::fd::AsFd::as_fd(&writer), true).unwrap();
+        let mut log = Log::new(Some(writer));
+        let mut long = vec![b'x'; 5000];
+        long.push(b'\n');
+        log.write(&long);
+        assert_eq!(log.dropped(), 5001 - 4096);
+        log.write(b"lost\n");
+        assert_eq!(log.dropped(), 5001 - 4096 + 5);
+        let mut buffer = vec![0; 8192];
+        let length = berth_sys::fd::read(&reader, &mut buffer).unwrap();
+        assert_eq!(length, 4096);
+        log.write(b"next\n");
+        log.write(b"last\n");
+        let length = berth_sys::fd::read(&reader, &mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"\nnext\nlast\n");
     }
 
     #[test]

@@ -310,6 +310,7 @@ impl Shim {
             if let Some((number, container)) = ended {
                 let number = *number;
                 container.drain(buffer, lines, &self.epoll);
+                container.log.close();
                 container.stdin = None;
                 let status = status(exit, container.was_oom_killed(exit));
                 container.exit = Some(status);

@@ -99,6 +99,7 @@ fn test() -> Result<()> {
         "limits",
         "stats",
         "skew",
+        "process",
         "userns",
         "mounts",
         "escapes",

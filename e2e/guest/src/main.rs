@@ -5,6 +5,7 @@
 
 mod health;
 mod net;
+mod process;
 mod tools;
 
 use std::process::ExitCode;

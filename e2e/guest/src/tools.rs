@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::{health, net};
+use crate::{health, net, process};
 
 fn number(word: &str) -> io::Result<u64> {
     word.parse().map_err(|_| io::Error::other(format!("{word:?} is no number")))
@@ -103,6 +103,24 @@ pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
         ["pause" | "top"] => pause()?,
         // With the set-user-id bit: what no_new_privs leaves of it.
         ["nnp"] => println!("Effective uid: {}", nix::unistd::geteuid()),
+        ["words", rest @ ..] => rest.iter().for_each(|word| println!("{word:?}")),
+        ["terminal"] => process::terminal()?,
+        ["signal"] => process::signal()?,
+        ["unshare"] => process::unshare()?,
+        ["leave", seconds] => process::leave(seconds)?,
+        ["hide", seconds] => process::hide(seconds)?,
+        ["lines", count, length] => process::lines(number(count)?, number(length)? as usize)?,
+        // As lines, and stays.
+        ["lines", count, length, seconds] => {
+            process::lines(number(count)?, number(length)? as usize)?;
+            std::thread::sleep(Duration::from_secs(number(seconds)?));
+        }
+        ["part", text] => {
+            print!("{text}");
+            io::stdout().flush()?;
+        }
+        ["reopen", path] => drop(std::fs::OpenOptions::new().write(true).open(path)?),
+        ["node", path, major, minor] => process::node(path, number(major)?, number(minor)?)?,
         ["pgrep", name] => return pgrep(name),
         ["ipcs", "-m"] => io::stdout().write_all(&std::fs::read("/proc/sysvipc/shm")?)?,
         _ => return Err(io::Error::other("unknown tool")),

@@ -107,7 +107,7 @@ impl Backend for CriBackend {
     }
 
     async fn container_status(&self, id: &str, verbose: bool) -> Result<ContainerStatus, Failure> {
-        Ok(self.pods.container_status(id, verbose)?)
+        Ok(self.pods.container_status(id, verbose).await?)
     }
 
     async fn list_containers(&self, filter: ContainerFilter) -> Result<Vec<ContainerStatus>, Failure> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use berth_ids::{ContainerId, ErrorClass, SandboxId};
 use berth_images::{Images, Mapped};
 use berth_model::{ExecOutput, Signal};
-use berth_plan::{CompiledFilter, HostFacts, PodFiles, RequestedDevice, SeccompChoice};
+use berth_plan::{CompiledFilter, HostFacts, LogFile, PodFiles, RequestedDevice, SeccompChoice};
 use berth_pods::ports::{
     Connected, Events, ExecError, Handle, Launcher, Manner, Pod, PodFileContents, PortError, Seen,
     StartRequest, Started, Streams,
@@ -198,7 +198,7 @@ impl Pod for PodPort {
             .start(Start {
                 container: request.container,
                 cgroup_path: request.cgroup_path,
-                log_path: request.log_path,
+                log: request.log,
                 plan: request.plan,
                 rootfs,
                 volumes,
@@ -215,7 +215,13 @@ impl Pod for PodPort {
             let container = ContainerId::parse(c.container_id).map_err(|error| {
                 PortError::new(ErrorClass::Internal, format!("the shim's account: {error}"))
             })?;
-            Ok(Seen { container, pid: c.pid, started_at: c.started_at, exit: c.exit })
+            Ok(Seen {
+                container,
+                pid: c.pid,
+                started_at: c.started_at,
+                exit: c.exit,
+                log_dropped: c.log_dropped,
+            })
         };
         seen.containers.into_iter().map(convert).collect()
     }
@@ -238,6 +244,9 @@ impl Pod for PodPort {
     ) -> Result<ExecOutput, ExecError> {
         self.pod.exec(plan, cgroup_path, timeout).await.map_err(|error| match error {
             ExecFailure::TimedOut(timeout) => ExecError::TimedOut(timeout),
+            ExecFailure::Command(_) => {
+                ExecError::Command { missing: error.is_missing(), message: error.to_string() }
+            }
             ExecFailure::Shim(error) => ExecError::Failed(PortError::wrap("exec", error)),
         })
     }
@@ -271,8 +280,8 @@ impl Pod for PodPort {
         self.pod.connect(port).await.map_err(|error| PortError::wrap("connect", error))
     }
 
-    async fn reopen_log(&self, container: &ContainerId, path: &std::path::Path) -> Result<(), PortError> {
-        let reopened = self.pod.reopen_log(container, path).await;
+    async fn reopen_log(&self, container: &ContainerId, log: &LogFile) -> Result<(), PortError> {
+        let reopened = self.pod.reopen_log(container, log).await;
         reopened.map_err(|error| PortError::wrap("reopen the log", error))
     }
 

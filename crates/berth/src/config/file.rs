@@ -72,6 +72,8 @@ impl Place<'_> {
                 }
             }
             (Form::Number, _) => return Err(wrong("a whole number", value)),
+            (Form::Switch, DeValue::Boolean(switch)) => Value::Switch(*switch),
+            (Form::Switch, _) => return Err(wrong("true or false", value)),
             (Form::List, DeValue::Array(items)) => {
                 let item = |item: &Spanned<DeValue<'_>>| match item.get_ref() {
                     DeValue::String(text) => Ok(text.to_string()),

@@ -82,6 +82,8 @@ pub(crate) struct Cgroup {
 pub(crate) struct Pods {
     /// How long an end is waited for after SIGKILL.
     pub(crate) kill_wait: Duration,
+    /// Privileged containers do not get the host's device nodes.
+    pub(crate) privileged_without_host_devices: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +112,11 @@ impl Config {
             },
             registry: Registry { certs_d: settings.read("registry.certs_d", parse::directories)? },
             cgroup: Cgroup { root: settings.read("cgroup.root", parse::cgroup)? },
-            pods: Pods { kill_wait: settings.read("pods.kill_wait", parse::duration)? },
+            pods: Pods {
+                kill_wait: settings.read("pods.kill_wait", parse::duration)?,
+                privileged_without_host_devices: settings
+                    .read("pods.privileged_without_host_devices", parse::switch)?,
+            },
             shutdown: Shutdown { drain: settings.read("shutdown.drain", parse::duration)? },
         })
     }

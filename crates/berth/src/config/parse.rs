@@ -151,6 +151,13 @@ pub(super) fn mtu(value: &Value) -> Result<u32, String> {
     }
 }
 
+pub(super) fn switch(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Switch(switch) => Ok(*switch),
+        _ => Err("expected true or false".into()),
+    }
+}
+
 pub(super) fn cgroup(value: &Value) -> Result<String, String> {
     let path = text(value)?;
     absolute_path(path)

@@ -62,6 +62,7 @@ fn literal(settings: &Settings, setting: &Setting) -> String {
     match settings.get(setting.key) {
         Some((Value::Text(text), _)) => quoted(text),
         Some((Value::Number(number), _)) => number.to_string(),
+        Some((Value::Switch(switch), _)) => switch.to_string(),
         Some((Value::List(items), _)) => {
             format!("[{}]", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
         }

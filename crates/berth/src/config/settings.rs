@@ -15,6 +15,7 @@ const DROP_INS: &str = "/etc/berth/conf.d";
 pub(super) enum Value {
     Text(String),
     Number(i64),
+    Switch(bool),
     List(Vec<String>),
 }
 
@@ -167,6 +168,11 @@ fn from_text(form: Form, text: &str) -> Result<Value, String> {
         Form::Number => {
             text.parse().map(Value::Number).map_err(|_| format!("{text:?} is not a whole number"))
         }
+        Form::Switch => match text {
+            "true" => Ok(Value::Switch(true)),
+            "false" => Ok(Value::Switch(false)),
+            other => Err(format!("{other:?} is neither true nor false")),
+        },
         Form::List => Ok(Value::List(
             text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect(),
         )),

@@ -8,6 +8,8 @@ use super::settings::{Settings, Value};
 pub(crate) enum Form {
     Text,
     Number,
+    /// `true` or `false`.
+    Switch,
     /// In the environment and in flags the items are separated by commas.
     List,
 }
@@ -136,6 +138,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
         form: Form::Text,
         default: Default::Fixed("10s"),
         help: "How long a killed process is waited for before the call fails, such as 500ms, 10s or 2m.",
+    },
+    Setting {
+        key: "pods.privileged_without_host_devices",
+        form: Form::Switch,
+        default: Default::Fixed("false"),
+        help: "Whether privileged containers go without the host's device nodes. \
+               Then they have the default ones and those they ask for, and may use no others.",
     },
     Setting {
         key: "shutdown.drain",

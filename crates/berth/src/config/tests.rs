@@ -75,6 +75,7 @@ fn every_setting_has_a_file_key_a_variable_and_a_flag() {
         let text = match &value {
             Value::Text(text) => text.clone(),
             Value::Number(number) => number.to_string(),
+            Value::Switch(switch) => switch.to_string(),
             Value::List(items) => items.join(","),
         };
         let by_variable = gather("", &[(&setting.variable(), &text)], &[]).unwrap();
@@ -100,6 +101,10 @@ fn refusals_name_the_place_and_what_was_meant() {
         ("zzzzz = 1", "config.toml:1:1: unknown key \"zzzzz\""),
         ("name = 5", "config.toml:1:8: name: expected a text, found a whole number"),
         ("[network]\nmtu = \"big\"", "config.toml:2:7: network.mtu: expected a whole number, found a text"),
+        (
+            "[pods]\nprivileged_without_host_devices = \"yes\"",
+            "config.toml:2:35: pods.privileged_without_host_devices: expected true or false, found a text",
+        ),
         ("[network]\nmtu = 15", "config.toml:2:7: network.mtu: 15 is neither 0 nor between 1280 and 65535"),
         (
             "[network]\nsubnets = [\"10.0.0.0/8\", 7]",

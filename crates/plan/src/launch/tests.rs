@@ -9,6 +9,7 @@ struct Rig {
     container: ContainerConfig,
     host: HostFacts,
     shm: bool,
+    host_devices: bool,
     target: Option<ContainerId>,
     devices: Vec<crate::RequestedDevice>,
     image: ImageConfiguration,
@@ -25,6 +26,7 @@ impl Default for Rig {
             container: ContainerConfig { command: vec!["/app".into(), "x".into()], ..Default::default() },
             host: HostFacts::default(),
             shm: true,
+            host_devices: true,
             target: None,
             devices: Vec::new(),
             image: ImageConfiguration::default(),
@@ -51,6 +53,7 @@ impl Rig {
             seccomp: Some(CompiledFilter { bytes: vec![1; 8], flags: 2 }),
             devices: &self.devices,
             target_pid_container: self.target.clone(),
+            privileged_host_devices: self.host_devices,
             sandbox_has_shm: self.shm,
         };
         let spec = container_spec(&inputs).unwrap();
@@ -168,6 +171,15 @@ fn privileged_opens_up() {
     assert!(!at(&plan, "/sys").attrs.readonly);
     assert!(plan.launch.devices.iter().any(|d| d.path.as_c_str() == c"/dev/fuse"));
     assert!(plan.resources.devices().clone().unwrap().iter().all(|rule| rule.allow()));
+    assert_eq!(plan.launch.identity.caps.bounding, (1 << 41) - 1);
+
+    // Where the node's owner says so: as privileged as before, but for devices.
+    rig.host_devices = false;
+    let (_, plan) = rig.plan();
+    assert!(!at(&plan, "/sys").attrs.readonly);
+    assert!(plan.launch.devices.iter().all(|d| d.path.as_c_str() != c"/dev/fuse"));
+    let rules = plan.resources.devices().clone().unwrap();
+    assert!(!rules[0].allow() && rules[0].access().as_deref() == Some("rwm"));
     assert_eq!(plan.launch.identity.caps.bounding, (1 << 41) - 1);
 }
 

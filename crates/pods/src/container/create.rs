@@ -1,9 +1,9 @@
-use std::path::Path;
 use std::sync::Arc;
 
 use berth_ids::{ContainerId, SandboxId};
 use berth_model::{ContainerConfig, ContainerState, LifeEventKind};
 
+use super::log_file;
 use crate::PodsError;
 use crate::ports::ImageHandle;
 use crate::record::{ContainerRecord, ContainerRun};
@@ -46,7 +46,9 @@ async fn make(
         sandbox_id: sandbox.id.clone(),
         created_at: now(),
         stop_signal: berth_plan::stop_signal(&config, &image.config),
-        log_path: log_path(&sandbox_config.log_directory, &config.log_path),
+        log_path: log_file(&sandbox_config.log_directory, &config.log_path)
+            .map(|log| log.directory.join(log.name).to_string_lossy().into_owned())
+            .unwrap_or_default(),
         cgroup_path: format!("{}/{id}", sandbox.read(|r| r.cgroup_parent.clone())),
         image_id: image.id.clone(),
         image_ref: image.reference,
@@ -55,6 +57,7 @@ async fn make(
         spec: None,
         image_volumes,
         removing: false,
+        warnings: berth_plan::warnings(&config, state.ports.launcher.facts()),
         config,
     };
     // The lease first: a lease without a record is dropped at the next start, a record without a lease could lose its
@@ -66,6 +69,9 @@ async fn make(
         return Err(error);
     }
     state.insert_container(Container::new(record, sandbox.clone()));
+    for warning in state.container(id.as_str()).iter().flat_map(|c| c.read(|r| r.warnings.clone())) {
+        tracing::warn!(container = %id.short(), warning);
+    }
     state.tell(LifeEventKind::Created, &sandbox, id.as_str());
     tracing::info!(container = %id.short(), "container created");
     Ok(id)
@@ -151,12 +157,4 @@ async fn resolve_user(
     let (passwd, group) = (read("etc/passwd").await?, read("etc/group").await?);
     let image_user = image.config.config().as_ref().and_then(|c| c.user().clone()).unwrap_or_default();
     Ok(berth_plan::resolve_user(&config.security, &image_user, passwd.as_deref(), group.as_deref())?)
-}
-
-/// Both parts may be empty: then there is no log (CRI comments on `log_directory` and `log_path`).
-fn log_path(directory: &str, path: &str) -> String {
-    match (directory, path) {
-        ("", _) | (_, "") => String::new(),
-        (directory, path) => Path::new(directory).join(path).to_string_lossy().into_owned(),
-    }
 }

@@ -19,12 +19,20 @@ pub(crate) async fn exec_sync(
     let container = state.container(id)?;
     let (pod, plan) = prepare(state, &container, &command, false).await?;
     let cgroup_path = container.read(|r| r.cgroup_path.clone());
-    pod.exec(plan, &cgroup_path, timeout).await.map_err(|error| match error {
-        ExecError::TimedOut(timeout) => {
-            PodsError::ExecTimeout { id: container.id.to_string(), command: command.join(" "), timeout }
+    match pod.exec(plan, &cgroup_path, timeout).await {
+        Ok(output) => Ok(output),
+        Err(ExecError::TimedOut(timeout)) => {
+            Err(PodsError::ExecTimeout { id: container.id.to_string(), command: command.join(" "), timeout })
         }
-        ExecError::Failed(source) => PodsError::port(doing(&container, &command))(source),
-    })
+        // As a shell has it (POSIX, "Exit Status for Commands"): a probe whose command is not there has failed, while an
+        // error of the call would be thrown away by the kubelet as no result at all.
+        Err(ExecError::Command { missing, message }) => Ok(ExecOutput {
+            stdout: Vec::new(),
+            stderr: format!("{message}\n").into_bytes(),
+            exit_code: if missing { 127 } else { 126 },
+        }),
+        Err(ExecError::Failed(source)) => Err(PodsError::port(doing(&container, &command))(source)),
+    }
 }
 
 /// Runs a command in the container with somebody at its streams.

@@ -22,6 +22,7 @@ pub(crate) use update::update;
 
 use berth_ids::ContainerId;
 use berth_model::{ContainerState, NamespaceMode, NamespaceOptions, Signal};
+use berth_plan::LogFile;
 
 use crate::PodsError;
 use crate::state::{Container, Sandbox, State};
@@ -50,6 +51,12 @@ pub(crate) fn running(state: &State, id: &str) -> Result<ContainerId, PodsError>
     must_be(&container, ContainerState::Running)?;
     container.sandbox.ready()?;
     Ok(container.id.clone())
+}
+
+/// Both parts may be empty: then there is no log (CRI comments on `log_directory` and `log_path`).
+fn log_file(directory: &str, name: &str) -> Option<LogFile> {
+    let is_given = !directory.is_empty() && !name.is_empty();
+    is_given.then(|| LogFile { directory: directory.into(), name: name.into() })
 }
 
 fn must_be(container: &Container, wanted: ContainerState) -> Result<(), PodsError> {

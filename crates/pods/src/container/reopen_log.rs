@@ -1,9 +1,8 @@
-use std::path::Path;
 use std::sync::Arc;
 
 use berth_model::ContainerState;
 
-use super::must_be;
+use super::{log_file, must_be};
 use crate::PodsError;
 use crate::state::State;
 
@@ -11,11 +10,9 @@ use crate::state::State;
 pub(crate) async fn reopen_log(state: &Arc<State>, id: &str) -> Result<(), PodsError> {
     let container = state.container(id)?;
     must_be(&container, ContainerState::Running)?;
-    let path = container.read(|r| r.log_path.clone());
-    if path.is_empty() {
-        return Ok(());
-    }
+    let directory = container.sandbox.read(|r| r.config.log_directory.clone());
+    let Some(log) = container.read(|r| log_file(&directory, &r.config.log_path)) else { return Ok(()) };
     let pod = container.sandbox.ready()?;
-    let reopened = pod.reopen_log(&container.id, Path::new(&path)).await;
-    reopened.map_err(PodsError::port(format!("reopen {path}")))
+    let reopened = pod.reopen_log(&container.id, &log).await;
+    reopened.map_err(PodsError::port(format!("reopen {}", log.directory.join(&log.name).display())))
 }

@@ -1,4 +1,3 @@
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +6,7 @@ use berth_model::{ContainerState, NamespaceMode, ProfileKind};
 use berth_plan::{ContainerInputs, ContainerPlan};
 use oci_spec::runtime::Spec;
 
-use super::must_be;
+use super::{log_file, must_be};
 use crate::PodsError;
 use crate::ports::{ImageHandle, Manner, Pod, StartRequest, Started, Streams};
 use crate::state::{Container, State, now};
@@ -89,6 +88,7 @@ async fn prepare(state: &State, container: &Container) -> Result<(Spec, StartReq
         seccomp,
         devices: &devices,
         target_pid_container: target,
+        privileged_host_devices: state.settings.privileged_host_devices,
         sandbox_has_shm: sandbox.security.namespaces.ipc != NamespaceMode::Node,
     };
     let spec = berth_plan::container_spec(&inputs)?;
@@ -97,7 +97,7 @@ async fn prepare(state: &State, container: &Container) -> Result<(Spec, StartReq
         container: record.id.clone(),
         image: record.image_id.clone(),
         cgroup_path: record.cgroup_path.clone(),
-        log_path: (!record.log_path.is_empty()).then(|| PathBuf::from(&record.log_path)),
+        log: log_file(&sandbox.log_directory, &record.config.log_path),
         image_volumes: record
             .image_volumes
             .iter()
@@ -119,6 +119,7 @@ async fn born(state: &State, container: &Container, spec: Spec, started: Started
             r.run.finished_at = r.run.finished_at.max(started.started_at);
         }
         r.spec = Some(spec);
+        r.warnings.extend(started.warnings.iter().cloned());
     });
     let id = container.id.short();
     for warning in &started.warnings {

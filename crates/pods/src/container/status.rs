@@ -5,13 +5,35 @@ use berth_model::{ContainerFilter, ContainerState, ContainerStatus, ContainerUse
 use crate::PodsError;
 use crate::record::ContainerRecord;
 use crate::state::{Container, State};
+use crate::stats::ACCOUNT_PATIENCE;
 
-pub(crate) fn status(state: &State, id: &str, verbose: bool) -> Result<ContainerStatus, PodsError> {
-    Ok(describe(&*state.container(id)?, verbose))
+pub(crate) async fn status(state: &State, id: &str, verbose: bool) -> Result<ContainerStatus, PodsError> {
+    let container = state.container(id)?;
+    let mut status = describe(&container);
+    if verbose {
+        let dropped = log_dropped(&container).await;
+        status.verbose = Some(container.read(|r| info(r, dropped)));
+    }
+    Ok(status)
+}
+
+/// Bytes of log that its shim could not write; `None` when there is nobody to ask.
+async fn log_dropped(container: &Container) -> Option<u64> {
+    let pod = container.sandbox.pod()?;
+    match tokio::time::timeout(ACCOUNT_PATIENCE, pod.snapshot()).await {
+        Err(_) => None,
+        Ok(Ok(seen)) => {
+            seen.into_iter().find(|seen| seen.container == container.id).map(|seen| seen.log_dropped)
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(container = %container.id, error = &error as &dyn std::error::Error, "no account of its log");
+            None
+        }
+    }
 }
 
 pub(crate) fn list(state: &State, filter: &ContainerFilter) -> Vec<ContainerStatus> {
-    matching(state, filter).iter().map(|c| describe(c, false)).collect()
+    matching(state, filter).iter().map(|c| describe(c)).collect()
 }
 
 /// The containers a filter lets through.
@@ -38,7 +60,7 @@ pub(crate) fn matching(state: &State, filter: &ContainerFilter) -> Vec<Arc<Conta
     by_id
 }
 
-pub(crate) fn describe(container: &Container, verbose: bool) -> ContainerStatus {
+pub(crate) fn describe(container: &Container) -> ContainerStatus {
     container.read(|r| ContainerStatus {
         id: r.id.clone(),
         sandbox_id: r.sandbox_id.clone(),
@@ -61,16 +83,18 @@ pub(crate) fn describe(container: &Container, verbose: bool) -> ContainerStatus 
         resources: r.config.resources.clone(),
         user: Some(ContainerUser { uid: r.user.uid, gid: r.user.gid, groups: r.user.groups.clone() }),
         stop_signal: r.stop_signal,
-        verbose: verbose.then(|| info(r)),
+        verbose: None,
     })
 }
 
-fn info(record: &ContainerRecord) -> String {
+fn info(record: &ContainerRecord, log_dropped: Option<u64>) -> String {
     serde_json::json!({
         "sandboxID": record.sandbox_id,
         "pid": record.run.pid,
         "removing": record.removing,
         "cgroup": record.cgroup_path,
+        "warnings": record.warnings,
+        "logDroppedBytes": log_dropped,
         "config": record.config,
         "runtimeSpec": record.spec,
     })

@@ -12,7 +12,7 @@ pub(crate) fn status(
     verbose: bool,
 ) -> Result<(SandboxStatus, Vec<ContainerStatus>), PodsError> {
     let sandbox = state.sandbox(id)?;
-    let containers = state.containers_of(&sandbox.id).iter().map(|c| container::describe(c, false)).collect();
+    let containers = state.containers_of(&sandbox.id).iter().map(|c| container::describe(c)).collect();
     Ok((describe(&sandbox, verbose), containers))
 }
 

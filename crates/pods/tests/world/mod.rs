@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use berth_model::{
     ContainerConfig, ContainerMetadata, CpuUsage, ExecOutput, GroupUsage, ImageSpec, MemoryUsage,
     SandboxConfig, SandboxMetadata, Signal,
 };
-use berth_plan::{CompiledFilter, HostFacts, PodFiles, RequestedDevice, SeccompChoice};
+use berth_plan::{CompiledFilter, HostFacts, LogFile, PodFiles, RequestedDevice, SeccompChoice};
 use berth_pods::ports::*;
 use berth_pods::{ContainerRecord, Pods, SandboxRecord, Settings};
 use berth_shim_wire::{ExecPlan, ExitStatus, SandboxPlan};
@@ -64,7 +63,14 @@ impl Fake {
             meter: port.clone(),
             store: port,
         };
-        Pods::new(ports, Settings { cgroup_parent: "/berth-test".into(), kill_wait: Duration::from_secs(5) })
+        Pods::new(
+            ports,
+            Settings {
+                cgroup_parent: "/berth-test".into(),
+                kill_wait: Duration::from_secs(5),
+                privileged_host_devices: true,
+            },
+        )
     }
 
     fn step(&self, name: &'static str) -> Result<(), PortError> {
@@ -142,7 +148,9 @@ impl Pod for FakePod {
     async fn snapshot(&self) -> Result<Vec<Seen>, PortError> {
         let world = self.fake.0.lock();
         let mine = world.running.iter().filter(|(_, sandbox)| **sandbox == self.id);
-        Ok(mine.map(|(id, _)| Seen { container: id.clone(), pid: 43, started_at: 1, exit: None }).collect())
+        Ok(mine
+            .map(|(id, _)| Seen { container: id.clone(), pid: 43, started_at: 1, exit: None, log_dropped: 5 })
+            .collect())
     }
     async fn signal(&self, container: &ContainerId, signal: Signal) -> Result<(), PortError> {
         let mut world = self.fake.0.lock();
@@ -181,7 +189,7 @@ impl Pod for FakePod {
         assert_ne!(port, 0);
         Ok(std::fs::File::open("/dev/null").unwrap().into())
     }
-    async fn reopen_log(&self, _: &ContainerId, _: &Path) -> Result<(), PortError> {
+    async fn reopen_log(&self, _: &ContainerId, _: &LogFile) -> Result<(), PortError> {
         self.fake.step("reopen")
     }
     async fn forget(&self, _: &ContainerId, _: &str) -> Result<(), PortError> {

@@ -39,6 +39,7 @@ families! {
     HUGETLB_PEAK Gauge "container_hugetlb_max_usage_bytes" ["pagesize"] "The most bytes of huge pages used so far.";
     HUGETLB_USAGE Gauge "container_hugetlb_usage_bytes" ["pagesize"] "Bytes of huge pages in use.";
     LAST_SEEN Gauge "container_last_seen" [] "When it was last measured, in seconds since the epoch.";
+    LOG_DROPPED Counter "container_log_dropped_bytes_total" [] "Bytes of log that could not be written, as on a full disk.";
     MEMORY_CACHE Gauge "container_memory_cache" [] "Bytes of page cache.";
     MEMORY_FAILCNT Counter "container_memory_failcnt" [] "How often the memory limit was hit.";
     MEMORY_FAILURES Counter "container_memory_failures_total" ["failure_type", "scope"] "Page faults.";

@@ -36,6 +36,7 @@ fn full() -> SandboxStats {
         nano_cores: None,
         layer: Some(LayerUsage::default()),
         processes: Some(processes),
+        log_dropped: Some(3),
     };
     SandboxStats {
         id: SandboxId::from_bytes([1; 32]),

@@ -14,7 +14,7 @@ pub use credentials::{
     Capabilities, clear_ambient, drop_bounding, install_seccomp, keep_capabilities, raise_ambient,
     set_capabilities, set_gid, set_groups, set_uid,
 };
-pub use wait::{Exit, is_gone, open_pidfd, send_signal, wait_any, wait_for};
+pub use wait::{Exit, is_gone, kill_group, open_pidfd, send_signal, wait_any, wait_for};
 
 #[cfg(test)]
 mod tests;

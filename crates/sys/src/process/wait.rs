@@ -26,6 +26,22 @@ pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     done(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, nothing, 0) })
 }
 
+/// SIGKILL to the process group that the process leads, where the kernel can (Linux 6.9), else to the process alone. `ESRCH` when
+/// it has ended.
+pub fn kill_group(leader: BorrowedFd<'_>) -> io::Result<()> {
+    /// pidfd_send_signal(2): PIDFD_SIGNAL_PROCESS_GROUP.
+    const PROCESS_GROUP: u32 = 1 << 2;
+    let nothing = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: no siginfo is passed: the kernel fills it as kill(2) does.
+    let sent = done(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, leader.as_raw_fd(), libc::SIGKILL, nothing, PROCESS_GROUP)
+    });
+    match sent {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => send_signal(leader, libc::SIGKILL),
+        sent => sent,
+    }
+}
+
 /// Whether the process has ended (a pidfd is readable then).
 pub fn is_gone(process: BorrowedFd<'_>) -> bool {
     let mut wanted = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
