@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | R1 | CVE-2019-5736: the runtime's binary is overwritten | here: `own_program` |
 //! | R2 | CVE-2019-16884, CVE-2023-27561: something over /proc | here: `over_proc`; `crates/plan/src/check.rs` |
-//! | R3 | CVE-2021-30465, CVE-2026-41579: links in the root | here: `links` |
+//! | R3 | CVE-2021-30465, CVE-2026-41579: links in the root | here: `links`; `crates/shim-client/src/log.rs` |
 //! | R4 | CVE-2025-31133: the mask's source is replaced | here: `masks` |
 //! | R5 | CVE-2024-21626: a leaked directory as working directory | here: `working_directory`, `descriptors` |
 //! | R6 | CVE-2021-43784: lengths in the message to the child | `crates/shim-wire/src/tests.rs` |
@@ -14,7 +14,7 @@
 //! | R9 | CVE-2025-4437, CVE-2022-4318: files of the image, lines in ours | here: `files`; `crates/plan/src/sandbox.rs` |
 //! | R10 | CVE-2020-15257: the shim's socket in reach | here: `sockets` |
 //! | R11 | CVE-2022-0811, CVE-2022-0532, CVE-2026-53488: sysctls and labels that do more | here: `sysctls` |
-//! | R13 | CVE-2022-1708: output without end | the crictl lane's ExecSync of 17 MiB |
+//! | R13 | CVE-2022-1708: output without end | the process lane's ExecSync of 18 MiB |
 //! | R14 | CVE-2025-47291: outside its cgroup | here: `cgroup` |
 //! | R15 | CVE-2020-15157: credentials for another host | `crates/registry/src/client.rs` |
 //! | R16 | CVE-2020-10749: router advertisements | here: `routers` |
