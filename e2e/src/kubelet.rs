@@ -28,19 +28,23 @@ macro_rules! same {
 }
 
 mod containers;
+mod figures;
 mod images;
+mod logind;
 mod network;
 mod node;
 mod observed;
 mod own;
 mod place;
+mod process;
 mod restarts;
 mod security;
 mod volumes;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use berth_cri_api::v1::*;
 
+pub(crate) use self::figures::bench;
 pub(crate) use self::own::serve;
 pub(crate) use self::place::prepare;
 
@@ -49,9 +53,27 @@ use crate::audit::{Footprint, given_back};
 use crate::checks::Checks;
 use crate::client::Client;
 
-pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
+/// Each can be run alone: `cargo xtask e2e kubelet GROUP`.
+const GROUPS: [&str; 11] = [
+    "containers",
+    "volumes",
+    "security",
+    "network",
+    "observed",
+    "images",
+    "collected",
+    "restarts",
+    "evented",
+    "reboot",
+    "shutdown",
+];
+
+pub(crate) async fn lane(checks: &mut Checks, focus: Option<&str>) -> Result<()> {
+    if let Some(focus) = focus.filter(|focus| !GROUPS.contains(focus)) {
+        bail!("no group {focus:?}; there are {}", GROUPS.join(", "));
+    }
     let mut node = Node::new().await?;
-    let done = run(checks, &mut node).await;
+    let done = run(checks, &mut node, focus).await;
     if let Err(error) = &done {
         eprintln!("{error:#}\n{}", node.tails());
     }
@@ -72,7 +94,7 @@ fn keep_logs(node: &Node) -> Result<()> {
     Ok(())
 }
 
-async fn run(checks: &mut Checks, node: &mut Node) -> Result<()> {
+async fn run(checks: &mut Checks, node: &mut Node, focus: Option<&str>) -> Result<()> {
     checks.that("the kubelet answers", node.get("/pods").await.is_ok(), "");
     let registries = images::Registries::new(node).await?;
     let before = Footprint::take(&node.daemon)?;
@@ -83,20 +105,37 @@ async fn run(checks: &mut Checks, node: &mut Node) -> Result<()> {
     network::put(node)?;
     observed::put(node)?;
     images::put(node, &registries)?;
-    containers::check(checks, node).await;
-    volumes::check(checks, node).await;
-    security::check(checks, node).await;
-    network::check(checks, node).await;
-    observed::check(checks, node).await;
-    images::check(checks, node, &registries).await;
-    images::collected(checks, node).await;
-    restarts::check(checks, node).await;
-    restarts::evented(checks, node).await;
-    restarts::reboot(checks, node).await;
+    for group in GROUPS.iter().filter(|group| focus.is_none_or(|focus| focus == **group)) {
+        match *group {
+            "containers" => containers::check(checks, node).await,
+            "volumes" => volumes::check(checks, node).await,
+            "security" => security::check(checks, node).await,
+            "network" => network::check(checks, node).await,
+            "observed" => observed::check(checks, node).await,
+            "images" => images::check(checks, node, &registries).await,
+            "collected" => images::collected(checks, node).await,
+            "restarts" => restarts::check(checks, node).await,
+            "evented" => restarts::evented(checks, node).await,
+            "reboot" => restarts::reboot(checks, node).await,
+            _ => restarts::shutdown(checks, node).await,
+        }
+    }
     end(checks, node).await?;
     images::reclaimed(checks, node).await;
-    checks.note("no directory, row or descriptor is left", given_back(&node.daemon, &before).await);
+    let given = given_back(&node.daemon, &before).await;
+    if given.is_err() {
+        eprintln!("{}", rows(node)?);
+    }
+    checks.note("no directory, row or descriptor is left", given);
     Ok(())
+}
+
+/// What the database still has of sandboxes.
+fn rows(node: &Node) -> Result<String> {
+    let store = rusqlite::Connection::open(node.daemon.path("root/berth.db"))?;
+    let mut all = store.prepare("SELECT record FROM sandboxes")?;
+    let found = all.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    Ok(found.join("\n"))
 }
 
 /// Every manifest goes, and everything with it.

@@ -64,7 +64,7 @@ async fn run(lane: &str) -> Result<bool> {
     if ["conformance", "bench"].contains(&lane) {
         loopback().context("loopback does not come up")?;
     }
-    if lane == "kubelet" {
+    if lane == "kubelet" || lane == "bench-node" {
         kubelet::prepare()?;
     }
     if lane == "own-node" {
@@ -84,7 +84,7 @@ async fn run(lane: &str) -> Result<bool> {
         "mounts" => mounts::lane(&mut checks).await?,
         "escapes" => escapes::lane(&mut checks).await?,
         "userns" => userns::lane(&mut checks).await?,
-        "kubelet" => kubelet::lane(&mut checks).await?,
+        "kubelet" => kubelet::lane(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "node" => page::lane(&mut checks).await?,
         "limits" => limits::lane(&mut checks).await?,
         "process" => process::lane(&mut checks).await?,
@@ -92,12 +92,14 @@ async fn run(lane: &str) -> Result<bool> {
         "vm" => vm::run(&mut checks, &["demo", "modes", "stats", "limits"]).await?,
         "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench" => bench::run(&mut checks).await?,
+        "bench-node" => kubelet::bench(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, restart, requests, limits, process, skew, modes, stats, userns, mounts, escapes, kubelet, node, cli, conformance, vm and bench"
+            "no lane {other:?}; there are demo, crictl, restart, requests, limits, process, skew, modes, stats, userns, mounts, escapes, kubelet, node, cli, conformance, vm, bench and bench-node"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.
-    let own = |what: &str| lane != "bench" || what.starts_with("process") || what.starts_with("cgroup");
+    let own =
+        |what: &str| !lane.starts_with("bench") || what.starts_with("process") || what.starts_with("cgroup");
     let left = audit::settled(&before, own).await?;
     checks
         .note("nothing is left on the machine", if left.is_empty() { Ok(()) } else { Err(left.join("; ")) });

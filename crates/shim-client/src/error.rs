@@ -50,7 +50,19 @@ fn describe(step: &StepError) -> String {
         format!(": {}", io::Error::from_raw_os_error(step.errno))
     };
     let object = if step.object.is_empty() { String::new() } else { format!(" {}", step.object) };
-    format!("{}{object}{cause}", step.step)
+    format!("{}{object}{cause}{}", step.step, hint(step))
+}
+
+/// What the kernel's word leaves open, for who wrote the pod: execve(2) has one error for several mistakes.
+fn hint(step: &StepError) -> &'static str {
+    match (step.step.as_str(), step.errno) {
+        ("execve", nix::libc::ENOENT) => "; the image does not have it, or not the interpreter that it names",
+        ("execve", nix::libc::EACCES) => "; it is not executable for this user, or lies on a noexec mount",
+        ("execve", nix::libc::ENOEXEC) => {
+            "; it is neither a program for this processor nor a script that begins with #!"
+        }
+        _ => "",
+    }
 }
 
 impl Classify for ShimError {
@@ -86,5 +98,35 @@ impl ShimError {
     pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { doing, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_step_is_told_for_people() {
+        for (step, object, errno, text) in [
+            (
+                "execve",
+                "/x",
+                nix::libc::ENOENT,
+                "execve /x: No such file or directory (os error 2); the image does not",
+            ),
+            (
+                "execve",
+                "/x",
+                nix::libc::EACCES,
+                "execve /x: Permission denied (os error 13); it is not executable",
+            ),
+            ("execve", "/x", nix::libc::ENOEXEC, "execve /x: Exec format error (os error 8); it is neither"),
+            ("mount", "/x", nix::libc::EBUSY, "mount /x: Device or resource busy (os error 16)"),
+            ("clone", "", 0, "clone"),
+        ] {
+            let told = describe(&StepError { step: step.into(), object: object.into(), errno });
+            assert!(told.starts_with(text), "{told}");
+            assert_eq!(told.contains(';'), step == "execve", "{told}");
+        }
     }
 }

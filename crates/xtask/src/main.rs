@@ -29,7 +29,7 @@ enum Task {
     /// One end-to-end lane: demo, crictl, restart, requests, stats, skew, kubelet, node, conformance or vm.
     E2e {
         lane: String,
-        /// For the conformance lane: only specs that match this regular expression.
+        /// Only specs that match this regular expression (conformance), or one group (kubelet).
         focus: Option<String>,
     },
     /// A node of your own: a kubelet without a cluster, and Berth. Needs root.
@@ -76,7 +76,10 @@ fn perform(task: Task) -> Result<()> {
         Task::Bench => {
             host::check()?;
             packages::need(&packages::BENCH)?;
-            run::lane(&build::all()?, "bench", None)
+            packages::need(&packages::KUBELET)?;
+            let built = build::all()?;
+            run::lane(&built, "bench", None)?;
+            run::lane(&built, "bench-node", None)
         }
         Task::Build => {
             let built = build::all()?;

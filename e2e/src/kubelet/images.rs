@@ -94,13 +94,13 @@ fn mistakes(registries: &Registries) -> Vec<Mistake> {
             "no-program",
             json!({ "command": ["/no/such/program"] }),
             "RunContainerError",
-            vec!["/no/such/program".into(), "No such file".into()],
+            vec!["/no/such/program".into(), "the image does not have it".into()],
         ),
         (
             "no-permission",
             json!({ "command": ["/etc/passwd"] }),
             "RunContainerError",
-            vec!["/etc/passwd".into(), "Permission denied".into()],
+            vec!["/etc/passwd".into(), "not executable for this user".into()],
         ),
         (
             "no-directory",
@@ -117,7 +117,7 @@ fn mistakes(registries: &Registries) -> Vec<Mistake> {
         (
             "no-profile",
             json!({ "securityContext": { "seccompProfile": { "type": "Localhost", "localhostProfile": "none.json" } } }),
-            "RunContainerError",
+            "CreateContainerError",
             vec!["none.json".into()],
         ),
         (

@@ -3,6 +3,7 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -111,7 +112,17 @@ impl Drop for Cgroups {
                     remove(&entry.path());
                 }
             }
-            let _ = std::fs::remove_dir(directory);
+            // What a failed lane left running in it goes with it.
+            for pid in std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default().lines() {
+                if let Ok(pid) = pid.parse() {
+                    let _ =
+                        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+                }
+            }
+            let end = Instant::now() + Duration::from_secs(2);
+            while directory.exists() && std::fs::remove_dir(directory).is_err() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
         for directory in self.directories().unwrap_or_default() {
             remove(&directory);

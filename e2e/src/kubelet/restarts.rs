@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use berth_cri_api::v1::*;
 use serde_json::json;
 
+use super::logind::Logind;
 use super::node::{Node, id_of, status_of};
 use crate::checks::Checks;
 
@@ -188,32 +189,80 @@ pub(crate) async fn evented(checks: &mut Checks, node: &mut Node) {
     });
 }
 
+/// The pods end in their grace periods, then the machine may go; it comes back, and they do.
+pub(crate) async fn shutdown(checks: &mut Checks, node: &mut Node) {
+    let mut before = BTreeMap::new();
+    feature!(checks, "a shutdown of the node: every pod ends, preStop runs, then the kubelet lets go", {
+        before = picture(node).await?;
+        let socket = node.daemon.path("bus");
+        let logind = Logind::start(&socket)?;
+        node.kill()?;
+        node.settings = json!({ "shutdownGracePeriod": "20s", "shutdownGracePeriodCriticalPods": "5s" });
+        node.bus = Some(socket);
+        node.start().await?;
+        let host = node.daemon.path("host/hooks");
+        node.put("farewell", &json!({
+            "containers": [{ "name": "main", "args": ["pause"],
+                "lifecycle": { "preStop": { "exec": { "command": ["/guest", "write", "/host/farewell", "said"] } } },
+                "volumeMounts": [{ "name": "host", "mountPath": "/host" }] }],
+            "volumes": [{ "name": "host", "hostPath": { "path": host } }],
+            "terminationGracePeriodSeconds": 10,
+        }))?;
+        node.ready("farewell").await?;
+        let mut listener = logind.listener()?;
+        listener.prepare_for_shutdown()?;
+        tokio::task::spawn_blocking(move || listener.released()).await??;
+        has!(super::node::read(host.join("farewell"))?, "said");
+        let list = ListContainersRequest::default();
+        let all = node.client.clone().runtime.list_containers(list).await?.into_inner().containers;
+        let running = i32::from(ContainerState::ContainerRunning);
+        let left: Vec<_> = all.iter().filter(|c| c.state == running).map(|c| &c.id).collect();
+        ensure!(left.is_empty(), "still running: {left:?}");
+        let pod = node.pod("farewell").await?;
+        has!(pod["status"]["message"].to_string(), "shutdown");
+        Ok(())
+    });
+    feature!(checks, "  and the boot after it: each pod comes again, in one new sandbox", {
+        node.kill()?;
+        (node.settings, node.bus) = (json!({}), None);
+        node.remove("farewell")?;
+        boot(node, &before).await
+    });
+}
+
 /// Every process gone at once and another boot, as far as a test may.
 pub(crate) async fn reboot(checks: &mut Checks, node: &mut Node) {
-    feature!(checks, "a reboot: each pod comes again, in one new sandbox", {
+    feature!(checks, "power lost: each pod comes again, in one new sandbox", {
         let before = picture(node).await?;
         node.kill()?;
-        node.daemon.kill()?;
-        node.daemon.kill_shims()?;
-        let store = rusqlite::Connection::open(node.daemon.path("root/berth.db"))?;
-        let rows = store.execute("UPDATE meta SET value = 'another' WHERE key = 'boot_id'", [])?;
-        ensure!(rows == 1, "the database has no boot id");
-        drop(store);
-        node.client = node.daemon.start().await?;
-        node.start().await?;
-        let after = node
-            .wait(90, "the pods to be other ones", || async {
-                let after = picture(node).await?;
-                Ok(after
-                    .iter()
-                    .all(|(name, now)| before.get(name).is_some_and(|then| then.0 != now.0))
-                    .then_some(after))
-            })
-            .await?;
-        for (name, (_, restarts, _)) in &after {
-            let then = before.get(name).map(|then| then.1).unwrap_or_default();
-            ensure!(*restarts == then + 1, "{name}: {restarts} restarts, {then} before");
-        }
-        works(node, "after-boot").await
+        boot(node, &before).await
     });
+}
+
+async fn boot(node: &mut Node, before: &BTreeMap<String, (String, u64, i64)>) -> Result<()> {
+    node.daemon.kill()?;
+    // A shutdown may have ended them all.
+    if !node.daemon.shims()?.is_empty() {
+        node.daemon.kill_shims()?;
+    }
+    let store = rusqlite::Connection::open(node.daemon.path("root/berth.db"))?;
+    let rows = store.execute("UPDATE meta SET value = 'another' WHERE key = 'boot_id'", [])?;
+    ensure!(rows == 1, "the database has no boot id");
+    drop(store);
+    node.client = node.daemon.start().await?;
+    node.start().await?;
+    let after = node
+        .wait(90, "the pods to be other ones", || async {
+            let after = picture(node).await?;
+            let other = |(name, now): (&String, &(String, u64, i64))| {
+                before.get(name).is_some_and(|then| then.0 != now.0)
+            };
+            Ok(after.iter().all(other).then_some(after))
+        })
+        .await?;
+    for (name, (_, restarts, _)) in &after {
+        let then = before.get(name).map(|then| then.1).unwrap_or_default();
+        ensure!(*restarts == then + 1, "{name}: {restarts} restarts, {then} before");
+    }
+    works(node, "after-boot").await
 }
