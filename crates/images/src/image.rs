@@ -1,6 +1,7 @@
 use berth_ids::{Digest, ImageId};
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::ImageError;
 
@@ -40,6 +41,14 @@ pub(crate) struct LayerRecord {
 }
 
 impl Image {
+    /// Of all layers together (OCI image spec, config.md, "Layer ChainID"); `None` without any.
+    pub fn chain_id(&self) -> Option<Digest> {
+        let (first, rest) = self.layers.split_first()?;
+        Some(rest.iter().fold(first.clone(), |below, layer| {
+            Digest::from_sha256(Sha256::digest(format!("{below} {layer}")).into())
+        }))
+    }
+
     /// From a config whose bytes hash to `id`.
     pub(crate) fn new(id: Digest, raw: &[u8]) -> Result<Self, ImageError> {
         let broken = |problem: String| ImageError::Config { problem };

@@ -101,8 +101,30 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> 
     let told = status.status.unwrap_or_default();
     let same = told.labels == red.labels && told.annotations == red.annotations;
     checks.that("labels and annotations come back byte for byte", same, format!("{:?}", told.annotations));
-    let info = status.info.get("info").cloned().unwrap_or_default();
-    checks.that("verbose info is JSON", serde_json::from_str::<serde_json::Value>(&info).is_ok(), info);
+    let of_pod = info(&status.info)?;
+    let spaces = of_pod["runtimeSpec"]["linux"]["namespaces"].as_array().cloned().unwrap_or_default();
+    let path =
+        spaces.iter().find(|space| space["type"] == "network").and_then(|space| space["path"].as_str());
+    let namespace = path.map(std::fs::read_link).transpose()?;
+    let request = ContainerStatusRequest { container_id: one.clone(), verbose: true };
+    let of_container = info(&client.runtime.container_status(request).await?.into_inner().info)?;
+    let inside = std::fs::read_link(format!("/proc/{}/ns/net", of_container["pid"]))?;
+    let same = namespace.as_ref() == Some(&inside);
+    checks.that("verbose: a pod's network namespace is its containers'", same, of_pod);
+    let program =
+        of_container["runtimeSpec"]["process"]["args"] == serde_json::json!(["/guest", "sleep", "1000"]);
+    checks.that("  a container's OCI spec", program, of_container);
+    let request = ImageStatusRequest {
+        image: Some(ImageSpec { image: crate::daemon::IMAGE.into(), ..Default::default() }),
+        verbose: true,
+    };
+    let of_image = info(&client.images.image_status(request).await?.into_inner().info)?;
+    let told = of_image["chainID"].as_str().is_some_and(|id| id.starts_with("sha256:"));
+    checks.that("  an image's config and the id of its layers", told, of_image);
+    let status = client.runtime.status(StatusRequest { verbose: true }).await?.into_inner();
+    let config = status.info.get("config").map(|text| serde_json::from_str::<serde_json::Value>(text));
+    let keyed = config.transpose()?.is_some_and(|config| config.get("sandboxImage").is_some());
+    checks.that("  the daemon's configuration, with the key that kubeadm reads", keyed, "no such key");
 
     broken(checks, daemon, &two, &[&one, &other]).await?;
     let mut client = Client::connect(&daemon.socket()).await?;
@@ -117,6 +139,11 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> 
     });
     checks.note("a broken container goes with its pod", left.await.map(drop));
     Ok(())
+}
+
+/// The verbose map's one document.
+fn info(map: &std::collections::HashMap<String, String>) -> Result<serde_json::Value> {
+    Ok(serde_json::from_str(map.get("info").context("no verbose info")?)?)
 }
 
 /// A record that the next daemon cannot read.

@@ -58,7 +58,8 @@ fn info(image: &Image, verbose: bool) -> ImageInfo {
         username,
         verbose: verbose.then(|| {
             let layers: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
-            serde_json::json!({ "imageSpec": image.config, "layers": layers }).to_string()
+            let chain = image.chain_id().map(|id| id.to_string());
+            serde_json::json!({ "chainID": chain, "imageSpec": image.config, "layers": layers }).to_string()
         }),
         ..ImageInfo::default()
     }

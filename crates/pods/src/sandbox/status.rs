@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use berth_model::{ContainerStatus, SandboxFilter, SandboxState, SandboxStatus};
+use berth_model::{ContainerStatus, NamespaceMode, SandboxFilter, SandboxState, SandboxStatus};
 
-use crate::record::Phase;
+use crate::record::{Phase, SandboxRecord};
 use crate::state::{Sandbox, State};
 use crate::{PodsError, container};
 
@@ -65,9 +65,36 @@ pub(crate) fn describe(sandbox: &Sandbox, verbose: bool) -> SandboxStatus {
                     "resources": r.resources,
                     "overhead": r.overhead,
                     "network": r.attachment.as_ref().map(|a| &a.record),
+                    "runtimeSpec": spec(r, pid),
                 })
                 .to_string()
             }),
         }
+    })
+}
+
+/// The sandbox in the form of the OCI runtime spec, as far as it has one: people's scripts read the paths of its
+/// namespaces there.
+fn spec(record: &SandboxRecord, pid: u32) -> serde_json::Value {
+    let options = &record.config.security.namespaces;
+    let own = |kind, name, yes| match yes {
+        true => Some(serde_json::json!({ "type": kind, "path": format!("/proc/{pid}/ns/{name}") })),
+        false => None,
+    };
+    let namespaces = [
+        own("network", "net", options.network != NamespaceMode::Node),
+        own("ipc", "ipc", options.ipc != NamespaceMode::Node),
+        // Host network means the host's name as well.
+        own("uts", "uts", options.network != NamespaceMode::Node),
+    ];
+    serde_json::json!({
+        "ociVersion": "1.2.0",
+        "hostname": record.config.hostname,
+        "annotations": record.config.annotations,
+        "linux": {
+            "namespaces": namespaces.into_iter().flatten().collect::<Vec<_>>(),
+            "cgroupsPath": record.cgroup_parent,
+            "sysctl": record.config.sysctls,
+        },
     })
 }
