@@ -45,11 +45,11 @@ impl Output {
         self.send.send((to, bytes)).await.is_ok()
     }
 
-    /// Returns when all is written.
-    pub(crate) fn finish(self) {
+    /// Returns when all is written; whoever reads may take any time.
+    pub(crate) async fn finish(self) {
         drop(self.send);
         // It ends with the channel; a panic in it has said so itself.
-        let _ = self.thread.join();
+        let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
     }
 }
 

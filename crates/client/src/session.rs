@@ -69,7 +69,11 @@ pub(crate) async fn live(
             }
         }
     };
-    output.finish();
+    tokio::select! {
+        () = output.finish() => {}
+        // The person does not want the rest.
+        _ = signals.end() => {}
+    }
     drop(raw);
     end
 }
