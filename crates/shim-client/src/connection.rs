@@ -156,3 +156,52 @@ async fn read(shared: Arc<Shared>, listener: Arc<dyn Listener>) {
     shared.waiting.lock().clear();
     listener.closed();
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_ids::{Classify as _, ErrorClass};
+    use berth_shim_wire::{Packet, StepError, UNKNOWN_REQUEST, decode_packet, encode_reply};
+
+    use super::*;
+
+    struct Deaf;
+    impl Listener for Deaf {
+        fn event(&self, _: Event) {}
+        fn closed(&self) {}
+    }
+
+    /// A shim that answers one request with this.
+    fn shim(reply: Reply) -> (Connection, std::thread::JoinHandle<Packet>) {
+        let (near, far) = sysfd::seqpacket_pair().unwrap();
+        sysfd::set_nonblocking(near.as_fd(), true).unwrap();
+        let answering = std::thread::spawn(move || {
+            let mut buffer = vec![0; MAX_PACKET];
+            let (length, _) = sysfd::recv_packet(far.as_fd(), &mut buffer).unwrap();
+            let packet = decode_packet(&buffer[..length]).unwrap();
+            let Packet::Request(sequence, _) = packet else { panic!("{packet:?}") };
+            sysfd::send_packet(far.as_fd(), &encode_reply(&reply, sequence), &[]).unwrap();
+            packet
+        });
+        (Connection::new(near, Arc::new(Deaf)).unwrap(), answering)
+    }
+
+    #[tokio::test]
+    async fn a_shim_from_before_a_request_says_so() {
+        let old = StepError { step: UNKNOWN_REQUEST.into(), object: String::new(), errno: 0 };
+        let (connection, answering) = shim(Reply::Failed(old));
+        let error = connection.call(&Request::Socket { ipv6: false }, &[]).await.unwrap_err();
+        assert!(matches!(error, ShimError::OldShim), "{error}");
+        assert_eq!(error.class(), ErrorClass::Unimplemented);
+        answering.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_container_that_does_not_run_is_no_fault_of_ours() {
+        let gone = StepError { step: "find".into(), object: "c".into(), errno: nix::libc::ESRCH };
+        let (connection, answering) = shim(Reply::Failed(gone));
+        let request = Request::Signal { container_id: "c".into(), signal: 15 };
+        let error = connection.call(&request, &[]).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::FailedPrecondition);
+        assert!(matches!(answering.join().unwrap(), Packet::Request(_, asked) if asked == request));
+    }
+}
