@@ -319,7 +319,12 @@ pub struct Loaded {
 
 #[async_trait]
 pub trait Store: Send + Sync {
+    async fn add_sandbox(&self, record: &SandboxRecord) -> Result<(), PortError>;
+    async fn add_container(&self, record: &ContainerRecord) -> Result<(), PortError>;
+    /// Replaces a record. One that was deleted meanwhile stays deleted: an operation that waited for the removal to end, or
+    /// an end that is told late, must not bring the object back at the next start.
     async fn put_sandbox(&self, record: &SandboxRecord) -> Result<(), PortError>;
+    /// As [`Store::put_sandbox`].
     async fn put_container(&self, record: &ContainerRecord) -> Result<(), PortError>;
     async fn delete_sandbox(&self, id: &SandboxId) -> Result<(), PortError>;
     async fn delete_container(&self, id: &ContainerId) -> Result<(), PortError>;

@@ -268,11 +268,25 @@ impl State {
         }
     }
 
+    /// The first record of a sandbox.
+    pub(crate) async fn add_sandbox(&self, record: &SandboxRecord) -> Result<(), PodsError> {
+        let added = self.ports.store.add_sandbox(record).await;
+        added.map_err(PodsError::port(format!("record sandbox {}", record.id)))
+    }
+
+    /// The first record of a container.
+    pub(crate) async fn add_container(&self, record: &ContainerRecord) -> Result<(), PodsError> {
+        let added = self.ports.store.add_container(record).await;
+        added.map_err(PodsError::port(format!("record container {}", record.id)))
+    }
+
+    /// What changed, unless its record was deleted meanwhile.
     pub(crate) async fn save_sandbox(&self, record: &SandboxRecord) -> Result<(), PodsError> {
         let saved = self.ports.store.put_sandbox(record).await;
         saved.map_err(PodsError::port(format!("record sandbox {}", record.id)))
     }
 
+    /// What changed, unless its record was deleted meanwhile.
     pub(crate) async fn save_container(&self, record: &ContainerRecord) -> Result<(), PodsError> {
         let saved = self.ports.store.put_container(record).await;
         saved.map_err(PodsError::port(format!("record container {}", record.id)))

@@ -73,6 +73,17 @@ async fn the_same_call_again_gives_the_same_object() {
 }
 
 #[tokio::test]
+async fn a_stop_that_waits_for_a_removal_brings_nothing_back() {
+    let fake = Fake::default();
+    let pods = fake.pods();
+    let id = pods.run_sandbox(sandbox("a")).await.unwrap();
+    let (removed, stopped) = tokio::join!(pods.remove_sandbox(id.as_str()), pods.stop_sandbox(id.as_str()));
+    removed.unwrap();
+    stopped.unwrap();
+    nothing_left(&fake);
+}
+
+#[tokio::test]
 async fn a_failed_sandbox_leaves_nothing() {
     for step in ["put sandbox", "spawn", "attach", "files"] {
         let fake = Fake::default();

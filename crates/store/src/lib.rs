@@ -106,6 +106,16 @@ impl Store {
         })
     }
 
+    /// Replaces a record; one that is not there stays away, and that is no error.
+    pub fn replace<T: Serialize>(&self, table: Table, id: &str, record: &T) -> Result<(), StoreError> {
+        let text = serde_json::to_string(record)
+            .map_err(|source| StoreError::Encode { id: id.to_owned(), source })?;
+        let (name, key) = table.sql();
+        self.write(id, Durability::Ordinary, |c| {
+            c.execute(&format!("UPDATE {name} SET record = ?2 WHERE {key} = ?1"), params![id, text])
+        })
+    }
+
     /// Writes a container's record; the sandbox id makes it findable by pod.
     pub fn put_container<T: Serialize>(
         &self,

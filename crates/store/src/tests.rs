@@ -24,6 +24,17 @@ fn records_survive_a_reopen() {
 }
 
 #[test]
+fn replacing_brings_nothing_back() {
+    let (_dir, store) = fresh();
+    store.put_container("c", "a", &1).unwrap();
+    store.replace(Table::Containers, "c", &2).unwrap();
+    assert_eq!(store.all::<i32>(Table::Containers).unwrap().0, [("c".to_owned(), 2)]);
+    store.delete(Table::Containers, "c").unwrap();
+    store.replace(Table::Containers, "c", &3).unwrap();
+    assert_eq!(store.count(Table::Containers).unwrap(), 0);
+}
+
+#[test]
 fn one_damaged_record_hides_no_other() {
     let (_dir, store) = fresh();
     store.put(Table::Images, "good", &7, Durability::Ordinary).unwrap();

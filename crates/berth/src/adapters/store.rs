@@ -23,7 +23,7 @@ impl StorePort {
 
 #[async_trait]
 impl Store for StorePort {
-    async fn put_sandbox(&self, record: &SandboxRecord) -> Result<(), PortError> {
+    async fn add_sandbox(&self, record: &SandboxRecord) -> Result<(), PortError> {
         let (store, record) = (self.store.clone(), record.clone());
         blocking("write the record", move || {
             store.put(Table::Sandboxes, record.id.as_str(), &record, Durability::Ordinary)
@@ -31,7 +31,19 @@ impl Store for StorePort {
         .await
     }
 
+    async fn put_sandbox(&self, record: &SandboxRecord) -> Result<(), PortError> {
+        let (store, record) = (self.store.clone(), record.clone());
+        blocking("write the record", move || store.replace(Table::Sandboxes, record.id.as_str(), &record))
+            .await
+    }
+
     async fn put_container(&self, record: &ContainerRecord) -> Result<(), PortError> {
+        let (store, record) = (self.store.clone(), record.clone());
+        blocking("write the record", move || store.replace(Table::Containers, record.id.as_str(), &record))
+            .await
+    }
+
+    async fn add_container(&self, record: &ContainerRecord) -> Result<(), PortError> {
         let (store, record) = (self.store.clone(), record.clone());
         blocking("write the record", move || {
             store.put_container(record.id.as_str(), record.sandbox_id.as_str(), &record)

@@ -94,7 +94,7 @@ async fn keep(state: &State, record: &ContainerRecord) -> Result<(), PodsError> 
         let leased = state.ports.images.lease(image, &record.id).await;
         leased.map_err(PodsError::port(format!("keep image {image}")))?;
     }
-    state.save_container(record).await
+    state.add_container(record).await
 }
 
 /// The images of `mounts[].image`, each with something at its sub path.

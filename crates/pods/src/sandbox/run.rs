@@ -49,7 +49,7 @@ async fn make(state: &Arc<State>, config: SandboxConfig) -> Result<SandboxId, Po
         overhead: None,
     };
     // Before anything exists: a restart finds the record and takes down whatever there is.
-    state.save_sandbox(&record).await?;
+    state.add_sandbox(&record).await?;
     let mut made = Made::default();
     match build(state, record, &mut made).await {
         Ok(sandbox) => {

@@ -358,14 +358,28 @@ impl Images for Fake {
 
 #[async_trait]
 impl Store for Fake {
-    async fn put_sandbox(&self, record: &SandboxRecord) -> Result<(), PortError> {
+    async fn add_sandbox(&self, record: &SandboxRecord) -> Result<(), PortError> {
         self.step("put sandbox")?;
         self.0.lock().sandboxes.insert(record.id.clone(), record.clone());
         Ok(())
     }
-    async fn put_container(&self, record: &ContainerRecord) -> Result<(), PortError> {
+    async fn add_container(&self, record: &ContainerRecord) -> Result<(), PortError> {
         self.step("put container")?;
         self.0.lock().containers.insert(record.id.clone(), record.clone());
+        Ok(())
+    }
+    async fn put_sandbox(&self, record: &SandboxRecord) -> Result<(), PortError> {
+        self.step("put sandbox")?;
+        if let Some(known) = self.0.lock().sandboxes.get_mut(&record.id) {
+            *known = record.clone();
+        }
+        Ok(())
+    }
+    async fn put_container(&self, record: &ContainerRecord) -> Result<(), PortError> {
+        self.step("put container")?;
+        if let Some(known) = self.0.lock().containers.get_mut(&record.id) {
+            *known = record.clone();
+        }
         Ok(())
     }
     async fn delete_sandbox(&self, id: &SandboxId) -> Result<(), PortError> {
