@@ -27,7 +27,7 @@ const MODULES: &[&str] = &[
 ];
 
 /// How long the machine may take, emulated processor by emulated processor.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// A new root, since the first one of a machine cannot be left by pivot_root(2).
 const FIRST: &str = "#!/bin/busybox sh
