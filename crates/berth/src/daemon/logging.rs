@@ -11,7 +11,7 @@ use crate::config::{Log, LogFormat};
 
 /// Installs the subscriber. The filter was checked with the configuration; a second call changes nothing.
 pub(super) fn start(log: &Log) {
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(directives(&log.level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // The journal and container logs have times of their own, but a file has not: the time stays.
     let started = match log.format {
@@ -20,5 +20,26 @@ pub(super) fn start(log: &Log) {
     };
     if let Err(error) = started {
         tracing::warn!(error = error.as_ref() as &dyn std::error::Error, "tracing was started before");
+    }
+}
+
+/// A plain level is meant for what Berth does, not for every frame of HTTP/2; whoever wants those names the target.
+fn directives(level: &str) -> String {
+    match level {
+        "info" | "debug" | "trace" => format!("warn,berth={level}"),
+        directives => directives.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::directives;
+
+    #[test]
+    fn a_plain_level_is_of_berth() {
+        assert_eq!(directives("debug"), "warn,berth=debug");
+        for whole in ["error", "warn", "h2=trace", "berth_pods=debug,info"] {
+            assert_eq!(directives(whole), whole);
+        }
     }
 }
