@@ -1,4 +1,4 @@
-//! `NODE.md`, followed literally: its commands are run as they stand, the installation below a directory that stands in
+//! `deploy/node.md`, followed literally: its commands are run as they stand, the installation below a directory that stands in
 //! for the root.
 
 use std::path::Path;
@@ -13,7 +13,7 @@ const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// The commands of a section, which are the lines set in by four.
 fn commands(page: &str, section: &str) -> Result<Vec<String>> {
     let text = page.split("\n## ").find(|part| part.starts_with(section));
-    let text = text.with_context(|| format!("NODE.md has no section {section:?}"))?;
+    let text = text.with_context(|| format!("deploy/node.md has no section {section:?}"))?;
     let lines = text.lines().filter_map(|line| line.strip_prefix("    "));
     let found: Vec<String> = lines.filter(|line| !line.is_empty()).map(str::to_owned).collect();
     ensure!(!found.is_empty(), "section {section:?} has no commands");
@@ -37,7 +37,7 @@ async fn done(command: &str) -> Result<String> {
 }
 
 pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
-    let page = std::fs::read_to_string(Path::new(REPOSITORY).join("NODE.md"))?;
+    let page = std::fs::read_to_string(Path::new(REPOSITORY).join("deploy/node.md"))?;
     let tries = commands(&page, "To try")?;
     let (up, down) = ("cargo xtask node up", "cargo xtask node down");
     ensure!(tries.first().is_some_and(|c| c == up) && tries.last().is_some_and(|c| c == down), "{tries:?}");
