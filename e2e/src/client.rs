@@ -31,6 +31,7 @@ pub(crate) struct Spec {
     pub(crate) mounts: Vec<Mount>,
     pub(crate) working_dir: String,
     pub(crate) tty: bool,
+    pub(crate) stdin: bool,
 }
 
 pub(crate) fn args(words: &[&str]) -> Spec {
@@ -115,6 +116,7 @@ impl Client {
             mounts: spec.mounts,
             working_dir: spec.working_dir,
             tty: spec.tty,
+            stdin: spec.stdin,
             log_path: format!("{name}.log"),
             linux: Some(LinuxContainerConfig {
                 resources: spec.resources,

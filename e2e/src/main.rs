@@ -28,6 +28,7 @@ mod requests;
 mod restart;
 mod skew;
 mod stats;
+mod streaming;
 mod userns;
 mod vm;
 
@@ -80,6 +81,7 @@ async fn run(lane: &str) -> Result<bool> {
         "restart" => restart::run(&mut checks).await?,
         "requests" => requests::lane(&mut checks).await?,
         "stats" => stats::lane(&mut checks).await?,
+        "streaming" => streaming::lane(&mut checks).await?,
         "skew" => skew::run(&mut checks).await?,
         "mounts" => mounts::lane(&mut checks).await?,
         "escapes" => escapes::lane(&mut checks).await?,
@@ -94,7 +96,7 @@ async fn run(lane: &str) -> Result<bool> {
         "bench" => bench::run(&mut checks).await?,
         "bench-node" => kubelet::bench(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, restart, requests, limits, process, skew, modes, stats, userns, mounts, escapes, kubelet, node, cli, conformance, vm, bench and bench-node"
+            "no lane {other:?}; there are demo, crictl, restart, requests, limits, process, skew, modes, stats, streaming, userns, mounts, escapes, kubelet, node, cli, conformance, vm, bench and bench-node"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.

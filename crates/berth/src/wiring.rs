@@ -10,8 +10,11 @@ use berth_pods::ports::Ports;
 use berth_pods::{Pods, Settings};
 use berth_shim_client::Shims;
 use berth_store::Store;
+use berth_streaming::{Server, TlsVersion};
 
-use crate::adapters::{CriBackend, ImagePort, LauncherPort, MeterPort, NetworkPort, StorePort};
+use crate::adapters::{
+    CriBackend, ImagePort, LauncherPort, MeterPort, NetworkPort, StorePort, StreamBackend,
+};
 use crate::admin::{AdminBackend, Failure, ImportedImage};
 use crate::config::Config;
 use crate::daemon::{Wired, boot_id, find_shim};
@@ -32,6 +35,8 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
         kill_wait: config.pods.kill_wait,
         privileged_host_devices: !config.pods.privileged_without_host_devices,
     };
+    // Before the pods: a port that is taken should not cost a recovery.
+    let streaming = Server::bind(streaming(&config.streaming)).await?;
     let pods = Pods::new(ports, settings);
     let found = pods.recover().await?;
     let subnets: Vec<String> = parts.network.subnets().iter().map(ToString::to_string).collect();
@@ -52,15 +57,28 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
         "cgroupRoot": config.cgroup.root,
         "bridge": parts.network.bridge(),
         "subnets": subnets,
+        "streaming": streaming.urls().base(),
     });
+    let streams = Arc::new(StreamBackend { pods: pods.clone() });
     let backend = CriBackend {
         pods,
         images: parts.images,
         network: parts.network,
+        urls: streaming.urls(),
         config: shown.to_string(),
         user_namespaces,
     };
-    Ok(Wired { backend: Arc::new(backend), admin: Arc::new(admin) })
+    Ok(Wired { backend: Arc::new(backend), admin: Arc::new(admin), streaming, streams })
+}
+
+fn streaming(config: &crate::config::Streaming) -> berth_streaming::Settings {
+    let tls = config.tls.clone().map(|tls| berth_streaming::Tls {
+        certificate: tls.certificate,
+        key: tls.key,
+        client_ca: tls.client_ca,
+        min_version: if tls.only_1_3 { TlsVersion::V1_3 } else { TlsVersion::V1_2 },
+    });
+    berth_streaming::Settings { address: config.address, port: config.port, tls, idle: config.idle }
 }
 
 struct Parts {

@@ -114,6 +114,15 @@ pub struct RuntimeReport {
     pub info: BTreeMap<String, String>,
 }
 
+/// Streams that Exec and Attach ask for: at least one, no `stderr` with a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streams {
+    pub tty: bool,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
 /// What the verbs call. `crates/berth` implements it over the domain.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
@@ -158,6 +167,11 @@ pub trait Backend: Send + Sync + 'static {
         command: Vec<String>,
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, Failure>;
+    /// A URL to which a client comes for the streams; so do the next two.
+    async fn exec(&self, id: &str, command: Vec<String>, streams: Streams) -> Result<String, Failure>;
+    async fn attach(&self, id: &str, streams: Streams) -> Result<String, Failure>;
+    /// `ports`: for clients that do not name them with each connection.
+    async fn port_forward(&self, sandbox: &str, ports: Vec<u16>) -> Result<String, Failure>;
     /// The image's id.
     async fn pull_image(&self, image: ImageSpec, auth: Option<RegistryAuth>) -> Result<String, Failure>;
     async fn image_status(&self, reference: &str, verbose: bool) -> Result<Option<ImageInfo>, Failure>;

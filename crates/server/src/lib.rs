@@ -13,5 +13,5 @@ mod runtime;
 mod serve;
 mod status;
 
-pub use backend::{Backend, Condition, Failure, ImageInfo, RegistryAuth, RuntimeReport};
+pub use backend::{Backend, Condition, Failure, ImageInfo, RegistryAuth, RuntimeReport, Streams};
 pub use serve::{ServeError, serve};

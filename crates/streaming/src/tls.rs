@@ -32,13 +32,13 @@ pub struct Tls {
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("read {path}")]
+    #[error("read {}", path.display())]
     Read { path: PathBuf, source: pem::Error },
-    #[error("{path} holds no certificate")]
+    #[error("{} holds no certificate", path.display())]
     Empty { path: PathBuf },
-    #[error("use the client CA {path}")]
+    #[error("use the client CA {}", path.display())]
     ClientCa { path: PathBuf, source: rustls::server::VerifierBuilderError },
-    #[error("use {certificate} and its key")]
+    #[error("use {} and its key", certificate.display())]
     Pair { certificate: PathBuf, source: rustls::Error },
 }
 
@@ -131,3 +131,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

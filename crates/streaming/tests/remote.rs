@@ -247,6 +247,25 @@ async fn what_breaks_the_protocol_ends_the_process() {
 }
 
 #[tokio::test]
+async fn the_end_of_an_attach_is_a_success_but_for_v5() {
+    let rig = Rig::new().await;
+    let url = || {
+        let target = Target::Attach { container: "there".into(), streams: streams("io") };
+        rig.urls.url(target).unwrap()
+    };
+    let mut client = Spdy::upgrade(&url(), V4).await;
+    let ids = client.open_all(&["error", "stdin", "stdout"]).await;
+    client.send(ids[1], b"4\n", true).await;
+    client.until(|client| client.fin(ids[0])).await;
+    assert_eq!((client.text(ids[2]), client.text(ids[0])), ("4\n".into(), SUCCESS.into()));
+    let mut client = WebSocket::upgrade(&url(), "v5.channel.k8s.io").await;
+    client.send(0, b"4\n").await;
+    client.send(255, &[0]).await;
+    client.until(|client| client.closed.is_some()).await;
+    assert!(client.text(3).contains(r#""message":"4""#), "{}", client.text(3));
+}
+
+#[tokio::test]
 async fn a_url_works_once() {
     let rig = Rig::new().await;
     let url = rig.shell("true", streams("o"));

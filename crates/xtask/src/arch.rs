@@ -67,7 +67,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("xtask", &[]),
     ("berth-e2e", &["berth-cri-api", "berth-netlink", "berth-sys"]),
-    ("berth-guest", &[]),
+    ("berth-guest", &["berth-sys"]),
     ("berth-skew", &[]),
 ];
 

@@ -17,6 +17,21 @@ pub(crate) fn serve(port: u16, word: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Sends back what comes on any number of connections to 127.0.0.1, each to its own end.
+pub(crate) fn echo(port: u16) -> io::Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    println!("listening");
+    for stream in listener.incoming() {
+        let mut stream = stream?;
+        std::thread::spawn(move || {
+            let mut back = stream.try_clone()?;
+            io::copy(&mut stream, &mut back)?;
+            back.shutdown(std::net::Shutdown::Write)
+        });
+    }
+    Ok(())
+}
+
 /// The body of what `address` answers.
 pub(crate) fn get(address: &str) -> io::Result<String> {
     let address = address.parse().map_err(|_| io::Error::other("no address:port"))?;

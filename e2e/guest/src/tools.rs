@@ -1,4 +1,5 @@
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,7 @@ pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
         ["http", port, word] => net::serve(number(port)? as u16, word)?,
         ["web", port, bad] => health::web(number(port)? as u16, Path::new(bad))?,
         ["grpc", port, bad] => health::grpc(number(port)? as u16, Path::new(bad))?,
+        ["tcp", port] => net::echo(number(port)? as u16)?,
         ["get", address] => println!("{}", net::get(address)?),
         ["alloc", mebibytes] => {
             let bytes = (number(mebibytes)? << 20) as usize;
@@ -100,6 +102,18 @@ pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
             io::stdin().read_to_string(&mut text)?;
             println!("{} bytes", text.len());
         }
+        // Its input, as it comes.
+        ["copy"] => {
+            let mut buffer = vec![0; 1 << 16];
+            loop {
+                match io::stdin().read(&mut buffer)? {
+                    0 => break,
+                    length => io::stdout().write_all(&buffer[..length])?,
+                }
+                io::stdout().flush()?;
+            }
+        }
+        ["talk"] => return talk(),
         ["pause" | "top"] => pause()?,
         // With the set-user-id bit: what no_new_privs leaves of it.
         ["nnp"] => println!("Effective uid: {}", nix::unistd::geteuid()),
@@ -124,6 +138,23 @@ pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
         ["pgrep", name] => return pgrep(name),
         ["ipcs", "-m"] => io::stdout().write_all(&std::fs::read("/proc/sysvipc/shm")?)?,
         _ => return Err(io::Error::other("unknown tool")),
+    }
+    Ok(0)
+}
+
+/// Answers lines: `size`, `exit CODE`, anything else by repeating it. Without more lines the code is 0.
+fn talk() -> io::Result<u8> {
+    println!("{}", if io::stdin().is_terminal() { "a terminal" } else { "no terminal" });
+    for line in io::stdin().lines() {
+        match line?.split_whitespace().collect::<Vec<_>>()[..] {
+            ["size"] => {
+                let (columns, rows) = berth_sys::tty::size(io::stdin().as_fd())?;
+                println!("size {columns} {rows}");
+            }
+            ["exit", code] => return Ok(number(code)? as u8),
+            ["complain", ref rest @ ..] => eprintln!("{}", rest.join(" ")),
+            ref rest => println!("said {}", rest.join(" ")),
+        }
     }
     Ok(0)
 }

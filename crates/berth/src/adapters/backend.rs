@@ -11,13 +11,16 @@ use berth_model::{
 };
 use berth_network::Network;
 use berth_pods::Pods;
-use berth_server::{Backend, Condition, Failure, ImageInfo, RegistryAuth, RuntimeReport};
+use berth_server::{Backend, Condition, Failure, ImageInfo, RegistryAuth, RuntimeReport, Streams};
+use berth_streaming::{Target, Urls};
 
 /// What the CRI verbs call: pods and images under one roof.
 pub(crate) struct CriBackend {
     pub(crate) pods: Pods,
     pub(crate) images: Images,
     pub(crate) network: Arc<Network>,
+    /// Where clients come for streams.
+    pub(crate) urls: Urls,
     /// The effective configuration, for the verbose status.
     pub(crate) config: String,
     /// Probed at the start.
@@ -45,6 +48,10 @@ fn credentials(auth: RegistryAuth) -> Result<Credentials, Failure> {
         return Err(refuse("auth: has neither a username nor auth"));
     }
     Err(Failure::new(ErrorClass::Unimplemented, "auth: identity and registry tokens are not supported yet"))
+}
+
+fn asked(Streams { tty, stdin, stdout, stderr }: Streams) -> berth_streaming::Streams {
+    berth_streaming::Streams { tty, stdin, stdout, stderr }
 }
 
 fn info(image: &Image, verbose: bool) -> ImageInfo {
@@ -163,6 +170,21 @@ impl Backend for CriBackend {
         timeout: Option<Duration>,
     ) -> Result<ExecOutput, Failure> {
         Ok(self.pods.exec_sync(id, command, timeout).await?)
+    }
+
+    async fn exec(&self, id: &str, command: Vec<String>, streams: Streams) -> Result<String, Failure> {
+        let container = self.pods.running_container(id)?.to_string();
+        Ok(self.urls.url(Target::Exec { container, command, streams: asked(streams) })?)
+    }
+
+    async fn attach(&self, id: &str, streams: Streams) -> Result<String, Failure> {
+        let container = self.pods.running_container(id)?.to_string();
+        Ok(self.urls.url(Target::Attach { container, streams: asked(streams) })?)
+    }
+
+    async fn port_forward(&self, sandbox: &str, ports: Vec<u16>) -> Result<String, Failure> {
+        let sandbox = self.pods.ready_sandbox(sandbox)?.to_string();
+        Ok(self.urls.url(Target::PortForward { sandbox, ports })?)
     }
 
     async fn pull_image(&self, image: ImageSpec, auth: Option<RegistryAuth>) -> Result<String, Failure> {

@@ -7,7 +7,6 @@ mod launcher;
 mod meter;
 mod network;
 mod store;
-#[allow(dead_code, reason = "the streaming server that calls it is wired next")]
 mod streams;
 
 pub(crate) use backend::CriBackend;
@@ -16,6 +15,7 @@ pub(crate) use launcher::LauncherPort;
 pub(crate) use meter::MeterPort;
 pub(crate) use network::NetworkPort;
 pub(crate) use store::StorePort;
+pub(crate) use streams::StreamBackend;
 
 use berth_ids::{Classify, ErrorClass};
 use berth_pods::ports::PortError;

@@ -13,6 +13,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) registry: Registry,
     pub(crate) cgroup: Cgroup,
     pub(crate) pods: Pods,
+    pub(crate) streaming: Streaming,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -87,6 +89,26 @@ pub(crate) struct Pods {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Streaming {
+    pub(crate) address: IpAddr,
+    /// 0 for any free one.
+    pub(crate) port: u16,
+    /// Certificate and key: both or neither.
+    pub(crate) tls: Option<Tls>,
+    /// How long a stream may go without a byte.
+    pub(crate) idle: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tls {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) client_ca: Option<PathBuf>,
+    /// TLS 1.2 is refused.
+    pub(crate) only_1_3: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shutdown {
     /// How long requests in flight may take after SIGTERM.
     pub(crate) drain: Duration,
@@ -117,6 +139,12 @@ impl Config {
                 privileged_without_host_devices: settings
                     .read("pods.privileged_without_host_devices", parse::switch)?,
             },
+            streaming: Streaming {
+                address: settings.read("streaming.address", parse::address)?,
+                port: settings.read("streaming.port", parse::port)?,
+                tls: Self::tls(settings)?,
+                idle: settings.read("streaming.idle_timeout", parse::idle)?,
+            },
             shutdown: Shutdown { drain: settings.read("shutdown.drain", parse::duration)? },
         })
     }
@@ -124,6 +152,27 @@ impl Config {
     /// Below it `berth run` keeps the logs of its containers.
     pub(crate) fn run_logs(&self) -> PathBuf {
         self.root.join("run-logs")
+    }
+
+    fn tls(settings: &Settings) -> Result<Option<Tls>, ConfigError> {
+        let certificate = settings.read("streaming.tls_cert", parse::optional_file)?;
+        let key = settings.read("streaming.tls_key", parse::optional_file)?;
+        let client_ca = settings.read("streaming.tls_client_ca", parse::optional_file)?;
+        let only_1_3 = settings.read("streaming.tls_min_version", parse::tls_1_3)?;
+        let refuse = |key, problem: &str| {
+            let origin = settings.get(key).map_or(Origin::Default, |(_, origin)| origin.clone());
+            Err(ConfigError::Value { key, origin, problem: problem.to_owned() })
+        };
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => Ok(Some(Tls { certificate, key, client_ca, only_1_3 })),
+            (Some(_), None) => refuse("streaming.tls_key", "is needed with streaming.tls_cert"),
+            (None, Some(_)) => refuse("streaming.tls_cert", "is needed with streaming.tls_key"),
+            (None, None) if client_ca.is_some() => refuse(
+                "streaming.tls_client_ca",
+                "is of no use without streaming.tls_cert and streaming.tls_key",
+            ),
+            (None, None) => Ok(None),
+        }
     }
 
     /// Where `berth status`, `berth reset` and `berth image` reach the daemon.

@@ -167,17 +167,49 @@ pub(super) fn cgroup(value: &Value) -> Result<String, String> {
 
 pub(super) fn duration(value: &Value) -> Result<Duration, String> {
     let text = text(value)?;
-    let wrong = || format!("{text:?} is no time such as 500ms, 10s or 2m, at most an hour");
-    let unit = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let number: u64 = text[..unit].parse().map_err(|_| wrong())?;
-    let milliseconds = match &text[unit..] {
-        "ms" => Some(number),
-        "s" => number.checked_mul(1000),
-        "m" => number.checked_mul(60_000),
-        _ => None,
+    time(text, 3_600_000)
+        .ok_or_else(|| format!("{text:?} is no time such as 500ms, 10s or 2m, at most an hour"))
+}
+
+/// How long a stream may rest: a second to a week.
+pub(super) fn idle(value: &Value) -> Result<Duration, String> {
+    let text = text(value)?;
+    let time = time(text, 7 * 24 * 3_600_000).filter(|time| *time >= Duration::from_secs(1));
+    time.ok_or_else(|| format!("{text:?} is no time such as 30m or 4h, of a second to 168h"))
+}
+
+/// At most so many milliseconds.
+fn time(text: &str, most: u64) -> Option<Duration> {
+    let unit = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(unit);
+    let number: u64 = number.parse().ok()?;
+    let milliseconds = match unit {
+        "ms" => number,
+        "s" => number.checked_mul(1000)?,
+        "m" => number.checked_mul(60_000)?,
+        "h" => number.checked_mul(3_600_000)?,
+        _ => return None,
     };
-    match milliseconds {
-        Some(milliseconds @ 0..=3_600_000) => Ok(Duration::from_millis(milliseconds)),
-        _ => Err(wrong()),
+    (milliseconds <= most).then(|| Duration::from_millis(milliseconds))
+}
+
+pub(super) fn address(value: &Value) -> Result<IpAddr, String> {
+    let text = text(value)?;
+    text.parse().map_err(|_| format!("{text:?} is no IP address"))
+}
+
+pub(super) fn port(value: &Value) -> Result<u16, String> {
+    match value {
+        Value::Number(port) => u16::try_from(*port).map_err(|_| format!("{port} is not within 0 to 65535")),
+        _ => Err("expected a whole number".into()),
+    }
+}
+
+/// Whether only TLS 1.3 is spoken.
+pub(super) fn tls_1_3(value: &Value) -> Result<bool, String> {
+    match text(value)? {
+        "1.2" => Ok(false),
+        "1.3" => Ok(true),
+        other => Err(format!("{other:?} is neither \"1.2\" nor \"1.3\"")),
     }
 }

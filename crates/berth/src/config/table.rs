@@ -147,6 +147,50 @@ pub(crate) static SETTINGS: &[Setting] = &[
                Then they have the default ones and those they ask for, and may use no others.",
     },
     Setting {
+        key: "streaming.address",
+        form: Form::Text,
+        default: Default::Fixed("127.0.0.1"),
+        help: "Address on which exec, attach and port-forward are served, and which their URLs name. \
+               The kubelet comes from the same machine; another address than a loopback one wants TLS with a client CA.",
+    },
+    Setting {
+        key: "streaming.port",
+        form: Form::Number,
+        default: Default::Fixed("0"),
+        help: "Port of the streaming server. 0: any free one.",
+    },
+    Setting {
+        key: "streaming.tls_cert",
+        form: Form::Text,
+        default: Default::Fixed(""),
+        help: "Certificate of the streaming server in PEM, with its chain. \
+               Empty: no TLS. Changed files are used for new streams within 10 seconds.",
+    },
+    Setting {
+        key: "streaming.tls_key",
+        form: Form::Text,
+        default: Default::Fixed(""),
+        help: "Key of the certificate, in PEM.",
+    },
+    Setting {
+        key: "streaming.tls_client_ca",
+        form: Form::Text,
+        default: Default::Fixed(""),
+        help: "Certificates in PEM, one of which must have signed what a client shows. Empty: clients show nothing.",
+    },
+    Setting {
+        key: "streaming.tls_min_version",
+        form: Form::Text,
+        default: Default::Fixed("1.2"),
+        help: "Oldest version of TLS that is spoken, 1.2 or 1.3.",
+    },
+    Setting {
+        key: "streaming.idle_timeout",
+        form: Form::Text,
+        default: Default::Fixed("4h"),
+        help: "How long a stream may go without a byte before it is ended, such as 30m or 4h.",
+    },
+    Setting {
         key: "shutdown.drain",
         form: Form::Text,
         default: Default::Fixed("10s"),

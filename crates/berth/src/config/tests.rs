@@ -39,6 +39,9 @@ fn nothing_needs_to_be_set() {
     assert_eq!(config.cgroup.root, "/berth");
     assert_eq!(config.network.bridge, "berth0");
     assert!(config.network.subnets.is_empty(), "a free one is chosen on the host");
+    assert_eq!(config.streaming.address, std::net::Ipv4Addr::LOCALHOST);
+    assert_eq!((config.streaming.port, config.streaming.idle), (0, Duration::from_secs(4 * 3600)));
+    assert!(config.streaming.tls.is_none());
     assert_eq!(config.shutdown.drain, Duration::from_secs(10));
     assert_eq!(config.registry.certs_d.len(), 2);
 }
@@ -126,6 +129,14 @@ fn refusals_name_the_place_and_what_was_meant() {
         ("state = \"run\"", "config.toml:1:9: state: \"run\" is not an absolute path without \"..\""),
         ("[log]\nlevel = \"a=b=c\"", "config.toml:2:9: log.level: \"a=b=c\" is neither a level nor"),
         ("[shutdown]\ndrain = \"10\"", "config.toml:2:9: shutdown.drain: \"10\" is no time such as"),
+        ("[streaming]\naddress = \"node\"", "config.toml:2:11: streaming.address: \"node\" is no IP address"),
+        ("[streaming]\nport = 70000", "config.toml:2:8: streaming.port: 70000 is not within 0 to 65535"),
+        ("[streaming]\nidle_timeout = \"0s\"", "config.toml:2:16: streaming.idle_timeout: \"0s\" is no time"),
+        ("[streaming]\ntls_cert = \"/c\"", "default: streaming.tls_key: is needed with streaming.tls_cert"),
+        (
+            "[streaming]\ntls_client_ca = \"/c\"",
+            "config.toml:2:17: streaming.tls_client_ca: is of no use without",
+        ),
         ("name = \"Upper\"", "config.toml:1:8: name: \"Upper\" is not 1 to 12"),
         ("name = ", "config.toml:1:8: "),
     ];

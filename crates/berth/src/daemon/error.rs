@@ -29,6 +29,8 @@ pub(crate) enum DaemonError {
     Build { source: Failure },
     #[error("answer CRI requests")]
     Serve { source: Failure },
+    #[error("serve streams")]
+    Streaming { source: io::Error },
     #[error("answer admin requests")]
     Admin { source: io::Error },
 }

@@ -23,6 +23,9 @@ pub(crate) struct Wired {
     /// Answers the CRI verbs.
     pub(crate) backend: Arc<dyn berth_server::Backend>,
     pub(crate) admin: Arc<dyn AdminBackend>,
+    /// Serves exec, attach and port-forward over what comes next.
+    pub(crate) streaming: berth_streaming::Server,
+    pub(crate) streams: Arc<dyn berth_streaming::Backend>,
 }
 
 /// Runs the daemon to its end. `warnings` are told once the log is there.
@@ -80,6 +83,9 @@ async fn run(config: &Config) -> Result<(), DaemonError> {
     let mut admin = tokio::spawn(admin::server::serve(listener, instance, stop.clone()));
     tracing::info!(socket = %admin_path.display(), "admin requests are answered");
 
+    tracing::info!(url = wired.streaming.urls().base(), "streams are served");
+    let mut streaming = tokio::spawn(wired.streaming.serve(wired.streams, ended(stopped.clone())));
+
     let (listener, _cri_file) = socket::bind(&config.socket)
         .map_err(|source| DaemonError::Listen { path: config.socket.clone(), source })?;
     let mut cri = tokio::spawn(answer_cri(listener, wired.backend, stopped.clone()));
@@ -88,9 +94,17 @@ async fn run(config: &Config) -> Result<(), DaemonError> {
 
     let mut reset = stopped;
     let cause = tokio::select! {
+        // A reset ends the servers too: the cause is looked at first.
+        biased;
         signal = signals.ending() => signal,
         _ = reset.wait_for(|stop| *stop) => "reset",
         ended = &mut cri => return cri_ended(ended),
+        ended = &mut streaming => return Err(DaemonError::Streaming {
+            source: match ended {
+                Ok(()) => std::io::Error::other("the listener ended"),
+                Err(lost) => std::io::Error::other(lost),
+            },
+        }),
         ended = &mut admin => return Err(DaemonError::Admin {
             source: match ended {
                 Ok(Ok(())) => std::io::Error::other("the listener ended"),
@@ -102,6 +116,10 @@ async fn run(config: &Config) -> Result<(), DaemonError> {
     tracing::info!(cause, bound = ?config.shutdown.drain, "ending; the pods go on");
     notify(NotifyState::Stopping);
     stop.send_replace(true);
+    // It bounds itself: two seconds in which clients are told.
+    if let Err(lost) = (&mut streaming).await {
+        tracing::warn!(error = &lost as &dyn std::error::Error, "streams were cut");
+    }
     match tokio::time::timeout(config.shutdown.drain, &mut cri).await {
         Ok(ended) => cri_ended(ended)?,
         Err(_) => {
@@ -117,13 +135,14 @@ async fn run(config: &Config) -> Result<(), DaemonError> {
 async fn answer_cri(
     listener: UnixListener,
     backend: Arc<dyn berth_server::Backend>,
-    mut stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let stop = async move {
-        // An error means that the sender is gone, and with it the daemon.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    berth_server::serve(listener, backend, stop).await.map_err(Into::into)
+    berth_server::serve(listener, backend, ended(stopped)).await.map_err(Into::into)
+}
+
+async fn ended(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and with it the daemon.
+    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 fn cri_ended(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), DaemonError> {

@@ -6,6 +6,7 @@ mod sandbox;
 mod security;
 mod stats;
 mod status;
+mod streams;
 
 pub(crate) use container::{container_config, resources, to_resources};
 pub(crate) use image::{auth, image, image_spec, to_image_spec};
@@ -17,6 +18,7 @@ pub(crate) use stats::{
 pub(crate) use status::{
     container_filter, container_status, container_summary, sandbox_filter, sandbox_status, sandbox_summary,
 };
+pub(crate) use streams::streams;
 
 use std::collections::HashMap;
 

@@ -1,9 +1,11 @@
 //! RuntimeService: the table of verbs. Those without a file answer `Unimplemented`. Of the streamed lists either all are here
 //! or none: a client takes one unimplemented stream as "use the unary calls", for good.
 
+mod attach;
 mod container_stats;
 mod container_status;
 mod create_container;
+mod exec;
 mod exec_sync;
 mod get_container_events;
 mod list_container_stats;
@@ -14,6 +16,7 @@ mod list_pod_sandbox_metrics;
 mod list_pod_sandbox_stats;
 mod pod_sandbox_stats;
 mod pod_sandbox_status;
+mod port_forward;
 mod remove_container;
 mod remove_pod_sandbox;
 mod reopen_container_log;
@@ -203,19 +206,22 @@ impl v1::runtime_service_server::RuntimeService for RuntimeVerbs {
         Ok(Response::new(exec_sync::call(self, request.into_inner()).await?))
     }
 
-    async fn exec(&self, _: Request<v1::ExecRequest>) -> Result<Response<v1::ExecResponse>, Status> {
-        unimplemented("Exec")
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Result<Response<v1::ExecResponse>, Status> {
+        Ok(Response::new(exec::call(self, request.into_inner()).await?))
     }
 
-    async fn attach(&self, _: Request<v1::AttachRequest>) -> Result<Response<v1::AttachResponse>, Status> {
-        unimplemented("Attach")
+    async fn attach(
+        &self,
+        request: Request<v1::AttachRequest>,
+    ) -> Result<Response<v1::AttachResponse>, Status> {
+        Ok(Response::new(attach::call(self, request.into_inner()).await?))
     }
 
     async fn port_forward(
         &self,
-        _: Request<v1::PortForwardRequest>,
+        request: Request<v1::PortForwardRequest>,
     ) -> Result<Response<v1::PortForwardResponse>, Status> {
-        unimplemented("PortForward")
+        Ok(Response::new(port_forward::call(self, request.into_inner()).await?))
     }
 
     async fn container_stats(

@@ -110,6 +110,10 @@ impl Session<'_> {
             }
             _ => return Ok(()),
         };
+        // `kubectl run` takes a failed attach for a broken stream and shows the log once more: to the kubelet the end of an
+        // attach is a success. Clients of v5 ask the runtime itself, and hear the container's exit code.
+        let silent = matches!(target, Target::Attach { .. })
+            && !matches!(protocol, Protocol::Channels { close: true, .. });
         let started = match target {
             Target::Exec { container, command, .. } => backend.exec(&container, command, streams).await,
             Target::Attach { container, .. } => backend.attach(&container, streams).await,
@@ -130,6 +134,7 @@ impl Session<'_> {
         match carried {
             Ok(result) => {
                 leash.untie();
+                let result = result.map(|code| if silent { 0 } else { code });
                 self.last_word(form, result.as_ref().copied()).await
             }
             Err(ended) => {
@@ -272,6 +277,8 @@ impl Session<'_> {
                 if let Err(ended) = heard {
                     return ended;
                 }
+                // At once: input that follows is for a terminal of the new size.
+                self.resize(control).await;
                 if self.inlet.full() {
                     tokio::select! {
                         () = self.inlet.room() => {}
@@ -279,7 +286,6 @@ impl Session<'_> {
                     }
                 }
             }
-            self.resize(control).await;
         }
     }
 
