@@ -5,9 +5,10 @@ use std::os::unix::fs::MetadataExt as _;
 use anyhow::{Context as _, Result};
 use berth_cri_api::v1::*;
 
-use crate::checks::Checks;
+use crate::checks::{Checks, until};
 use crate::client::{Client, Spec, args, pod};
 use crate::daemon::Daemon;
+use crate::pty::Pty;
 
 /// Host ids of the pod's 0 to 65535.
 const BASE: u32 = 700_000;
@@ -57,7 +58,8 @@ async fn run(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     refusals(checks, daemon, &mut client).await?;
     inside(checks, daemon, &mut client).await?;
     shared(checks, daemon, &mut client).await?;
-    host_network(checks, daemon, &mut client).await
+    host_network(checks, daemon, &mut client).await?;
+    streams(checks, daemon, &mut client).await
 }
 
 async fn refusals(checks: &mut Checks, daemon: &Daemon, client: &mut Client) -> Result<()> {
@@ -251,5 +253,42 @@ async fn host_network(checks: &mut Checks, daemon: &Daemon, client: &mut Client)
     checks.that("with the host's network", inside.trim() == host.to_string_lossy(), &inside);
     let seen = client.out(&main, &["ls", "/sys/class/net"]).await?;
     checks.that("  whose interfaces are in /sys", seen.contains("lo"), &seen);
+    client.remove_pod(&id).await
+}
+
+/// Terminals are of the pod's devpts, and pipes are given to whom the program runs as.
+async fn streams(checks: &mut Checks, daemon: &Daemon, client: &mut Client) -> Result<()> {
+    let config = mapped("streams", daemon, &[map(0, BASE, 65536)]);
+    let id = client.run_pod(&config).await?;
+    let mut spec = args(&["sleep", "1000"]);
+    spec.security.run_as_user = Some(Int64Value { value: 33 });
+    let main = client.run(&id, &config, "main", spec).await?;
+    let mut pty = Pty::start(&daemon.typed(&["exec", "-it", &main, "/guest", "talk"])?, 90, 20)?;
+    pty.expect("a terminal").await?;
+    pty.send("size\rexit 3\r")?;
+    let code = pty.ended().await?;
+    let holds = code == Some(3) && pty.seen().contains("size 90 20");
+    checks.that("exec at a terminal", holds, format!("{code:?} {}", pty.seen()));
+    let said = daemon.typed(&["exec", &main, "/guest", "stat", "/proc/self/fd/1"])?.output()?;
+    checks.that("exec over pipes", said.status.success(), String::from_utf8_lossy(&said.stderr));
+    // To open it anew is for its owner alone.
+    let said = daemon.typed(&["exec", &main, "/guest", "write", "/dev/stdout", "anew"])?.output()?;
+    let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    checks.that("  whose owner is the program's user", out == "anew", format!("{out} {err}"));
+    let mut spec = args(&["talk"]);
+    (spec.tty, spec.stdin) = (true, true);
+    let talks = client.run(&id, &config, "talks", spec).await?;
+    let mut pty = Pty::start(&daemon.typed(&["attach", &talks])?, 90, 20)?;
+    until("the attach", || async {
+        let seen = pty.seen().contains("said here");
+        if !seen {
+            std::io::Write::write_all(&mut pty.keys(), b"here\r")?;
+        }
+        Ok(seen.then_some(()))
+    })
+    .await?;
+    pty.send("exit 4\r")?;
+    let code = pty.ended().await?;
+    checks.that("attach to a terminal", code == Some(4), format!("{code:?} {}", pty.seen()));
     client.remove_pod(&id).await
 }
