@@ -91,7 +91,9 @@ async fn run(lane: &str) -> Result<bool> {
         "limits" => limits::lane(&mut checks).await?,
         "process" => process::lane(&mut checks).await?,
         "modes" => modes::lane(&mut checks).await?,
-        "vm" => vm::run(&mut checks, &["demo", "modes", "stats", "limits", "mounts", "process"]).await?,
+        "vm" => {
+            vm::run(&mut checks, &["demo", "modes", "stats", "limits", "userns", "mounts", "process"]).await?
+        }
         "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench" => bench::run(&mut checks).await?,
         "bench-node" => kubelet::bench(&mut checks).await?,

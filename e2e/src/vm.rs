@@ -24,7 +24,12 @@ const MODULES: &[&str] = &[
     "nft_nat",
     "nft_ct",
     "nft_fib_inet",
+    "virtio_pci",
+    "virtio_blk",
 ];
+
+/// Bytes of the machine's disk, which is a sparse file.
+const DISK: u64 = 4 << 30;
 
 /// How long the machine may take, emulated processor by emulated processor.
 const PATIENCE: Duration = Duration::from_secs(1200);
@@ -50,7 +55,8 @@ busybox mount -t proc proc /proc
 busybox mount -t sysfs sysfs /sys
 busybox mount -t devtmpfs devtmpfs /dev
 busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
-{load}busybox ip link set lo up
+{load}busybox mount -t ext4 /dev/vda /tmp
+busybox ip link set lo up
 export BERTH_E2E_BERTH=/bin/berth BERTH_E2E_GUEST=/bin/berth-guest
 {run}busybox poweroff -f
 "
@@ -65,9 +71,15 @@ pub(crate) async fn run(checks: &mut Checks, lanes: &[&str]) -> Result<()> {
     let home = tempfile::Builder::new().prefix("berth-vm-").tempdir()?;
     let image = home.path().join("initramfs");
     std::fs::write(&image, root(parts, lanes)?)?;
+    // Where the lanes work: a tmpfs of this kernel's age cannot be shown with other ids.
+    let disk = home.path().join("disk");
+    std::fs::File::create(&disk)?.set_len(DISK)?;
+    let made =
+        Command::new("mkfs.ext4").arg("-q").arg(&disk).status().context("mkfs.ext4 (package e2fsprogs)")?;
+    anyhow::ensure!(made.success(), "mkfs.ext4 failed");
     let kernel = find(parts, &|name| name.starts_with("vmlinuz-"))?;
     let (lines, mut heard) = tokio::sync::mpsc::unbounded_channel();
-    let mut machine = Machine::start(&kernel, &image, lines)?;
+    let mut machine = Machine::start(&kernel, &image, &disk, lines)?;
     println!("  {}, control groups v2", kernel.file_name().unwrap_or_default().to_string_lossy());
     let mut ended = Vec::new();
     let all = async {
@@ -103,13 +115,20 @@ fn verdict(line: &str) -> Option<(bool, String)> {
 struct Machine(Child);
 
 impl Machine {
-    fn start(kernel: &Path, image: &Path, lines: tokio::sync::mpsc::UnboundedSender<String>) -> Result<Self> {
+    fn start(
+        kernel: &Path,
+        image: &Path,
+        disk: &Path,
+        lines: tokio::sync::mpsc::UnboundedSender<String>,
+    ) -> Result<Self> {
         let mut child = Command::new("qemu-system-x86_64")
             .args(["-m", "2048", "-smp", "2", "-cpu", "max", "-nographic", "-no-reboot", "-net", "none"])
             .arg("-kernel")
             .arg(kernel)
             .arg("-initrd")
             .arg(image)
+            .arg("-drive")
+            .arg(format!("file={},if=virtio,format=raw,cache=unsafe", disk.display()))
             .args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

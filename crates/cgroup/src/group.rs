@@ -112,7 +112,7 @@ impl Cgroup {
             return Ok(ExecLeaf::without(self.procs_files()?));
         };
         let leaf = v2.join(name);
-        std::fs::create_dir(&leaf).map_err(CgroupError::file("make", &leaf))?;
+        crate::writes::make(&leaf).map_err(CgroupError::file("make", &leaf))?;
         let open = || match self.cgroups.kind() {
             Kind::V2 => Ok((Vec::new(), Some(open_directory(&leaf)?))),
             _ => {

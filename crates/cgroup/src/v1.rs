@@ -16,7 +16,7 @@ pub(crate) fn make(tree: &Tree, path: &CgroupPath) -> Result<(), CgroupError> {
     for part in path.parts() {
         let parent = directory.clone();
         directory.push(part);
-        match std::fs::create_dir(&directory) {
+        match crate::writes::make(&directory) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(CgroupError::file("make", directory)(error)),

@@ -15,7 +15,7 @@ pub(crate) fn make(root: &Path, offered: &[String], path: &CgroupPath) -> Result
     for part in path.parts() {
         delegate(&directory, offered)?;
         directory.push(part);
-        match std::fs::create_dir(&directory) {
+        match crate::writes::make(&directory) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(CgroupError::file("make", directory)(error)),

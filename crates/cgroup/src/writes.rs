@@ -1,3 +1,5 @@
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::CgroupError;
@@ -43,4 +45,11 @@ impl Writes {
         }
         report
     }
+}
+
+/// Makes a cgroup that others may look into, whatever the daemon's umask: root of a pod's user namespace is nobody out here, and
+/// older kernels (6.1 is one) let it mount its cgroup only where it could walk to it.
+pub(crate) fn make(directory: &Path) -> io::Result<()> {
+    std::fs::create_dir(directory)?;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))
 }

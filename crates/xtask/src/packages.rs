@@ -35,8 +35,10 @@ pub(crate) const KUBELET: [Tool; 3] = [
 ];
 
 /// For the lane in a virtual machine, beside the kernel and the busybox of [`machine`].
-pub(crate) const VM: [Tool; 1] =
-    [tool("qemu-system-x86_64", "qemu-system-x86", "is the machine with control groups v2")];
+pub(crate) const VM: [Tool; 2] = [
+    tool("qemu-system-x86_64", "qemu-system-x86", "is the machine with control groups v2"),
+    tool("/usr/sbin/mkfs.ext4", "e2fsprogs", "makes its disk"),
+];
 
 /// For `cargo xtask bench`: the peer, in the same run.
 pub(crate) const BENCH: [Tool; 3] = [

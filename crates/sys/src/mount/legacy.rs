@@ -1,4 +1,5 @@
-//! Overlays on kernels before 6.8, whose only way is one string of options of at most a page.
+//! Overlays on kernels before 6.8, whose only way is one string of options of at most a page, and of detached mounts on kernels
+//! before 6.15, which stack only what the caller's mount namespace has.
 //!
 //! A thread of its own leaves the process's file system state and mount namespace, binds every layer to a short name in
 //! a small tmpfs, changes there and mounts with relative names. 500 names of up to four bytes fit a page. The mount is
@@ -6,7 +7,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::ptr::null;
 
 use super::overlay::{Layer, Overlay, c_path, proc_path};
@@ -14,21 +15,23 @@ use super::{Attributes, Context};
 use crate::fd::done;
 
 pub(super) fn overlay(wanted: &Overlay<'_>) -> io::Result<OwnedFd> {
+    // Here, where descriptors of the caller's still are of its namespace.
+    let layers = wanted.lowers.iter().map(source).collect::<io::Result<Vec<_>>>()?;
     std::thread::scope(|scope| {
-        let thread =
-            std::thread::Builder::new().name("overlay".into()).spawn_scoped(scope, || make(wanted))?;
+        let thread = std::thread::Builder::new()
+            .name("overlay".into())
+            .spawn_scoped(scope, || make(wanted, &layers))?;
         thread.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
     })
 }
 
-fn make(wanted: &Overlay<'_>) -> io::Result<OwnedFd> {
+fn make(wanted: &Overlay<'_>, layers: &[Source<'_>]) -> io::Result<OwnedFd> {
     // The table of open files stays the process's, so descriptors given to us work and the result can be given back.
     // SAFETY: changes only this thread, which ends when we return.
     done(unsafe { libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) }.into())?;
     mount(None, c"/", libc::MS_REC | libc::MS_PRIVATE, None)?;
 
     let names = Context::open(c"tmpfs")?.mount(Attributes::KERNEL)?;
-    let layers = bind_sources(wanted)?;
     // Over the thread's own view of a directory that is always there and that no layer's path leads through.
     let target = super::overlay::open_directory(std::path::Path::new("/proc/sys/fs"))?;
     super::attach(names.as_fd(), target.as_fd())?;
@@ -39,7 +42,11 @@ fn make(wanted: &Overlay<'_>) -> io::Result<OwnedFd> {
     for (index, layer) in layers.iter().enumerate() {
         let name = radix(index);
         std::fs::create_dir(&name)?;
-        super::attach_at(layer.as_fd(), names.as_fd(), &CString::new(name.clone())?)?;
+        let layer = match layer {
+            Source::Clone(clone) => clone.as_fd(),
+            Source::Given(given) => *given,
+        };
+        super::attach_at(layer, names.as_fd(), &CString::new(name.clone())?)?;
         if !lower.is_empty() {
             lower.push(':');
         }
@@ -64,7 +71,7 @@ fn make(wanted: &Overlay<'_>) -> io::Result<OwnedFd> {
 }
 
 /// A clone of what is below a detached mount, for kernels before 6.15, which clone only what a namespace has.
-pub(super) fn clone_below(mount: std::os::fd::BorrowedFd<'_>, path: &std::ffi::CStr) -> io::Result<OwnedFd> {
+pub(super) fn clone_below(mount: BorrowedFd<'_>, path: &std::ffi::CStr) -> io::Result<OwnedFd> {
     let attached = || {
         // SAFETY: changes only this thread, which ends when we return.
         done(unsafe { libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) }.into())?;
@@ -81,14 +88,18 @@ pub(super) fn clone_below(mount: std::os::fd::BorrowedFd<'_>, path: &std::ffi::C
     })
 }
 
-/// Detached clones of the lower layers.
-fn bind_sources(wanted: &Overlay<'_>) -> io::Result<Vec<OwnedFd>> {
-    let clone = |layer: &Layer<'_>| match layer {
-        Layer::Path(path) => super::clone_path(&c_path(path)?, false),
-        // Opened before the unshare: seen through this namespace by its path.
-        Layer::Fd(fd) => super::clone_path(&c_path(&std::fs::read_link(proc_path(*fd))?)?, false),
-    };
-    wanted.lowers.iter().map(clone).collect()
+/// What stands for a lower layer in the thread's namespace.
+enum Source<'a> {
+    Clone(OwnedFd),
+    /// A detached mount, which these kernels do not clone: it is attached itself, and ends with the namespace.
+    Given(BorrowedFd<'a>),
+}
+
+fn source<'a>(layer: &Layer<'a>) -> io::Result<Source<'a>> {
+    match layer {
+        Layer::Path(path) => super::clone_path(&c_path(path)?, false).map(Source::Clone),
+        Layer::Fd(fd) => Ok(super::clone_tree(*fd, false).map_or(Source::Given(*fd), Source::Clone)),
+    }
 }
 
 /// A short name: `0` to `z`, `10` and so on.

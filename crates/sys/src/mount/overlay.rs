@@ -11,7 +11,7 @@ use super::{Attributes, Context, legacy};
 pub const MAX_LAYERS: usize = 500;
 
 /// A directory given to the overlay: by path, or by descriptor (an open directory or a detached mount, for example an
-/// idmapped one; on kernels before 6.13 only directories that have a path).
+/// idmapped one; on kernels before 6.15 such a mount is used up and cannot be given again).
 #[derive(Debug, Clone, Copy)]
 pub enum Layer<'a> {
     Path(&'a Path),
@@ -44,7 +44,14 @@ pub fn overlay(wanted: &Overlay<'_>) -> io::Result<OwnedFd> {
     if let (None, [only]) = (&wanted.upper, wanted.lowers) {
         return clone_layer(*only);
     }
-    if overlay_takes_layers_one_by_one() { modern(wanted) } else { legacy::overlay(wanted) }
+    if !overlay_takes_layers_one_by_one() {
+        return legacy::overlay(wanted);
+    }
+    let detached = wanted.lowers.iter().any(|layer| matches!(layer, Layer::Fd(_)));
+    match modern(wanted) {
+        Err(error) if detached && error.kind() == io::ErrorKind::InvalidInput => legacy::overlay(wanted),
+        made => made,
+    }
 }
 
 /// Whether this kernel's overlay has `lowerdir+` (Linux 6.8). Asked once, then remembered.
