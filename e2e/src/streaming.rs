@@ -1,6 +1,7 @@
 //! Exec, attach and port-forward by the clients that Kubernetes uses (`e2e/streaming`), over SPDY and over WebSocket.
 
 mod cuts;
+mod host;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
@@ -45,6 +46,7 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
         lane.vanish(over).await?;
         lane.stop(over).await?;
     }
+    host::run(&mut lane, daemon).await?;
     lane.once().await?;
     let url = lane.url(Ask::Exec, &["/guest", "copy"], "io").await?;
     let much =
