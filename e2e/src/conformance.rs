@@ -1,5 +1,6 @@
 //! critest, the CRI's own suite, unpatched: its images are made on the spot and come from a registry on loopback that
-//! stands in for the public ones. First serially, then four at a time.
+//! stands in for the public ones. First serially, then four at a time; the streaming specs also over
+//! WebSocket.
 
 mod images;
 mod report;
@@ -43,14 +44,35 @@ pub(crate) async fn run(checks: &mut Checks, focus: Option<&str>) -> Result<()> 
         std::fs::write(at.join("hosts.toml"), format!("server = \"http://{}\"\n", registry.host()))?;
     }
     let suite = Suite { critest, home, daemon: &daemon, focus };
-    let mut done = suite.run(checks, &left_out, 1).await;
+    let mut done = suite.run(checks, &left_out, Way::Serial).await;
     if done.is_ok() && focus.is_none() {
-        done = suite.run(checks, &left_out, AT_ONCE).await;
+        done = suite.run(checks, &left_out, Way::Parallel).await;
+    }
+    if done.is_ok() && focus.is_none_or(|focus| focus.contains("treaming")) {
+        done = suite.run(checks, &left_out, Way::WebSocket).await;
     }
     let kept = suite.home.join("daemon.log");
     std::fs::copy(daemon.path("log"), &kept)?;
     println!("  the daemon's log: {}", kept.display());
     done.and(daemon.reset().await)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Serial,
+    Parallel,
+    /// The streaming specs once more, over the other protocol.
+    WebSocket,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Serial => "serial",
+            Self::Parallel => "parallel",
+            Self::WebSocket => "websocket",
+        }
+    }
 }
 
 struct Suite<'a> {
@@ -61,9 +83,10 @@ struct Suite<'a> {
 }
 
 impl Suite<'_> {
-    async fn run(&self, checks: &mut Checks, left_out: &LeftOut, at_once: u32) -> Result<()> {
-        let log = self.home.join(format!("critest-{at_once}.log"));
-        let report = self.home.join(format!("critest-{at_once}.json"));
+    async fn run(&self, checks: &mut Checks, left_out: &LeftOut, way: Way) -> Result<()> {
+        let log = self.home.join(format!("critest-{}.log", way.name()));
+        let report = self.home.join(format!("critest-{}.json", way.name()));
+        let focus = self.focus.or((way == Way::WebSocket).then_some("Streaming"));
         if report.exists() {
             std::fs::remove_file(&report)?;
         }
@@ -80,24 +103,27 @@ impl Suite<'_> {
             .env("TMPDIR", &scratch)
             .current_dir(&scratch)
             .stdin(Stdio::null());
-        if let Some(focus) = self.focus {
+        if let Some(focus) = focus {
             critest.arg(format!("-ginkgo.focus={focus}"));
         }
-        if at_once > 1 {
+        if way == Way::WebSocket {
+            critest.args(["-websocket-exec", "-websocket-attach", "-websocket-portforward"]);
+        }
+        if way == Way::Parallel {
             let tools = named("BERTH_E2E_GINKGO")?;
             let tools = tools.parent().context("ginkgo lies in a directory")?;
             let path = std::env::var("PATH").unwrap_or_default();
-            critest.arg(format!("-parallel={at_once}")).env("PATH", format!("{}:{path}", tools.display()));
+            critest.arg(format!("-parallel={AT_ONCE}")).env("PATH", format!("{}:{path}", tools.display()));
         }
         let output = std::fs::File::create(&log)?;
         critest.stdout(output.try_clone()?).stderr(output);
-        println!("  critest, {at_once} at a time: {}", log.display());
+        println!("  critest, {}: {}", way.name(), log.display());
         let mut child = critest.spawn().context("critest")?;
         tokio::task::spawn_blocking(move || child.wait()).await??;
         if !report.exists() {
             bail!("critest wrote no report: {}", crate::daemon::tail(&log));
         }
-        Report::read(&report)?.judge(checks, left_out, self.focus.is_some());
+        Report::read(&report)?.judge(checks, left_out, focus.is_some());
         Ok(())
     }
 }
