@@ -105,19 +105,21 @@ impl Cgroup {
         }
     }
 
-    /// A cgroup of an exec's own inside this one, for killing all of it: in the v2 tree only, v1 controllers account
-    /// it to the container.
+    /// A cgroup of an exec's own inside this one, for killing all of it: in one tree only, the others account it to the
+    /// container. That is the v2 tree, and without one a v1 tree in which a child changes nothing.
     pub fn exec_leaf(&self, name: &str) -> Result<ExecLeaf, CgroupError> {
-        let Some(v2) = self.v2() else {
+        let harmless = || self.v1_of("freezer").or_else(|| self.v1_of("pids"));
+        let Some(parent) = self.v2().or_else(harmless) else {
             return Ok(ExecLeaf::without(self.procs_files()?));
         };
-        let leaf = v2.join(name);
+        let leaf = parent.join(name);
         crate::writes::make(&leaf).map_err(CgroupError::file("make", &leaf))?;
         let open = || match self.cgroups.kind() {
             Kind::V2 => Ok((Vec::new(), Some(open_directory(&leaf)?))),
             _ => {
-                let v1 = self.cgroups.v1.iter().map(|tree| open_procs(&self.path.under(&tree.root)));
-                let all: Result<Vec<_>, CgroupError> = v1.chain([open_procs(&leaf)]).collect();
+                let others = self.directories().into_iter().filter(|directory| *directory != parent);
+                let all: Result<Vec<_>, CgroupError> =
+                    others.chain([leaf.clone()]).map(|directory| open_procs(&directory)).collect();
                 Ok((all?, None))
             }
         };
@@ -224,7 +226,7 @@ pub(crate) fn kill_v2(directory: &Path) -> Result<(), CgroupError> {
 }
 
 /// By pidfd, and only while it is still a member: a pid read from a file may belong to somebody else by now.
-fn kill_member(directories: &[PathBuf], pid: i32) {
+pub(crate) fn kill_member(directories: &[PathBuf], pid: i32) {
     let Ok(pidfd) = process::open_pidfd(pid) else { return };
     let mut members = BTreeSet::new();
     for directory in directories {
@@ -236,7 +238,7 @@ fn kill_member(directories: &[PathBuf], pid: i32) {
     }
 }
 
-fn collect(directory: &Path, pids: &mut BTreeSet<i32>) {
+pub(crate) fn collect(directory: &Path, pids: &mut BTreeSet<i32>) {
     let text = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     // 0 is a process outside of our pid namespace.
     pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));

@@ -1,14 +1,15 @@
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::CgroupError;
-use crate::group::kill_v2;
+use crate::group::{collect, kill_member, kill_v2};
 
 /// The cgroup of one exec.
 #[derive(Debug)]
 pub struct ExecLeaf {
-    /// `None` on a host without any v2 tree: then there is nothing of the exec's own.
+    /// `None` on a host without a tree for it: then there is nothing of the exec's own.
     directory: Option<PathBuf>,
     /// `cgroup.procs` files the exec's process is written to.
     pub procs_files: Vec<OwnedFd>,
@@ -38,9 +39,18 @@ impl ExecLeaf {
     /// SIGKILL to everything in it, then its removal; bounded by `deadline`.
     pub fn kill_and_remove(&self, deadline: Duration) -> Result<(), CgroupError> {
         let Some(directory) = &self.directory else { return Ok(()) };
-        kill_v2(directory)?;
+        let at_once = directory.join("cgroup.kill").exists();
+        if at_once {
+            kill_v2(directory)?;
+        }
         let started = Instant::now();
         loop {
+            if !at_once {
+                // A fork between two rounds is caught by the next.
+                let mut pids = BTreeSet::new();
+                collect(directory, &mut pids);
+                pids.into_iter().for_each(|pid| kill_member(std::slice::from_ref(directory), pid));
+            }
             match std::fs::remove_dir(directory) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

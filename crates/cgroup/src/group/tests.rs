@@ -7,8 +7,11 @@ struct Own(Cgroup, Cgroup);
 
 impl Own {
     fn new(name: &str, limits: &Limits) -> Self {
+        Self::of(&Cgroups::detect().unwrap(), name, limits)
+    }
+
+    fn of(cgroups: &Cgroups, name: &str, limits: &Limits) -> Self {
         let top = format!("/berth-test-{}-{name}", std::process::id());
-        let cgroups = Cgroups::detect().unwrap();
         let inner = CgroupPath::new(&format!("{top}/inner")).unwrap();
         let parent = cgroups.open(&CgroupPath::new(&top).unwrap());
         Self(cgroups.create(&inner, limits).unwrap(), parent)
@@ -84,7 +87,20 @@ fn a_refused_limit_leaves_nothing() {
 
 #[test]
 fn an_execs_leaf_is_killed_alone() {
-    let own = Own::new("leaf", &Limits::default());
+    leaf_is_killed_alone(&Own::new("leaf", &Limits::default()));
+}
+
+#[test]
+fn also_where_there_is_no_v2_tree() {
+    let mut cgroups = Cgroups::detect().unwrap();
+    if cgroups.kind() == Kind::V2 {
+        return;
+    }
+    cgroups.v2 = None;
+    leaf_is_killed_alone(&Own::of(&cgroups, "v1-leaf", &Limits::default()));
+}
+
+fn leaf_is_killed_alone(own: &Own) {
     let leaf = own.0.exec_leaf("exec-1").unwrap();
     let mut other = member(&own.0);
     let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
