@@ -92,7 +92,8 @@ async fn run(lane: &str) -> Result<bool> {
         "process" => process::lane(&mut checks).await?,
         "modes" => modes::lane(&mut checks).await?,
         "vm" => {
-            vm::run(&mut checks, &["demo", "modes", "stats", "limits", "userns", "mounts", "process"]).await?
+            vm::run(&mut checks, &["demo", "modes", "stats", "limits", "userns", "mounts", "process", "cli"])
+                .await?
         }
         "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench" => bench::run(&mut checks).await?,

@@ -28,6 +28,9 @@ const MODULES: &[&str] = &[
     "virtio_blk",
 ];
 
+/// What lanes with a terminal need of the host's programs.
+const TERMINAL: &[&str] = &["setsid", "stty"];
+
 /// Bytes of the machine's disk, which is a sparse file.
 const DISK: u64 = 4 << 30;
 
@@ -54,6 +57,8 @@ export PATH=/bin
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sysfs /sys
 busybox mount -t devtmpfs devtmpfs /dev
+busybox mkdir -p /dev/pts
+busybox mount -t devpts devpts /dev/pts
 busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 {load}busybox mount -t ext4 /dev/vda /tmp
 busybox ip link set lo up
@@ -199,6 +204,11 @@ fn root(parts: &Path, lanes: &[&str]) -> Result<Vec<u8>> {
     let mut libraries = std::collections::BTreeSet::new();
     for program in [&own, &berth] {
         libraries.extend(needed(program)?);
+    }
+    for name in TERMINAL {
+        let program = Path::new("/usr/bin").join(name);
+        archive.file(&format!("bin/{name}"), &std::fs::read(&program).with_context(|| format!("{name}(1)"))?);
+        libraries.extend(needed(&program)?);
     }
     for library in libraries {
         // Found by their names alone: everything is in /lib, the loader where the programs look for it.
