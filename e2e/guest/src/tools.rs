@@ -47,6 +47,10 @@ pub(crate) fn run(words: &[&str]) -> io::Result<u8> {
             writeln!(file, "{}", rest.join(" "))?;
         }
         ["remove", path] => std::fs::remove_file(path)?,
+        ["mount-tmpfs", path] => {
+            let flags = nix::mount::MsFlags::empty();
+            nix::mount::mount(Some("guest"), *path, Some("tmpfs"), flags, Some("size=1m"))?;
+        }
         ["mkdir", path] => std::fs::create_dir(path)?,
         ["stat", path] => {
             use std::os::unix::fs::MetadataExt as _;

@@ -93,6 +93,11 @@ pub(crate) fn put(node: &Node) -> Result<()> {
     };
     node.put("oom", &json!({ "restartPolicy": "Never", "containers": [limited("main", &["hold", "300"])] }))?;
     node.put("limits", &json!({ "containers": [limited("main", &["pause"])] }))?;
+    node.put(
+        "pod-limits",
+        &json!({ "resources": { "limits": { "cpu": "300m", "memory": "96Mi" } },
+        "containers": [guest("main", &["pause"]), guest("beside", &["pause"])] }),
+    )?;
     let message = ["do", "write", "/dev/termination-log", "the last word", "then", "exit", "9"];
     let fallback = with(
         guest("log", &["do", "complain", "what went wrong", "then", "exit", "8"]),
@@ -259,6 +264,26 @@ async fn ends(checks: &mut Checks, node: &Node) {
         let adjusted: i64 =
             read(format!("/proc/{}/oom_score_adj", node.pid(&pod, "main").await?))?.parse()?;
         ensure!((2..1000).contains(&adjusted), "oom_score_adj {adjusted}");
+        Ok(())
+    });
+    feature!(checks, "  limits of the pod as a whole: on its group, which holds both containers", {
+        let pod = node.ready("pod-limits").await?;
+        let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+        let mut groups = Vec::new();
+        for container in ["main", "beside"] {
+            let text = read(format!("/proc/{}/cgroup", node.pid(&pod, container).await?))?;
+            let line = text.lines().find(|line| line.split(':').nth(1) == Some("memory"));
+            groups.push(line.and_then(|l| l.split(':').nth(2)).with_context(|| text.clone())?.to_owned());
+        }
+        for group in groups {
+            let parent = group.rsplit_once('/').map(|(parent, _)| parent).unwrap_or_default();
+            has!(parent, format!("/pod{uid}").as_str());
+            same!(
+                read(format!("/sys/fs/cgroup/memory{parent}/memory.limit_in_bytes"))?,
+                (96 << 20).to_string()
+            );
+            same!(read(format!("/sys/fs/cgroup/cpu{parent}/cpu.cfs_quota_us"))?, "30000");
+        }
         Ok(())
     });
     feature!(checks, "the termination message: the file's, and the log's where asked", {

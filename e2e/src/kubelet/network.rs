@@ -65,6 +65,33 @@ pub(crate) async fn check(checks: &mut Checks, node: &Node) {
         same!(node.out(&asking, "main", &["get", &format!("{ADDRESS}:{HOST_PORT}")]).await?, "served\n");
         Ok(())
     });
+    feature!(
+        checks,
+        "  one that a process of the host has: refused with its name, and taken once it is free",
+        {
+            let taken = std::net::TcpListener::bind("0.0.0.0:0")?;
+            let port = taken.local_addr()?.port();
+            node.put(
+                "late",
+                &json!({ "containers": [{ "name": "main", "args": ["http", "8080", "late"],
+            "ports": [{ "containerPort": 8080, "hostPort": port }] }] }),
+            )?;
+            // A pod that has no sandbox has no status of it: the kubelet tells its log, and an event where there is an API.
+            node.wait(30, "the kubelet to say why", || async {
+                let log = std::fs::read_to_string(node.log())?;
+                let why = "a process of the host listens on";
+                let said = log.lines().any(|line| {
+                    line.contains("late-node") && line.contains(why) && line.contains(&port.to_string())
+                });
+                Ok(said.then_some(()))
+            })
+            .await?;
+            drop(taken);
+            node.ready("late").await?;
+            same!(ask(&format!("{ADDRESS}:{port}"))?, "late");
+            Ok(())
+        }
+    );
     feature!(checks, "hostNetwork: the node's address and namespace", {
         let pod = node.ready("host-network").await?;
         // A kubelet without an API server tells no address of its own.

@@ -53,7 +53,8 @@ pub(crate) fn put(node: &Node) -> Result<()> {
     node.put(
         "mapped",
         &json!({
-            "hostUsers": false, "containers": [container("main", json!({}))], "volumes": disk,
+            "hostUsers": false, "volumes": disk,
+        "containers": [container("main", json!({})), container("unmasked", json!({ "procMount": "Unmasked" }))],
         }),
     )?;
     node.put(
@@ -147,6 +148,17 @@ pub(crate) async fn check(checks: &mut Checks, node: &Node) {
         let seen = node.out(&pod, "main", &["stat", "/disk/x"]).await?;
         ensure!(seen.starts_with("0 0 "), "{seen}");
         has!(node.out(&pod, "main", &["cat", "/etc/hosts"]).await?, "mapped-node");
+        Ok(())
+    });
+    feature!(checks, "  procMount Unmasked: its /proc without Berth's masks, the other's with", {
+        let pod = node.ready("mapped").await?;
+        for (container, masked) in [("main", true), ("unmasked", false)] {
+            let mounts = node.out(&pod, container, &["cat", "/proc/self/mounts"]).await?;
+            let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+            let below: Vec<&str> = points.filter(|point| point.starts_with("/proc/")).collect();
+            ensure!(below.contains(&"/proc/keys") == masked, "{container}: {below:?}");
+            ensure!(below.contains(&"/proc/sys") == masked, "{container}: {below:?}");
+        }
         Ok(())
     });
     feature!(checks, "shareProcessNamespace: each sees the other's processes", {

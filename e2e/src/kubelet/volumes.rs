@@ -36,6 +36,8 @@ pub(crate) fn put(node: &Node) -> Result<()> {
     propagated["mountPropagation"] = "HostToContainer".into();
     let field =
         |path: &str| json!({ "path": path.replace(['.', '/'], "-"), "fieldRef": { "fieldPath": path } });
+    let mut given = volume("host", "/given");
+    given["mountPropagation"] = "Bidirectional".into();
     node.put_pod(&json!({
         "metadata": { "name": "volumes", "labels": { "colour": "green" } },
         "spec": {
@@ -47,6 +49,7 @@ pub(crate) fn put(node: &Node) -> Result<()> {
                 "volumeMounts": [volume("disk", "/disk"), volume("memory", "/memory"), volume("file", "/file"),
                     volume("downward", "/downward"), volume("image", "/image"), volume("host", "/rw"),
                     ro, possible, sub, expanded, propagated],
+            }, { "name": "giver", "args": ["pause"], "securityContext": { "privileged": true }, "volumeMounts": [given],
             }, { "name": "reader", "args": ["pause"], "volumeMounts": [volume("disk", "/disk")] }],
             "volumes": [
                 { "name": "disk", "emptyDir": {} },
@@ -129,6 +132,16 @@ pub(crate) async fn check(checks: &mut Checks, node: &Node) {
         std::fs::write(late.join("x"), "late")?;
         same!(node.out(&pod, "main", &["cat", "/propagated/late/x"]).await?, "late");
         same!(node.code(&pod, "main", &["cat", "/rw/late/x"]).await?, 1);
+        Ok(())
+    });
+    feature!(checks, "  Bidirectional: a container's own mount comes out, and into the others", {
+        let pod = node.ready("volumes").await?;
+        node.out(&pod, "giver", &["do", "mkdir", "/given/made", "then", "mount-tmpfs", "/given/made"])
+            .await?;
+        node.out(&pod, "giver", &["write", "/given/made/x", "given"]).await?;
+        same!(read(node.daemon.path("host/volume/made/x"))?, "given");
+        same!(node.out(&pod, "main", &["cat", "/propagated/made/x"]).await?, "given");
+        same!(node.code(&pod, "main", &["cat", "/rw/made/x"]).await?, 1);
         Ok(())
     });
     feature!(checks, "an image as a volume", {
