@@ -39,6 +39,7 @@ mod place;
 mod process;
 mod restarts;
 mod security;
+mod streams;
 mod volumes;
 
 use anyhow::{Context as _, Result, bail};
@@ -54,12 +55,13 @@ use crate::checks::Checks;
 use crate::client::Client;
 
 /// Each can be run alone: `cargo xtask e2e kubelet GROUP`.
-const GROUPS: [&str; 11] = [
+const GROUPS: [&str; 12] = [
     "containers",
     "volumes",
     "security",
     "network",
     "observed",
+    "streams",
     "images",
     "collected",
     "restarts",
@@ -104,6 +106,7 @@ async fn run(checks: &mut Checks, node: &mut Node, focus: Option<&str>) -> Resul
     security::put(node)?;
     network::put(node)?;
     observed::put(node)?;
+    streams::put(node)?;
     images::put(node, &registries)?;
     for group in GROUPS.iter().filter(|group| focus.is_none_or(|focus| focus == **group)) {
         match *group {
@@ -112,6 +115,7 @@ async fn run(checks: &mut Checks, node: &mut Node, focus: Option<&str>) -> Resul
             "security" => security::check(checks, node).await,
             "network" => network::check(checks, node).await,
             "observed" => observed::check(checks, node).await,
+            "streams" => streams::check(checks, node).await,
             "images" => images::check(checks, node, &registries).await,
             "collected" => images::collected(checks, node).await,
             "restarts" => restarts::check(checks, node).await,

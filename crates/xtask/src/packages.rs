@@ -28,9 +28,10 @@ pub(crate) const TEST: [Tool; 4] = [
 ];
 
 /// For the kubelet lane, the node lane, and a node of one's own.
-pub(crate) const KUBELET: [Tool; 3] = [
+pub(crate) const KUBELET: [Tool; 4] = [
     tool("ip", "iproute2", "makes the links of the kubelet's host"),
     tool("curl", "curl", "asks the kubelet over TLS"),
+    tool("openssl", "openssl", "carries the kubelet's streams over TLS"),
     tool("systemd-analyze", "systemd", "verifies the units in deploy"),
 ];
 

@@ -175,23 +175,29 @@ async fn logs(checks: &mut Checks, node: &Node) {
     feature!(checks, "the kubelet rotates a log: no line is lost between the files", {
         let pod = node.ready("chatty").await?;
         let directory = node.log_directory(&pod).join("main");
-        // The two last files are text, the kubelet compresses those before.
-        let (old, new) = node
+        // The two last files are text, the kubelet compresses those before. What was read counts if nothing was rotated
+        // meanwhile.
+        let files = || -> Result<Vec<std::path::PathBuf>> {
+            let mut files = Vec::new();
+            for entry in std::fs::read_dir(&directory)? {
+                files.push(entry?.path());
+            }
+            files.sort();
+            Ok(files)
+        };
+        let text = node
             .wait(60, "three files", || async {
-                let mut files = Vec::new();
-                for entry in std::fs::read_dir(&directory)? {
-                    files.push(entry?.path());
-                }
-                files.sort();
-                let plain: Vec<_> = files
-                    .iter()
-                    .filter(|file| file.extension().is_some_and(|e| e != "gz"))
-                    .cloned()
-                    .collect();
-                Ok((files.len() >= 3 && plain.len() == 2).then(|| (plain[1].clone(), plain[0].clone())))
+                let before = files()?;
+                let mut plain = before.iter().filter(|file| file.extension().is_some_and(|e| e != "gz"));
+                let (Some(new), Some(old), None) = (plain.next(), plain.next(), plain.next()) else {
+                    return Ok(None);
+                };
+                let (Ok(old), Ok(new)) = (std::fs::read_to_string(old), std::fs::read_to_string(new)) else {
+                    return Ok(None);
+                };
+                Ok((before.len() >= 3 && files()? == before).then(|| old + &new))
             })
             .await?;
-        let text = std::fs::read_to_string(&old)? + &std::fs::read_to_string(&new)?;
         let mut numbers = text.lines().filter_map(|line| line.rsplit_once("line ")?.1.parse::<u64>().ok());
         let mut last = numbers.next().context("an empty log")?;
         for number in numbers {

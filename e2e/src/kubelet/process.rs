@@ -58,6 +58,11 @@ impl Kubelet {
         Ok(child.id().cast_signed())
     }
 
+    /// Where the API server would ask it, over TLS.
+    pub(crate) fn port(&self) -> u16 {
+        self.ports[0]
+    }
+
     /// Volumes that are mounted still.
     pub(crate) fn unmount(&self) {
         for directory in ["kubelet", "host"] {
