@@ -1,5 +1,7 @@
 //! Each verb as a person types it, through the real crictl.
 
+mod streams;
+
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -31,8 +33,14 @@ impl Crictl {
         Ok(Self { program: program.into(), config })
     }
 
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(&self.config).args(words);
+        command
+    }
+
     pub(crate) fn run(&self, words: &[&str]) -> Result<Answer> {
-        let done = Command::new(&self.program).arg("--config").arg(&self.config).args(words).output()?;
+        let done = self.command(words).output()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         Ok(Answer { ok: done.status.success(), out: text(&done.stdout), err: text(&done.stderr) })
     }
@@ -188,6 +196,8 @@ async fn all(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     );
     let open = exec(&["ls", "/proc/self/fd"])?;
     checks.that("  no descriptor leaks into it", open.out.lines().count() <= 4, &open.out);
+
+    streams::run(checks, &crictl, &pod, &id).await?;
 
     let stats = crictl.json(&["stats", "-o", "json", "--id", &id[..12]])?;
     checks.that("stats", stats["stats"][0]["attributes"]["id"] == id.as_str(), &stats);
