@@ -11,6 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use berth_cri_api::v1::*;
+use berth_sys::mount as sys;
 
 use crate::checks::{Checks, until};
 use crate::client::{Client, pod};
@@ -157,6 +158,16 @@ impl Lab {
 
     async fn kill(&mut self, id: &str) -> Result<()> {
         self.client.stop(id, std::time::Duration::ZERO).await
+    }
+}
+
+/// Takes the lane's own mount away, also when it fails.
+struct Unmounted(std::path::PathBuf);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        let path = std::ffi::CString::new(self.0.as_os_str().as_encoded_bytes()).unwrap_or_default();
+        let _ = sys::detach(&path);
     }
 }
 

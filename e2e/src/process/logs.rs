@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use berth_cri_api::v1::*;
 use berth_sys::mount as sys;
 
-use super::{Lab, Log, owned};
+use super::{Lab, Log, Unmounted, owned};
 use crate::checks::{Checks, until};
 use crate::client::Client;
 
@@ -97,16 +97,6 @@ async fn rotation(checks: &mut Checks, lab: &mut Lab) -> Result<()> {
         format!("{said:?}"),
     );
     Ok(())
-}
-
-/// Takes the lane's own mount away, also when it fails.
-struct Unmounted(PathBuf);
-
-impl Drop for Unmounted {
-    fn drop(&mut self) {
-        let path = std::ffi::CString::new(self.0.as_os_str().as_encoded_bytes()).unwrap_or_default();
-        let _ = sys::detach(&path);
-    }
 }
 
 async fn dropped(client: &mut Client, id: &str) -> Result<u64> {

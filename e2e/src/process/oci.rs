@@ -11,11 +11,14 @@
 //!
 //! Hooks, console size, I/O priority, scheduler, time namespaces and Intel RDT are no part of CRI.
 
+use std::os::fd::AsFd as _;
+
 use anyhow::Result;
 use berth_cri_api::v1::security_profile::ProfileType;
 use berth_cri_api::v1::*;
+use berth_sys::mount as sys;
 
-use super::{Lab, Log, owned, security};
+use super::{Lab, Log, Unmounted, owned, security};
 use crate::checks::Checks;
 
 /// Section and rule of the spec; a tool of the guest, run in the container; what its output must be.
@@ -309,6 +312,7 @@ pub(super) async fn run(checks: &mut Checks, lab: &mut Lab) -> Result<()> {
     table(checks, lab, &user, USER).await?;
     lab.kill(&user).await?;
     devices(checks, lab).await?;
+    propagation(checks, lab).await?;
     terminal(checks, lab).await
 }
 
@@ -334,6 +338,58 @@ async fn devices(checks: &mut Checks, lab: &mut Lab) -> Result<()> {
     let stat = lab.tool(&id, &["stat", "/dev/own/zero"]).await?;
     checks.that("config-linux, Devices: one that was asked for, at its path", stat.ends_with(" 261\n"), stat);
     lab.kill(&id).await
+}
+
+/// The root propagates as its mounts need it, and what is mounted on the host later arrives, or does not.
+async fn propagation(checks: &mut Checks, lab: &mut Lab) -> Result<()> {
+    let host = lab.home.join("spreads");
+    let below = host.join("below");
+    std::fs::create_dir_all(&host)?;
+    let small = || sys::Context::open(c"tmpfs")?.mount(sys::Attributes::default());
+    let tmpfs = small()?;
+    sys::attach(tmpfs.as_fd(), std::fs::File::open(&host)?.as_fd())?;
+    let _host = Unmounted(host.clone());
+    sys::set_propagation(tmpfs.as_fd(), sys::Propagation::Shared, false)?;
+    std::fs::create_dir(&below)?;
+    let mut started = Vec::new();
+    for (propagation, root, arrives) in [
+        (MountPropagation::PropagationPrivate, "", false),
+        // A slave of nobody: a new root has no peers.
+        (MountPropagation::PropagationHostToContainer, "", true),
+        (MountPropagation::PropagationBidirectional, "shared:", true),
+    ] {
+        let privileged = propagation == MountPropagation::PropagationBidirectional;
+        let mount = Mount { propagation: propagation.into(), ..crate::mounts::mount(&host, "/spreads") };
+        let id = lab
+            .start(&|c| {
+                c.mounts = vec![mount.clone()];
+                security(c).privileged = privileged;
+            })
+            .await?;
+        let text = lab.tool(&id, MOUNTS).await?;
+        let line =
+            text.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap_or_default().to_owned();
+        let peers = line.split(" - ").next().unwrap_or_default().split(' ').nth(6).unwrap_or_default();
+        let right = if root.is_empty() { peers.is_empty() } else { peers.starts_with(root) };
+        checks.that(
+            &format!("config-linux, Rootfs Mount Propagation: with {}", propagation.as_str_name()),
+            right,
+            line,
+        );
+        started.push((id, propagation, arrives));
+    }
+    let later = small()?;
+    sys::attach(later.as_fd(), std::fs::File::open(&below)?.as_fd())?;
+    let _below = Unmounted(below.clone());
+    std::fs::write(below.join("late"), "mounted later")?;
+    for (id, propagation, arrives) in started {
+        let text = lab.tool(&id, &["cat", "/spreads/below/late"]).await?;
+        let what = if arrives { "a later mount arrives" } else { "a later mount does not arrive" };
+        let right = (text == "mounted later") == arrives;
+        checks.that(&format!("config, Mounts: {}: {what}", propagation.as_str_name()), right, text);
+        lab.kill(&id).await?;
+    }
+    Ok(())
 }
 
 async fn terminal(checks: &mut Checks, lab: &mut Lab) -> Result<()> {
