@@ -1,5 +1,6 @@
 //! Exec, attach and port-forward by the clients that Kubernetes uses (`e2e/streaming`), over SPDY and over WebSocket.
 
+mod crowd;
 mod cuts;
 mod host;
 
@@ -53,6 +54,7 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
         tokio::task::spawn_blocking(move || client_of(&["pipe", "-mib", "16", "-slow"], &url)).await??;
     lane.checks.that("exec: 16 MiB to a reader with pauses", much.code == 0, much.text());
     cuts::run(&mut lane, daemon).await?;
+    crowd::run(&mut lane, daemon).await?;
     lane.restart(daemon).await?;
     let Lane { checks, mut client, pod, .. } = lane;
     client.remove_pod(&pod).await?;
@@ -417,6 +419,16 @@ impl Lane<'_> {
                 let there = client.out(&main, &["pids"]).await?.contains(&format!("sleep {seconds}"));
                 Ok((there == wanted).then_some(()))
             }
+        })
+        .await
+    }
+
+    /// Waits until no process of the main container runs this tool.
+    async fn none(&mut self, tool: &str) -> Result<()> {
+        until("processes to go", || {
+            let (mut client, main, words) =
+                (self.client.clone(), self.main.clone(), format!("/guest {tool}"));
+            async move { Ok((!client.out(&main, &["pids"]).await?.contains(&words)).then_some(())) }
         })
         .await
     }

@@ -108,8 +108,9 @@ fn run(birth: &Birth<'_>) -> Step<Failed> {
     spread_root(&root, plan.rootfs_propagation)?;
     process::session_leader().at("lead a session", "")?;
     connect(birth, terminal)?;
-    rlimits(&plan.rlimits, &birth.report)?;
     enter_cwd(&root, &plan.cwd)?;
+    // Nothing is opened from here on: a low limit of descriptors is below the numbers of the shim's own, which are here too.
+    rlimits(&plan.rlimits, &birth.report)?;
     become_user(&plan.identity)?;
     tie_to_parent(&birth.report)?;
     Ok(execute(&plan.argv, &plan.env))

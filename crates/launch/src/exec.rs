@@ -84,8 +84,9 @@ fn run(birth: &ExecBirth<'_>) -> Step<Failed> {
             streams(&terminal, &terminal, &terminal)?;
         }
     }
-    rlimits(&plan.rlimits, &birth.report)?;
     enter_cwd(&root, &plan.cwd)?;
+    // Nothing is opened from here on: a low limit of descriptors is below the numbers of the shim's own, which are here too.
+    rlimits(&plan.rlimits, &birth.report)?;
     become_user(&plan.identity)?;
     tie_to_parent(&birth.report)?;
     Ok(execute(&plan.argv, &plan.env))

@@ -45,13 +45,9 @@ pub(super) async fn run(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
 /// Goes further with each number: not at all, in the middle of the request, after it, after the first word of the
 /// server, with an order to go or without.
 fn cut(url: &str, number: usize) -> Result<()> {
-    let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).context("a URL")?;
+    let (host, path) = split(url)?;
     let mut stream = TcpStream::connect(host)?;
-    let request = format!(
-        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
-    );
+    let request = request(host, path);
     let step = number % 6;
     let much = if step == 0 { number % request.len() } else { request.len() };
     stream.write_all(&request.as_bytes()[..much])?;
@@ -73,4 +69,18 @@ fn cut(url: &str, number: usize) -> Result<()> {
         stream.shutdown(Shutdown::Write)?;
     }
     Ok(())
+}
+
+/// Host and path of a URL.
+pub(super) fn split(url: &str) -> Result<(&str, &str)> {
+    url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).context("a URL")
+}
+
+/// Asks for WebSocket.
+pub(super) fn request(host: &str, path: &str) -> String {
+    format!(
+        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
+    )
 }
