@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::node::Node;
 use super::place::ADDRESS;
@@ -14,20 +14,27 @@ use crate::checks::Checks;
 const HOST_PORT: u16 = 18080;
 const OWN_PORT: u16 = 18081;
 
+/// A process that has started does not listen yet.
+fn listens(port: u16) -> Value {
+    json!({ "tcpSocket": { "port": port }, "periodSeconds": 1 })
+}
+
 pub(crate) fn put(node: &Node) -> Result<()> {
+    let mut own = listens(OWN_PORT);
+    own["tcpSocket"]["host"] = "127.0.0.1".into();
     node.put("served", &json!({
         "hostname": "chosen",
         "hostAliases": [{ "ip": "192.0.2.77", "hostnames": ["alias.test"] }],
         "dnsPolicy": "None",
         "dnsConfig": { "nameservers": ["192.0.2.1"], "searches": ["one.test"], "options": [{ "name": "ndots", "value": "2" }] },
-        "containers": [{ "name": "main", "args": ["http", "8080", "served"],
+        "containers": [{ "name": "main", "args": ["http", "8080", "served"], "readinessProbe": listens(8080),
             "ports": [{ "containerPort": 8080, "hostPort": HOST_PORT, "protocol": "TCP" }] }],
     }))?;
     node.put(
         "host-network",
         &json!({
             "hostNetwork": true,
-            "containers": [{ "name": "main", "args": ["http", OWN_PORT.to_string(), "of the host"],
+            "containers": [{ "name": "main", "args": ["http", OWN_PORT.to_string(), "of the host"], "readinessProbe": own,
                 "ports": [{ "containerPort": OWN_PORT, "hostPort": OWN_PORT }] }],
         }),
     )?;
@@ -73,7 +80,7 @@ pub(crate) async fn check(checks: &mut Checks, node: &Node) {
             let port = taken.local_addr()?.port();
             node.put(
                 "late",
-                &json!({ "containers": [{ "name": "main", "args": ["http", "8080", "late"],
+                &json!({ "containers": [{ "name": "main", "args": ["http", "8080", "late"], "readinessProbe": listens(8080),
             "ports": [{ "containerPort": 8080, "hostPort": port }] }] }),
             )?;
             // A pod that has no sandbox has no status of it: the kubelet tells its log, and an event where there is an API.
