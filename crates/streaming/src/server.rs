@@ -117,7 +117,7 @@ impl Server {
         let accepting = accept(self.listener, shared.clone(), places.clone());
         tokio::select! {
             () = accepting => {}
-            () = refresh(shared.tls.as_deref()) => {}
+            () = refresh(shared.tls.clone()) => {}
             () = stop => {}
         }
         stopping.send_replace(true);
@@ -147,12 +147,13 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, places: Arc<Semaphor
 }
 
 /// Looks at the certificates from time to time; without TLS it waits for ever.
-async fn refresh(tls: Option<&Keeper>) {
+async fn refresh(tls: Option<Arc<Keeper>>) {
+    let Some(keeper) = tls else { return std::future::pending().await };
     loop {
         tokio::time::sleep(REFRESH).await;
-        if let Some(keeper) = tls {
-            // A few small files of a local disk, once in a while.
-            tokio::task::block_in_place(|| keeper.refresh());
+        let keeper = keeper.clone();
+        if tokio::task::spawn_blocking(move || keeper.refresh()).await.is_err() {
+            tracing::error!("the certificates could not be looked at");
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{Ask, Lane, blocking};
 use crate::checks::until;
 use crate::daemon::Daemon;
 
-const CLIENTS: usize = 300;
+const CLIENTS: usize = 1000;
 
 pub(super) async fn run(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
     let pid = daemon.pid().context("no daemon runs")?;
