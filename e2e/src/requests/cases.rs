@@ -39,6 +39,7 @@ pub(super) fn all(there: &There) -> Cases {
     security(&mut cases, there);
     limits(&mut cases, there);
     lives(&mut cases, there);
+    streams(&mut cases, there);
     lists(&mut cases);
     images(&mut cases);
     cases
@@ -535,6 +536,45 @@ fn lives(cases: &mut Cases, there: &There) {
     }
     let checkpoint = CheckpointContainerRequest { container_id: there.running.clone(), ..Default::default() };
     case!(cases, runtime.checkpoint_container, "not there yet", checkpoint => Unimplemented, "CheckpointContainer");
+}
+
+fn streams(cases: &mut Cases, there: &There) {
+    let exec = |id: &str, change: fn(&mut ExecRequest)| {
+        let cmd = vec!["/guest".into(), "true".into()];
+        let mut request =
+            ExecRequest { container_id: id.into(), cmd, stdout: true, stderr: true, ..Default::default() };
+        change(&mut request);
+        request
+    };
+    let running = &there.running;
+    case!(cases, runtime.exec, "no id", exec("", |_| {}) => InvalidArgument, "container_id");
+    case!(cases, runtime.exec, "an id that nothing has", exec(NOBODY, |_| {}) => NotFound, NOBODY);
+    case!(cases, runtime.exec, "no command", exec(running, |r| r.cmd.clear()) => InvalidArgument, "cmd");
+    case!(cases, runtime.exec, "a command with NUL", exec(running, |r| r.cmd = vec!["a\0b".into()])
+        => InvalidArgument, "cmd");
+    case!(cases, runtime.exec, "no stream", exec(running, |r| (r.stdout, r.stderr) = (false, false))
+        => InvalidArgument, "stdin");
+    case!(cases, runtime.exec, "a terminal and standard error", exec(running, |r| r.tty = true)
+        => InvalidArgument, "stderr");
+    case!(cases, runtime.exec, "a container not started", exec(&there.created, |_| {})
+        => FailedPrecondition, "created");
+    case!(cases, runtime.exec, "a container that ended", exec(&there.ended, |_| {}) => FailedPrecondition, "exited");
+
+    let attach =
+        |id: &str, stdout: bool| AttachRequest { container_id: id.into(), stdout, ..Default::default() };
+    case!(cases, runtime.attach, "no id", attach("", true) => InvalidArgument, "container_id");
+    case!(cases, runtime.attach, "an id that nothing has", attach(NOBODY, true) => NotFound, NOBODY);
+    case!(cases, runtime.attach, "no stream", attach(running, false) => InvalidArgument, "stdin");
+    case!(cases, runtime.attach, "a container that ended", attach(&there.ended, true) => FailedPrecondition, "exited");
+
+    let forward = |id: &str, port: Vec<i32>| PortForwardRequest { pod_sandbox_id: id.into(), port };
+    let pod = &there.pod;
+    case!(cases, runtime.port_forward, "no id", forward("", vec![80]) => InvalidArgument, "pod_sandbox_id");
+    case!(cases, runtime.port_forward, "an id that nothing has", forward(NOBODY, vec![80]) => NotFound, NOBODY);
+    case!(cases, runtime.port_forward, "a port of 0", forward(pod, vec![80, 0]) => InvalidArgument, "port");
+    case!(cases, runtime.port_forward, "a negative port", forward(pod, vec![-1]) => InvalidArgument, "port");
+    case!(cases, runtime.port_forward, "a port of 65 536", forward(pod, vec![65_536]) => InvalidArgument, "port");
+    case!(cases, runtime.port_forward, "10 000 ports", forward(pod, vec![80; 10_000]) => InvalidArgument, "port");
 }
 
 fn lists(cases: &mut Cases) {

@@ -9,6 +9,10 @@ pub(super) async fn call(verbs: &RuntimeVerbs, request: ExecRequest) -> Result<E
     if request.cmd.is_empty() {
         return Err(convert::invalid("cmd", "must not be empty"));
     }
+    // A later refusal would only reach whoever comes to the URL.
+    if request.cmd.iter().any(|word| word.contains('\0')) {
+        return Err(convert::invalid("cmd", "contains a NUL byte"));
+    }
     let streams = convert::streams(request.tty, request.stdin, request.stdout, request.stderr)?;
     Ok(ExecResponse { url: verbs.backend.exec(id, request.cmd, streams).await? })
 }
