@@ -2,6 +2,7 @@
 //! network and mount namespaces of its own (`cargo xtask bench` makes them), so that neither touches the host's.
 
 pub(crate) mod figures;
+mod streams;
 mod suite;
 
 use std::path::PathBuf;
@@ -205,12 +206,19 @@ async fn measure(checks: &mut Checks, daemon: &Daemon, peer: &Peer) -> Result<()
     b.at_rest(peer.pid(), true).await?;
     containerd.clear(pods).await?;
     let listed = lists(&mut berth, &mut containerd).await?;
+    let shims = || daemon.shims();
+    let workers = streams::Workers { daemon: berth_pid, shims: &shims };
+    let mut ours_streams = streams::measure(&mut berth, &workers, true).await?;
+    let shims = || peer.shims();
+    let workers = streams::Workers { daemon: peer.pid(), shims: &shims };
+    let mut theirs_streams = streams::measure(&mut containerd, &workers, false).await?;
     let ours = in_thread(daemon.socket(), daemon.path("critest")).await?;
     let theirs = in_thread(peer.socket(), peer.path("critest")).await?;
     let mut report = Report::new(checks);
     figures(&mut report, &mut a, &mut b);
     let [mut ours_listed, mut theirs_listed] = listed;
     report.times(&format!("{LISTED} containers listed"), &mut ours_listed, &mut theirs_listed, Some(5.0));
+    streams::report(&mut report, &mut ours_streams, &mut theirs_streams);
     suite::report(&mut report, &ours, &theirs);
     Ok(())
 }

@@ -4,6 +4,8 @@ mod crowd;
 mod cuts;
 mod host;
 
+pub(crate) use self::crowd::Session;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -18,7 +20,7 @@ use crate::client::{Client, Spec, args, pod};
 use crate::daemon::Daemon;
 
 /// Through one exec or port-forward, in MiB.
-const MUCH: &str = "256";
+const MUCH: &str = "1024";
 const ECHO: i32 = 7000;
 const NOBODY: i32 = 7001;
 
@@ -89,14 +91,14 @@ enum Ask {
     Attach,
 }
 
-struct Answer {
-    code: i32,
-    out: String,
+pub(crate) struct Answer {
+    pub(crate) code: i32,
+    pub(crate) out: String,
     err: String,
 }
 
 impl Answer {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("{} {:?} {:?}", self.code, self.out, self.err)
     }
 }
@@ -107,7 +109,7 @@ fn program() -> Result<PathBuf> {
 }
 
 /// Runs the client to its end.
-fn client_of(words: &[&str], url: &str) -> Result<Answer> {
+pub(crate) fn client_of(words: &[&str], url: &str) -> Result<Answer> {
     Talk::begin(words, url)?.end()
 }
 

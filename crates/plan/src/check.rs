@@ -160,6 +160,9 @@ fn check_mount(field: &str, mount: &Mount, host: &HostFacts) -> Result<(), PlanE
         let problem = format!("{other:?} is none of {}", mounts::OPTIONS.join(", "));
         return Err(PlanError::invalid(at("mount_options"), problem));
     }
+    if mount.selinux_relabel && host.selinux {
+        return Err(PlanError::unsupported(at("selinux_relabel"), "SELinux labels are not supported yet"));
+    }
     if mount.recursive_read_only {
         // CRI comment on `recursive_read_only`.
         if !mount.readonly {

@@ -59,7 +59,7 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
         command.env("BERTH_E2E_KUBELET", kubelet()?);
         command.env("BERTH_E2E_KUBELET_LOGS", root().join("target/kubelet"));
     }
-    if name == "streaming" {
+    if ["streaming", "bench"].contains(&name) {
         // Ours, and changed more often than those of others: Go itself knows whether it is up to date.
         let at = root().join("target/tools/streams");
         let mut build = Command::new("go");

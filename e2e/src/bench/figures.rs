@@ -16,7 +16,7 @@ impl Series {
     }
 
     /// In milliseconds; `share` of them are not above it.
-    fn quantile(&mut self, share: f64) -> f64 {
+    pub(crate) fn quantile(&mut self, share: f64) -> f64 {
         self.0.sort_unstable();
         let last = self.0.len().saturating_sub(1);
         let at = (last as f64 * share).round() as usize;
@@ -49,7 +49,7 @@ impl<'a> Report<'a> {
         let met = budget.is_none_or(|budget| ours <= budget);
         let verdict = match budget {
             None => String::new(),
-            Some(budget) => format!("≤ {budget} {}", if met { "✔" } else { "✘" }),
+            Some(budget) => format!("≤ {} {}", (budget * 100.0).round() / 100.0, if met { "✔" } else { "✘" }),
         };
         println!("  {what:<34} {ours:>9.1} {unit:<3}{theirs:>9.1} {unit:<3}{ratio:>6}   {verdict}");
         if budget.is_some() {

@@ -72,11 +72,12 @@ fn memory(pid: u32) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-struct Session(TcpStream);
+/// An exec of `talk` over WebSocket.
+pub(crate) struct Session(TcpStream);
 
 impl Session {
     /// Up to its first word.
-    fn begin(url: &str) -> Result<Self> {
+    pub(crate) fn begin(url: &str) -> Result<Self> {
         let (host, path) = split(url)?;
         let mut stream = TcpStream::connect(host)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -98,7 +99,7 @@ impl Session {
     }
 
     /// A line on channel 0, masked by zeros, and its answer.
-    fn turn(&mut self, word: &str) -> Result<()> {
+    pub(crate) fn turn(&mut self, word: &str) -> Result<()> {
         let length = u8::try_from(word.len() + 2)?;
         let mut frame = vec![0x82, 0x80 | length, 0, 0, 0, 0, 0];
         frame.extend_from_slice(word.as_bytes());
