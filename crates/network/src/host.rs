@@ -59,7 +59,7 @@ impl Network {
             let path = format!("/proc/sys/net/{version}/conf/{}/{key}", self.bridge);
             std::fs::write(&path, value).map_err(step(format!("write {value} to {path}")))
         };
-        // See `nft::install`: ports of the host on 127.0.0.1.
+        // See `nft::Tables::install`: ports of the host on 127.0.0.1.
         setting("ipv4", "route_localnet", "1")?;
         if has_ipv6() {
             // No pod tells the host its routes.
@@ -76,7 +76,8 @@ impl Network {
         }
         routes.set_up(index).map_err(step(format!("set bridge {} up", self.bridge)))?;
         let pods: Vec<nft::Pod> = self.pods.lock().values().map(|pod| pod.rules.clone()).collect();
-        nft::install(&nft::Table { name: &self.table, bridge: &self.bridge, pods: &pods })
+        self.tables
+            .install(&nft::Table { name: &self.table, bridge: &self.bridge, pods: &pods })
             .map_err(step(format!("make nf_tables table {}", self.table)))?;
         self.forward(subnets.iter().any(|subnet| subnet.is_ipv6()))?;
         *ready = true;
@@ -112,7 +113,7 @@ impl Network {
         if let Some(index) = routes.index(&self.bridge).map_err(step("look for the bridge"))? {
             routes.delete_link(index).map_err(step(format!("remove bridge {}", self.bridge)))?;
         }
-        nft::delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
+        self.tables.delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
         let saved = Saved::load(&self.config.state);
         if saved.forward_was_off {
             std::fs::write(FORWARD, "0").map_err(step("turn ip_forward off again"))?;

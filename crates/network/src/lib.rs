@@ -87,6 +87,7 @@ struct Connected {
 pub struct Network {
     bridge: String,
     table: String,
+    tables: nft::Tables,
     mtu: u32,
     config: NetworkConfig,
     addresses: Mutex<Addresses>,
@@ -135,7 +136,7 @@ impl Network {
         let addresses = Mutex::new(Addresses::new(&subnets));
         Saved { subnets, ..saved }.store(&config.state)?;
         let (pods, ready) = (Mutex::default(), Mutex::new(false));
-        Ok(Self { bridge, table, mtu, config, addresses, pods, ready })
+        Ok(Self { bridge, table, tables: nft::Tables::default(), mtu, config, addresses, pods, ready })
     }
 
     pub fn subnets(&self) -> Vec<Subnet> {
@@ -232,7 +233,7 @@ impl Network {
         let Some(pod) = self.pods.lock().get(id).cloned() else { return Ok(()) };
         let added = {
             let _changing = self.ready.lock();
-            nft::add(&self.table, &pod.rules)
+            self.tables.add(&self.table, &pod.rules)
         };
         if let Err(error) = added {
             tracing::warn!(%error, table = self.table, "the table is not as it was left; it is made anew");
@@ -280,7 +281,7 @@ impl Network {
         };
         if let Some(pod) = held.or_else(|| recorded().filter(unused)) {
             let mut ready = self.ready.lock();
-            if let Err(error) = nft::remove(&self.table, &pod.rules) {
+            if let Err(error) = self.tables.remove(&self.table, &pod.rules) {
                 tracing::warn!(sandbox = %id, %error, table = self.table, "the table is made anew");
                 *ready = false;
             }

@@ -266,7 +266,7 @@ fn ports_outlive_the_daemon_and_a_flushed_table() {
     // The other pod is gone and so is its port.
     let next = new_netns().unwrap();
     host.with(|| network.attach(asks(&id(3), &[map(Protocol::Tcp, 8081, "")]), next.as_fd()).unwrap());
-    host.with(|| nft::delete(&names::table("test")).unwrap());
+    host.with(|| nft::Tables::default().delete(&names::table("test")).unwrap());
     let after = new_netns().unwrap();
     host.with(|| network.attach(asks(&id(4), &[]), after.as_fd()).unwrap());
     assert_eq!(answers(8080).unwrap(), "kept", "after somebody flushed the ruleset");

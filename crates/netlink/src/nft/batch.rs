@@ -1,4 +1,5 @@
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::socket::SockProtocol;
 
@@ -40,6 +41,11 @@ impl Attributes {
     }
 }
 
+/// A socket that stays open from one transaction to the next: the kernel makes whoever closes one wait until it has freed
+/// what was removed (Linux: nf_tables, NETLINK_URELEASE), which takes 10 to 20 ms.
+#[derive(Debug, Default)]
+pub(super) struct Connection(Mutex<Option<Socket>>);
+
 /// A transaction being written: all of it happens or nothing.
 pub(super) struct Batch {
     bytes: Vec<u8>,
@@ -73,9 +79,20 @@ impl Batch {
     }
 
     /// The first refusal is the answer: the kernel then does nothing of the batch.
-    pub(super) fn commit(mut self) -> io::Result<()> {
+    pub(super) fn commit(mut self, connection: &Connection) -> io::Result<()> {
         self.message(BATCH_END, REQUEST, 0, SUBSYSTEM, Attributes::default());
-        let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
+        let mut kept = connection.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Out of its place until all answers are read: what fails in between leaves no answer for the next transaction.
+        let socket = match kept.take() {
+            Some(socket) => socket,
+            None => Socket::open(SockProtocol::NetlinkNetFilter)?,
+        };
+        self.exchange(&socket)?;
+        *kept = Some(socket);
+        Ok(())
+    }
+
+    fn exchange(self, socket: &Socket) -> io::Result<()> {
         socket.make_room(self.bytes.len());
         socket.send(&self.bytes)?;
         let mut answered = 0;

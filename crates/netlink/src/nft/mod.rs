@@ -6,4 +6,4 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use table::{Forward, Pod, Table, add, delete, install, remove};
+pub use table::{Forward, Pod, Table, Tables};

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use super::batch::{Attributes, Batch};
+use super::batch::{Attributes, Batch, Connection};
 use super::expression::{self as on, Family, V4, V6};
 
 const NEW_TABLE: u16 = 0;
@@ -178,93 +178,101 @@ impl Batch {
     }
 }
 
-/// Makes or replaces the table in one transaction, with all it shall have: connections go on.
-///
-/// A port on 127.0.0.1 is reached by translation in the output hook. The packet then leaves by the bridge with a source
-/// that the kernel lets out only with `route_localnet`, so the first chain keeps pods from using that the other way round
-/// (CVE-2020-8558). A relay in user space would do without, but would end with the daemon.
-pub fn install(table: &Table<'_>) -> io::Result<()> {
-    let Table { name, bridge, pods } = table;
-    let mut batch = Batch::new();
-    // Made so that it can be deleted, deleted so that nothing old is in it.
-    batch.add(NEW_TABLE, CREATE, named(name));
-    batch.add(DELETE_TABLE, 0, named(name));
-    batch.add(NEW_TABLE, CREATE, named(name));
-    for set in SETS {
-        batch.add(NEW_SET, CREATE, set.declare(name));
-    }
-    batch.chain(name, "guard", "filter", PRE_ROUTING, RAW);
-    batch.rule(name, "guard", vec![V4.is(), on::comes_by(bridge), on::to_loopback4(), vec![on::drop()]]);
-    batch.chain(name, "prerouting", "nat", PRE_ROUTING, DESTINATION_NAT);
-    batch.chain(name, "output", "nat", OUTPUT, DESTINATION_NAT);
-    for chain in ["prerouting", "output"] {
-        for (family, [_, ports, bound]) in FAMILIES {
-            let [protocol, port] = Family::service(family.length);
-            let lookup = vec![family.destination(), protocol, port, on::mapped(bound.name, bound.id)];
-            batch.rule(name, chain, vec![family.is(), lookup, vec![family.forward()]]);
-            let [protocol, port] = Family::service(0);
-            let lookup = vec![protocol, port, on::mapped(ports.name, ports.id)];
-            let local = on::to_this_machine();
-            let parts = vec![family.is(), family.can_leave(), local, lookup, vec![family.forward()]];
-            batch.rule(name, chain, parts);
-        }
-    }
-    batch.chain(name, "postrouting", "nat", POST_ROUTING, SOURCE_NAT);
-    for (family, [pods, ..]) in FAMILIES {
-        let mut masquerade = |parts: Vec<Vec<Attributes>>| {
-            let parts = std::iter::once(family.is()).chain(parts).chain([vec![on::masquerade()]]);
-            batch.rule(name, "postrouting", parts.collect());
-        };
-        if family == V4 {
-            // From the host to itself, and on to a pod.
-            masquerade(vec![on::leaves_by(bridge), on::from_loopback4()]);
-        }
-        let from_pods = || vec![family.source(), on::among(pods.name, pods.id, false)];
-        // From a pod to the host, and on to a pod, maybe the same: the answer must come back through here.
-        masquerade(vec![on::leaves_by(bridge), on::was_forwarded(), from_pods()]);
-        masquerade(vec![on::leaves_not_by(bridge), from_pods()]);
-    }
-    batch.elements(NEW_ELEMENT, name, pods);
-    batch.commit()
+/// The nf_tables of the network namespace in which it was first used.
+#[derive(Debug, Default)]
+pub struct Tables {
+    connection: Connection,
 }
 
-/// Adds a pod to an installed table: all of it or nothing.
-pub fn add(table: &str, pod: &Pod) -> io::Result<()> {
-    let mut batch = Batch::new();
-    batch.elements(NEW_ELEMENT, table, std::slice::from_ref(pod));
-    batch.commit()
-}
-
-/// Removes what is there of a pod. Idempotent; a table that is gone has nothing of it.
-pub fn remove(table: &str, pod: &Pod) -> io::Result<()> {
-    let whole = |pod: &Pod| {
+impl Tables {
+    /// Makes or replaces the table in one transaction, with all it shall have: connections go on.
+    ///
+    /// A port on 127.0.0.1 is reached by translation in the output hook. The packet then leaves by the bridge with a source
+    /// that the kernel lets out only with `route_localnet`, so the first chain keeps pods from using that the other way round
+    /// (CVE-2020-8558). A relay in user space would do without, but would end with the daemon.
+    pub fn install(&self, table: &Table<'_>) -> io::Result<()> {
+        let Table { name, bridge, pods } = table;
         let mut batch = Batch::new();
-        batch.elements(DELETE_ELEMENT, table, std::slice::from_ref(pod));
-        batch.commit()
-    };
-    let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    match whole(pod) {
-        Err(error) if missing(&error) => {}
-        done => return done,
-    }
-    // Part of it is gone: the rest one by one.
-    let addresses = pod.addresses.iter().map(|a| Pod { addresses: vec![*a], forwards: Vec::new() });
-    let forwards = pod.forwards.iter().map(|f| Pod { addresses: Vec::new(), forwards: vec![*f] });
-    for one in addresses.chain(forwards) {
-        match whole(&one) {
-            Err(error) if !missing(&error) => return Err(error),
-            _ => {}
+        // Made so that it can be deleted, deleted so that nothing old is in it.
+        batch.add(NEW_TABLE, CREATE, named(name));
+        batch.add(DELETE_TABLE, 0, named(name));
+        batch.add(NEW_TABLE, CREATE, named(name));
+        for set in SETS {
+            batch.add(NEW_SET, CREATE, set.declare(name));
         }
+        batch.chain(name, "guard", "filter", PRE_ROUTING, RAW);
+        batch.rule(name, "guard", vec![V4.is(), on::comes_by(bridge), on::to_loopback4(), vec![on::drop()]]);
+        batch.chain(name, "prerouting", "nat", PRE_ROUTING, DESTINATION_NAT);
+        batch.chain(name, "output", "nat", OUTPUT, DESTINATION_NAT);
+        for chain in ["prerouting", "output"] {
+            for (family, [_, ports, bound]) in FAMILIES {
+                let [protocol, port] = Family::service(family.length);
+                let lookup = vec![family.destination(), protocol, port, on::mapped(bound.name, bound.id)];
+                batch.rule(name, chain, vec![family.is(), lookup, vec![family.forward()]]);
+                let [protocol, port] = Family::service(0);
+                let lookup = vec![protocol, port, on::mapped(ports.name, ports.id)];
+                let local = on::to_this_machine();
+                let parts = vec![family.is(), family.can_leave(), local, lookup, vec![family.forward()]];
+                batch.rule(name, chain, parts);
+            }
+        }
+        batch.chain(name, "postrouting", "nat", POST_ROUTING, SOURCE_NAT);
+        for (family, [pods, ..]) in FAMILIES {
+            let mut masquerade = |parts: Vec<Vec<Attributes>>| {
+                let parts = std::iter::once(family.is()).chain(parts).chain([vec![on::masquerade()]]);
+                batch.rule(name, "postrouting", parts.collect());
+            };
+            if family == V4 {
+                // From the host to itself, and on to a pod.
+                masquerade(vec![on::leaves_by(bridge), on::from_loopback4()]);
+            }
+            let from_pods = || vec![family.source(), on::among(pods.name, pods.id, false)];
+            // From a pod to the host, and on to a pod, maybe the same: the answer must come back through here.
+            masquerade(vec![on::leaves_by(bridge), on::was_forwarded(), from_pods()]);
+            masquerade(vec![on::leaves_not_by(bridge), from_pods()]);
+        }
+        batch.elements(NEW_ELEMENT, name, pods);
+        batch.commit(&self.connection)
     }
-    Ok(())
-}
 
-/// Removes a table with all that is in it; not there: no error.
-pub fn delete(name: &str) -> io::Result<()> {
-    let mut batch = Batch::new();
-    batch.add(DELETE_TABLE, 0, named(name));
-    match batch.commit() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
+    /// Adds a pod to an installed table: all of it or nothing.
+    pub fn add(&self, table: &str, pod: &Pod) -> io::Result<()> {
+        let mut batch = Batch::new();
+        batch.elements(NEW_ELEMENT, table, std::slice::from_ref(pod));
+        batch.commit(&self.connection)
+    }
+
+    /// Removes what is there of a pod. Idempotent; a table that is gone has nothing of it.
+    pub fn remove(&self, table: &str, pod: &Pod) -> io::Result<()> {
+        let whole = |pod: &Pod| {
+            let mut batch = Batch::new();
+            batch.elements(DELETE_ELEMENT, table, std::slice::from_ref(pod));
+            batch.commit(&self.connection)
+        };
+        let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        match whole(pod) {
+            Err(error) if missing(&error) => {}
+            done => return done,
+        }
+        // Part of it is gone: the rest one by one.
+        let addresses = pod.addresses.iter().map(|a| Pod { addresses: vec![*a], forwards: Vec::new() });
+        let forwards = pod.forwards.iter().map(|f| Pod { addresses: Vec::new(), forwards: vec![*f] });
+        for one in addresses.chain(forwards) {
+            match whole(&one) {
+                Err(error) if !missing(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a table with all that is in it; not there: no error.
+    pub fn delete(&self, name: &str) -> io::Result<()> {
+        let mut batch = Batch::new();
+        batch.add(DELETE_TABLE, 0, named(name));
+        match batch.commit(&self.connection) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
     }
 }

@@ -17,27 +17,28 @@ fn a_table_comes_and_goes() {
     let netns = berth_sys::netns::new_netns().unwrap();
     berth_sys::netns::run_in(netns.as_fd(), || {
         let table = |pods| Table { name: "berth-test", bridge: "br-test", pods };
-        install(&table(&[]))?;
-        install(&table(&[pod(1, 2000)]))?;
+        let tables = Tables::default();
+        tables.install(&table(&[]))?;
+        tables.install(&table(&[pod(1, 2000)]))?;
         let other = pod(2, 0);
-        add("berth-test", &other)?;
-        add("berth-test", &other)?;
-        remove("berth-test", &other)?;
-        remove("berth-test", &other)?;
-        remove("berth-test", &pod(1, 2000))?;
+        tables.add("berth-test", &other)?;
+        tables.add("berth-test", &other)?;
+        tables.remove("berth-test", &other)?;
+        tables.remove("berth-test", &other)?;
+        tables.remove("berth-test", &pod(1, 2000))?;
         // All of them went: the same ports for another pod.
-        add("berth-test", &pod(3, 2000))?;
-        remove("berth-test", &pod(3, 2000))?;
-        add("berth-test", &pod(3, 3))?;
-        remove("berth-test", &pod(3, 4))?;
-        add("berth-test", &pod(5, 4))?;
-        remove("berth-test", &pod(5, 4))?;
-        add("berth-test", &pod(3, 3))?;
-        let taken = add("berth-test", &pod(4, 1)).unwrap_err();
+        tables.add("berth-test", &pod(3, 2000))?;
+        tables.remove("berth-test", &pod(3, 2000))?;
+        tables.add("berth-test", &pod(3, 3))?;
+        tables.remove("berth-test", &pod(3, 4))?;
+        tables.add("berth-test", &pod(5, 4))?;
+        tables.remove("berth-test", &pod(5, 4))?;
+        tables.add("berth-test", &pod(3, 3))?;
+        let taken = tables.add("berth-test", &pod(4, 1)).unwrap_err();
         assert_eq!(taken.kind(), std::io::ErrorKind::AlreadyExists);
-        delete("berth-test")?;
-        remove("berth-test", &pod(3, 1))?;
-        delete("berth-test")
+        tables.delete("berth-test")?;
+        tables.remove("berth-test", &pod(3, 1))?;
+        tables.delete("berth-test")
     })
     .unwrap();
 }
