@@ -21,6 +21,9 @@ use crate::peer::Peer;
 
 /// Of each figure that is a median.
 const ROUNDS: usize = 30;
+/// In so many turns of each side, so that a machine that changes changes both. Not one by one: what the kernel still clears
+/// of one's pod would be the other's time.
+const TURNS: usize = 3;
 const PODS: usize = 40;
 const AT_ONCE: usize = 8;
 /// Containers of the longest list.
@@ -175,9 +178,12 @@ async fn measure(checks: &mut Checks, daemon: &Daemon, peer: &Peer) -> Result<()
     containerd.round("warm", &mut Figures::default()).await?;
     (a.idle_memory, b.idle_memory) = (pss(berth_pid)?, pss(peer.pid())?);
     let ((), ()) = tokio::try_join!(a.at_rest(berth_pid, false), b.at_rest(peer.pid(), false))?;
-    for round in 0..ROUNDS {
-        berth.round(&format!("pod-{round}"), &mut a).await?;
-        containerd.round(&format!("pod-{round}"), &mut b).await?;
+    for turn in 0..TURNS {
+        for (side, figures) in [(&mut berth, &mut a), (&mut containerd, &mut b)] {
+            for round in 0..ROUNDS / TURNS {
+                side.round(&format!("pod-{turn}-{round}"), figures).await?;
+            }
+        }
     }
     let (our_pod, our_container) = berth.up("exec").await?;
     let (their_pod, their_container) = containerd.up("exec").await?;

@@ -145,5 +145,5 @@ pub(super) fn report(report: &mut Report<'_>, ours: &mut Streams, theirs: &mut S
         Some(theirs.forward / 3.0),
     );
     let kib = ours.resting as f64 / 1024.0;
-    report.line(&format!("{RESTING} execs at rest, the daemon"), kib, f64::NAN, "KiB", Some(20.0 * 1024.0));
+    report.line(&format!("{RESTING} execs at rest, the daemon"), kib, 0.0, "KiB", Some(20.0 * 1024.0));
 }
