@@ -213,7 +213,11 @@ async fn huge(checks: &mut Checks, client: &mut Client, pod: &str, config: &PodS
         true => std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?.contains("hugetlb"),
         false => Path::new("/sys/fs/cgroup/hugetlb").exists(),
     };
-    checks.that("huge pages of 0 bytes", true, "");
+    let held = match controller {
+        true => groups.read("hugetlb", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max")?,
+        false => "no controller".into(),
+    };
+    checks.that("huge pages of 0 bytes", held == "0" || !controller, held);
     let id = client.create(pod, config, "huge", limited(&["sleep", "1000"], pages(4 << 20))).await?;
     let started = client.start(&id).await;
     if controller {

@@ -56,7 +56,7 @@ fn images(daemon: &Daemon) -> Result<()> {
     volume.directory("data/below", 0o700)?;
     volume.symlink("data/link", Path::new("kept"))?;
     let config = serde_json::json!({
-        "Entrypoint": ["/guest", "words"], "Cmd": ["of", "the image"], "User": "web:extra", "WorkingDir": "/work/dir",
+        "Entrypoint": ["/guest", "words"], "Cmd": ["of", "the image"], "User": "web:extra", "WorkingDir": "/srv/dir",
         "Env": ["PATH=/", "FROM=image", "BOTH=image"], "StopSignal": "SIGUSR1", "Volumes": { "/data": {} },
     });
     let archive = daemon.path("rich.tar");

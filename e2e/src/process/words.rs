@@ -50,7 +50,7 @@ pub(super) async fn run(checks: &mut Checks, lab: &mut Lab) -> Result<()> {
         &said,
     );
     for (what, dir, expected) in
-        [("the image's", "", "/work/dir\n"), ("the request's", "/elsewhere", "/elsewhere\n")]
+        [("the image's", "", "/srv/dir\n"), ("the request's", "/elsewhere", "/elsewhere\n")]
     {
         let said = lab
             .said(&|c| {
