@@ -65,10 +65,7 @@ pub(crate) fn refuses(checks: &mut Checks, what: &str, answer: &Answer, part: &s
 pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
     let mut daemon = Daemon::new().await?;
     let done = all(checks, &daemon).await;
-    if done.is_err() {
-        eprintln!("{}", daemon.log_tail());
-    }
-    done.and(daemon.reset().await)
+    daemon.finish(done).await
 }
 
 async fn all(checks: &mut Checks, daemon: &Daemon) -> Result<()> {

@@ -167,6 +167,14 @@ impl Daemon {
         tail(&self.path("log"))
     }
 
+    /// A lane's end: the log's last lines where it failed, and nothing left of the instance in either case.
+    pub(crate) async fn finish(&mut self, done: Result<()>) -> Result<()> {
+        if done.is_err() {
+            eprintln!("{}", self.log_tail());
+        }
+        done.and(self.reset().await)
+    }
+
     /// Removes every pod, network and cgroup of the instance; the daemon ends with it. A dead daemon is started once more
     /// for that.
     pub(crate) async fn reset(&mut self) -> Result<()> {

@@ -49,10 +49,7 @@ pub(crate) async fn run(checks: &mut Checks, image: Option<&str>) -> Result<()> 
     if let (Ok(()), Some(image)) = (&done, image) {
         done = pulled(checks, &daemon, image).await;
     }
-    if done.is_err() {
-        eprintln!("{}", daemon.log_tail());
-    }
-    done.and(daemon.reset().await)
+    daemon.finish(done).await
 }
 
 async fn show(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {

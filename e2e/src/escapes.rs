@@ -34,10 +34,7 @@ const HOSTILE: &str = "berth.test/hostile:1";
 pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
     let mut daemon = Daemon::new().await?;
     let done = run(checks, &daemon).await;
-    if done.is_err() {
-        eprintln!("{}", daemon.log_tail());
-    }
-    done.and(daemon.reset().await)
+    daemon.finish(done).await
 }
 
 struct Attack<'a> {

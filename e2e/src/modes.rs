@@ -16,10 +16,7 @@ use crate::daemon::Daemon;
 pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
     let mut daemon = Daemon::new().await?;
     let done = run(checks, &daemon).await;
-    if done.is_err() {
-        eprintln!("{}", daemon.log_tail());
-    }
-    done.and(daemon.reset().await)
+    daemon.finish(done).await
 }
 
 pub(crate) async fn run(checks: &mut Checks, daemon: &Daemon) -> Result<()> {

@@ -26,10 +26,7 @@ const BARE: &str = "berth.test/bare:1";
 pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
     let mut daemon = Daemon::new().await?;
     let done = run(checks, &mut daemon).await;
-    if done.is_err() {
-        eprintln!("{}", daemon.log_tail());
-    }
-    done.and(daemon.reset().await)
+    daemon.finish(done).await
 }
 
 async fn run(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {

@@ -18,10 +18,7 @@ const MOMENTS: [u64; 8] = [0, 1, 2, 4, 7, 11, 16, 25];
 pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
     let mut daemon = Daemon::new().await?;
     let done = all(checks, &mut daemon).await;
-    if done.is_err() {
-        eprintln!("{}", daemon.log_tail());
-    }
-    done.and(daemon.reset().await)
+    daemon.finish(done).await
 }
 
 async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {

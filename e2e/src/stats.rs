@@ -21,10 +21,7 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
     let client = Client::connect(&daemon.socket()).await?;
     let mut events = client.clone().runtime.get_container_events(GetEventsRequest {}).await?.into_inner();
     let done = run(checks, &daemon, client, &mut events).await;
-    if done.is_err() {
-        eprintln!("{}", daemon.log_tail());
-    }
-    done.and(daemon.reset().await)?;
+    daemon.finish(done).await?;
     while let Ok(Some(_)) = events.message().await {}
     let log = daemon.log_tail();
     checks.that(

@@ -27,10 +27,7 @@ const NOBODY: i32 = 7001;
 pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
     let mut daemon = Daemon::new().await?;
     let done = all(checks, &mut daemon).await;
-    if done.is_err() {
-        eprintln!("{}", daemon.log_tail());
-    }
-    done.and(daemon.reset().await)
+    daemon.finish(done).await
 }
 
 async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {

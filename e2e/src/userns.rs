@@ -16,10 +16,7 @@ const BASE: u32 = 700_000;
 pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
     let mut daemon = Daemon::new().await?;
     let done = run(checks, &mut daemon).await;
-    if done.is_err() {
-        eprintln!("{}", daemon.log_tail());
-    }
-    done.and(daemon.reset().await)
+    daemon.finish(done).await
 }
 
 fn map(container_id: u32, host_id: u32, length: u32) -> IdMapping {
