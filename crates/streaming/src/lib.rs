@@ -4,6 +4,8 @@
 //! is behind a URL comes through [`Backend`].
 
 mod backend;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod http;
 mod negotiate;
 mod pool;

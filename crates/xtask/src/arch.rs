@@ -65,6 +65,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "berth-sys",
         ],
     ),
+    ("berth-fuzz", &["berth-streaming"]),
     ("xtask", &[]),
     ("berth-e2e", &["berth-cri-api", "berth-netlink", "berth-sys"]),
     ("berth-guest", &["berth-sys"]),
@@ -114,7 +115,8 @@ const SHIM_CLOSURE: &[&str] = &[
 ];
 
 /// Programs; nobody may depend on them.
-const PROGRAMS: &[&str] = &["berth", "berth-shim", "xtask", "berth-e2e", "berth-guest", "berth-skew"];
+const PROGRAMS: &[&str] =
+    &["berth", "berth-shim", "xtask", "berth-e2e", "berth-guest", "berth-skew", "berth-fuzz"];
 
 const UNSAFE_HOMES: &[&str] = &["crates/sys", "crates/launch"];
 

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
 
 mod build;
+mod fuzz;
 mod host;
 mod node;
 mod packages;
@@ -37,6 +38,8 @@ enum Task {
         #[command(subcommand)]
         task: node::Node,
     },
+    /// Strangers' bytes to every parser, by libFuzzer with the corpus of crates/fuzz.
+    Fuzz(fuzz::Fuzz),
     /// Berth beside Debian's containerd and runc, in one run on this machine. Needs root.
     Bench,
     /// Build the daemon and its shim side by side, in target/berth.
@@ -44,7 +47,8 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    match perform(Task::parse()) {
+    let done = if fuzz::is_wrapper() { fuzz::rustc() } else { perform(Task::parse()) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -73,6 +77,7 @@ fn perform(task: Task) -> Result<()> {
             run::lane(&build::all()?, &lane, focus.as_deref())
         }
         Task::Node { task } => node::perform(&task),
+        Task::Fuzz(fuzz) => fuzz::perform(&fuzz),
         Task::Bench => {
             host::check()?;
             packages::need(&packages::BENCH)?;
@@ -93,6 +98,7 @@ fn test() -> Result<()> {
     host::check()?;
     packages::need(&packages::TEST)?;
     run::cargo(&["test", "--quiet", "--workspace"])?;
+    fuzz::all()?;
     let built = build::all()?;
     for lane in [
         "demo",

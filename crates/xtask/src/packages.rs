@@ -27,6 +27,9 @@ pub(crate) const TEST: [Tool; 4] = [
     tool("nft", "nftables", "shows the audit which tables are left"),
 ];
 
+/// For the fuzz targets.
+pub(crate) const FUZZ: [Tool; 1] = [tool("c++", "g++", "compiles libFuzzer")];
+
 /// For the kubelet lane, the node lane, and a node of one's own.
 pub(crate) const KUBELET: [Tool; 4] = [
     tool("ip", "iproute2", "makes the links of the kubelet's host"),

@@ -26,6 +26,10 @@ use tokio::sync::watch;
 pub(crate) use forward::{Destination, forward};
 pub(crate) use outlet::Outlet;
 pub(crate) use remote::remote;
+#[cfg(feature = "fuzz")]
+pub(crate) use remote::{KEPT_MAX as SIZE_KEPT_MAX, Sizes};
+#[cfg(feature = "fuzz")]
+pub(crate) use source::Said;
 pub(crate) use source::Source;
 pub(crate) use tunnel::tunnel;
 

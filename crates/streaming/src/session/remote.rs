@@ -20,7 +20,9 @@ mod lines;
 mod size;
 
 use lines::{Line, Lines};
-use size::Sizes;
+#[cfg(feature = "fuzz")]
+pub(crate) use size::KEPT_MAX;
+pub(crate) use size::Sizes;
 
 /// Bytes of stdin that may come before the streams are open.
 const EARLY_MAX: usize = 64 * 1024;

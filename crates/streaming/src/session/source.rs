@@ -45,8 +45,15 @@ struct Channels {
     /// v5: channels can be closed.
     close: bool,
     base64: Option<Base64Decoder>,
-    /// Of the message that is coming in.
+    message: Coming,
+}
+
+/// The message that is coming in.
+#[derive(Default)]
+struct Coming {
     channel: Option<u8>,
+    /// It closed a channel, and says no more.
+    closed: bool,
 }
 
 /// The reading end of a connection.
@@ -88,7 +95,12 @@ impl Source {
     ) -> Self {
         let decoder = websocket::Decoder::new(Role::Server);
         let base64 = base64.then(Base64Decoder::default);
-        Self::new(reader, Form::Channels(Channels { decoder, close, base64, channel: None }), first, activity)
+        Self::new(
+            reader,
+            Form::Channels(Channels { decoder, close, base64, message: Coming::default() }),
+            first,
+            activity,
+        )
     }
 
     pub(super) fn messages(reader: Reader, first: &[u8], activity: Arc<AtomicU64>) -> Self {
@@ -103,7 +115,7 @@ impl Source {
     }
 
     /// Waits until [`Source::said`] has something to work on. Nothing is lost when it is dropped.
-    pub(super) async fn fill(&mut self) -> Result<(), Ended> {
+    pub(crate) async fn fill(&mut self) -> Result<(), Ended> {
         if self.at < self.end {
             return Ok(());
         }
@@ -117,7 +129,7 @@ impl Source {
     }
 
     /// The next of what was read; `None` when all of it was told.
-    pub(super) fn said(&mut self) -> Result<Option<Said<'_>>, Ended> {
+    pub(crate) fn said(&mut self) -> Result<Option<Said<'_>>, Ended> {
         let Self { form, buffer, at, end, .. } = self;
         if at >= end {
             *buffer = None;
@@ -134,7 +146,7 @@ impl Source {
                 let (taken, event) = channels.decoder.decode(input)?;
                 let said = match event {
                     Some(websocket::Event::Message { bytes, first, last }) => message(
-                        &mut channels.channel,
+                        &mut channels.message,
                         channels.base64.as_mut(),
                         channels.close,
                         (bytes, first, last),
@@ -179,24 +191,26 @@ fn from_websocket(event: Option<websocket::Event<'_>>) -> Said<'_> {
 
 /// A part of a message: `(bytes, first, last)`.
 fn message<'a>(
-    channel: &mut Option<u8>,
+    message: &mut Coming,
     base64: Option<&mut Base64Decoder>,
     close: bool,
     (mut bytes, first, last): (&'a [u8], bool, bool),
 ) -> Result<Said<'a>, Ended> {
     if first {
-        *channel = None;
+        *message = Coming::default();
     }
-    if channel.is_none() {
+    if message.channel.is_none() {
         let Some((number, rest)) = bytes.split_first() else { return Ok(Said::Nothing) };
-        *channel = Some(if base64.is_some() { number.wrapping_sub(b'0') } else { *number });
+        message.channel = Some(if base64.is_some() { number.wrapping_sub(b'0') } else { *number });
         bytes = rest;
     }
-    let number = channel.unwrap_or_default();
+    let number = message.channel.unwrap_or_default();
     if close && number == CLOSE_SIGNAL {
         return Ok(match bytes.first() {
-            Some(closed) => Said::Data { channel: u32::from(*closed), bytes: Cow::Borrowed(&[]), fin: true },
-            None => Said::Nothing,
+            Some(closed) if !std::mem::replace(&mut message.closed, true) => {
+                Said::Data { channel: u32::from(*closed), bytes: Cow::Borrowed(&[]), fin: true }
+            }
+            _ => Said::Nothing,
         });
     }
     let bytes = match base64 {

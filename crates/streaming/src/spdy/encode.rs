@@ -19,14 +19,22 @@ impl Encoder {
     pub fn open(&mut self, stream: StreamId, headers: &Headers, fin: bool) -> Vec<u8> {
         let mut payload = stream.0.to_be_bytes().to_vec();
         payload.extend([0; 6]);
-        payload.extend(self.stored(headers));
+        payload.extend(self.stored(&headers.block()));
         control(kind::SYN_STREAM, fin, &payload)
+    }
+
+    /// Opens stream 1 with a block that may be none.
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn open_raw(&mut self, block: &[u8]) -> Vec<u8> {
+        let mut payload = vec![0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        payload.extend(self.stored(block));
+        control(kind::SYN_STREAM, false, &payload)
     }
 
     /// Accepts a stream.
     pub fn reply(&mut self, stream: StreamId) -> Vec<u8> {
         let mut payload = stream.0.to_be_bytes().to_vec();
-        payload.extend(self.stored(&Headers::default()));
+        payload.extend(self.stored(&Headers::default().block()));
         control(kind::SYN_REPLY, false, &payload)
     }
 
@@ -43,7 +51,7 @@ impl Encoder {
         control(kind::GOAWAY, false, &join(last.0, status as u32))
     }
 
-    fn stored(&mut self, headers: &Headers) -> Vec<u8> {
+    fn stored(&mut self, block: &[u8]) -> Vec<u8> {
         let mut stream = Vec::new();
         if !self.begun {
             self.begun = true;
@@ -52,7 +60,7 @@ impl Encoder {
             stream.extend(ID.to_be_bytes());
         }
         // RFC 1951, 3.2.4. The empty block behind is what readers take for a flush.
-        for chunk in headers.block().chunks(0xffff).chain([[].as_slice()]) {
+        for chunk in block.chunks(0xffff).chain([[].as_slice()]) {
             let length = chunk.len() as u16;
             stream.push(0);
             stream.extend(length.to_le_bytes());

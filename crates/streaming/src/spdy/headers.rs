@@ -14,7 +14,7 @@ impl Headers {
         value.split('\0').next()
     }
 
-    pub(super) fn parse(mut block: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn parse(mut block: &[u8]) -> Result<Self, Error> {
         let count = number(&mut block)?;
         if count > HEADERS_MAX {
             return Err(Error::Block("too many headers"));

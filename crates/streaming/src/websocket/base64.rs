@@ -9,6 +9,8 @@ use super::Error;
 #[derive(Debug, Default)]
 pub struct Base64Decoder {
     kept: Vec<u8>,
+    /// Its padding came: nothing may follow in this message.
+    padded: bool,
 }
 
 impl Base64Decoder {
@@ -18,9 +20,11 @@ impl Base64Decoder {
         let whole = self.kept.len() / 4 * 4;
         let rest = self.kept.split_off(whole);
         let ready = std::mem::replace(&mut self.kept, rest);
-        if last && !self.kept.is_empty() {
+        let more = !ready.is_empty() || !self.kept.is_empty();
+        if last && !self.kept.is_empty() || self.padded && more {
             return Err(Error::Base64);
         }
+        self.padded = !last && (self.padded || ready.ends_with(b"="));
         STANDARD.decode(ready).map_err(|_| Error::Base64)
     }
 }

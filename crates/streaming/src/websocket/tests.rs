@@ -134,6 +134,11 @@ fn what_breaks_the_protocol_is_named() {
     }
     let mut decoder = Base64Decoder::default();
     assert_eq!(decoder.decode(b"abc", true), Err(Error::Base64));
+    for texts in [["YQ==", "YQ=="], ["YQ==", "Y"]] {
+        let mut decoder = Base64Decoder::default();
+        assert_eq!(decoder.decode(texts[0].as_bytes(), false).as_deref(), Ok(b"a".as_slice()));
+        assert_eq!(decoder.decode(texts[1].as_bytes(), false), Err(Error::Base64), "after the padding");
+    }
 }
 
 #[test]

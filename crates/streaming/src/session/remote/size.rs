@@ -1,11 +1,11 @@
 use serde_json::{Deserializer, Value};
 
 /// Of text that is not a whole size yet, in bytes.
-const KEPT_MAX: usize = 1024;
+pub(crate) const KEPT_MAX: usize = 1024;
 
 /// Terminal sizes as they come: JSON objects, one behind the other, in any pieces.
 #[derive(Debug, Default)]
-pub(super) struct Sizes {
+pub(crate) struct Sizes {
     kept: Vec<u8>,
     newest: Option<(u16, u16)>,
     /// Something else came: nothing that follows can be understood.
@@ -14,7 +14,7 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// What is no size is dropped: a session does not end for it.
-    pub(super) fn take(&mut self, bytes: &[u8]) {
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
         if self.broken {
             return;
         }
@@ -31,8 +31,13 @@ impl Sizes {
         self.broken = self.kept.len() > KEPT_MAX;
     }
 
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
     /// Columns and rows, if new ones came since the last call.
-    pub(super) fn newest(&mut self) -> Option<(u16, u16)> {
+    pub(crate) fn newest(&mut self) -> Option<(u16, u16)> {
         self.newest.take()
     }
 }
