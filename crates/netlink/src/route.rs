@@ -160,10 +160,11 @@ impl Routes {
         Ok(self.links()?.into_iter().filter_map(port).collect())
     }
 
-    pub fn add_bridge(&self, name: &str, mtu: u32) -> io::Result<()> {
+    pub fn add_bridge(&self, name: &str, mtu: u32, mac: [u8; 6]) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Address(mac.to_vec()),
             LinkAttribute::Mtu(mtu),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::Kind(InfoKind::Bridge),

@@ -21,8 +21,6 @@ pub enum NetworkError {
     Taken { port: HostPort, holder: String },
     #[error("a process of the host listens on {port}")]
     InUse { port: HostPort },
-    #[error("the host's {port} cannot lead to a pod: the kernel keeps ::1 to itself; 127.0.0.1 can")]
-    Loopback6 { port: HostPort },
     #[error("the host's {port} cannot lead to the pod, which has no address of that IP version")]
     NoSuchVersion { port: HostPort },
 }
@@ -32,11 +30,9 @@ impl Classify for NetworkError {
         match self {
             Self::Exhausted { .. } => ErrorClass::ResourceExhausted,
             Self::Cidr { .. } => ErrorClass::InvalidArgument,
-            Self::NoSubnet
-            | Self::Taken { .. }
-            | Self::InUse { .. }
-            | Self::NoSuchVersion { .. }
-            | Self::Loopback6 { .. } => ErrorClass::FailedPrecondition,
+            Self::NoSubnet | Self::Taken { .. } | Self::InUse { .. } | Self::NoSuchVersion { .. } => {
+                ErrorClass::FailedPrecondition
+            }
             Self::Gone { .. } => ErrorClass::Unavailable,
             Self::Kernel { .. } | Self::Save { .. } => ErrorClass::Internal,
         }

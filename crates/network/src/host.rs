@@ -6,7 +6,7 @@ use std::path::Path;
 use berth_netlink::{Routes, nft};
 
 use crate::subnet::Saved;
-use crate::{Network, NetworkError, step};
+use crate::{Network, NetworkError, names, step};
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const FORWARD6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
@@ -48,7 +48,7 @@ impl Network {
         let index = match found {
             Some(index) => index,
             None => {
-                let made = routes.add_bridge(&self.bridge, self.mtu);
+                let made = routes.add_bridge(&self.bridge, self.mtu, names::bridge_mac(&self.bridge));
                 made.map_err(step(format!("make bridge {}", self.bridge)))?;
                 let made = routes.index(&self.bridge).map_err(step("look for the bridge"))?;
                 made.ok_or_else(|| NetworkError::Gone { what: self.bridge.clone() })?
@@ -74,10 +74,17 @@ impl Network {
                 }
             }
         }
+        let loopback6 = subnets.iter().any(|s| s.is_ipv6()).then(|| names::loopback6(&self.config.instance));
+        if let Some(stand_in) = loopback6 {
+            match routes.add_address(index, stand_in.into(), 128) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                added => added.map_err(step(format!("give {stand_in} to bridge {}", self.bridge)))?,
+            }
+        }
         routes.set_up(index).map_err(step(format!("set bridge {} up", self.bridge)))?;
         let pods: Vec<nft::Pod> = self.pods.lock().values().map(|pod| pod.rules.clone()).collect();
         self.tables
-            .install(&nft::Table { name: &self.table, bridge: &self.bridge, pods: &pods })
+            .install(&nft::Table { name: &self.table, bridge: &self.bridge, loopback6, pods: &pods })
             .map_err(step(format!("make nf_tables table {}", self.table)))?;
         self.forward(subnets.iter().any(|subnet| subnet.is_ipv6()))?;
         *ready = true;

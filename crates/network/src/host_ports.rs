@@ -76,11 +76,13 @@ impl HostPort {
         (self.protocol, self.port) == (other.protocol, other.port) && versions && same
     }
 
-    pub(crate) fn forwards(self, pod: &[IpAddr]) -> Result<Vec<Forward>, NetworkError> {
+    /// `loopback6` stands for ::1 (`berth_netlink::nft::Table`).
+    pub(crate) fn forwards(self, pod: &[IpAddr], loopback6: Ipv6Addr) -> Result<Vec<Forward>, NetworkError> {
         let address = self.address.filter(|address| !address.is_unspecified());
-        if address == Some(Ipv6Addr::LOCALHOST.into()) {
-            return Err(NetworkError::Loopback6 { port: self });
-        }
+        let address = match address {
+            Some(IpAddr::V6(Ipv6Addr::LOCALHOST)) => Some(loopback6.into()),
+            other => other,
+        };
         let to = pod.iter().filter(|ip| self.takes(ip.is_ipv6()));
         let found: Vec<_> = to
             .map(|ip| Forward {
@@ -170,12 +172,14 @@ mod tests {
     #[test]
     fn a_port_leads_to_the_addresses_of_its_version() {
         let pod = ["10.0.0.2", "fd00::2"].map(|ip| ip.parse::<IpAddr>().unwrap());
-        let to = |address| port(Protocol::Tcp, address, 80).forwards(&pod).unwrap();
+        let stand_in: Ipv6Addr = "fd77::1".parse().unwrap();
+        let to = |address| port(Protocol::Tcp, address, 80).forwards(&pod, stand_in).unwrap();
         assert_eq!(to("").len(), 2);
         assert_eq!(to("0.0.0.0"), [Forward { protocol: 6, address: None, port: 80, to: (pod[0], 80) }]);
         assert_eq!(to("2001:db8::1")[0].to, (pod[1], 80));
-        assert!(port(Protocol::Tcp, "::1", 80).forwards(&pod).is_err());
-        let none = port(Protocol::Tcp, "2001:db8::1", 80).forwards(&pod[..1]).unwrap_err().to_string();
+        assert_eq!(to("::1")[0].address, Some(stand_in.into()));
+        let none =
+            port(Protocol::Tcp, "2001:db8::1", 80).forwards(&pod[..1], stand_in).unwrap_err().to_string();
         assert!(none.contains("TCP port 80 on 2001:db8::1"), "{none}");
     }
 

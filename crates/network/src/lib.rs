@@ -102,15 +102,15 @@ fn step(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> NetworkError
     move |source| NetworkError::Kernel { doing, source }
 }
 
-fn rules(ips: &[IpAddr], ports: &[HostPort]) -> Result<nft::Pod, NetworkError> {
-    let mut forwards = Vec::new();
-    for port in ports {
-        forwards.extend(port.forwards(ips)?);
-    }
-    Ok(nft::Pod { addresses: ips.to_vec(), forwards })
-}
-
 impl Network {
+    fn rules(&self, ips: &[IpAddr], ports: &[HostPort]) -> Result<nft::Pod, NetworkError> {
+        let mut forwards = Vec::new();
+        for port in ports {
+            forwards.extend(port.forwards(ips, names::loopback6(&self.config.instance))?);
+        }
+        Ok(nft::Pod { addresses: ips.to_vec(), forwards })
+    }
+
     /// Chooses the subnets, or takes up those chosen before. Makes nothing yet.
     pub fn open(config: NetworkConfig) -> Result<Self, NetworkError> {
         let bridge = config.bridge.clone().unwrap_or_else(|| names::bridge(&config.instance));
@@ -174,7 +174,7 @@ impl Network {
 
     /// Reserves the pod's ports: refused when another pod has one of them.
     fn hold(&self, pod: PodRequest<'_>, ips: &[IpAddr], ports: Vec<HostPort>) -> Result<(), NetworkError> {
-        let rules = rules(ips, &ports)?;
+        let rules = self.rules(ips, &ports)?;
         let mut pods = self.pods.lock();
         for port in &ports {
             let holder = pods
@@ -267,7 +267,7 @@ impl Network {
     pub fn detach(&self, id: &SandboxId, attachment: Option<&Attachment>) {
         let recorded = || {
             let attachment = attachment?;
-            let rules = rules(&attachment.ips, &attachment.host_ports).ok()?;
+            let rules = self.rules(&attachment.ips, &attachment.host_ports).ok()?;
             let host_ports = attachment.host_ports.clone();
             Some(Connected { name: attachment.pod.clone(), host_ports, rules })
         };
@@ -296,7 +296,7 @@ impl Network {
     pub fn restore(&self, live: &[(SandboxId, Attachment)]) -> Result<(), NetworkError> {
         for (id, attachment) in live {
             self.addresses.lock().mark(id, &attachment.ips);
-            match rules(&attachment.ips, &attachment.host_ports) {
+            match self.rules(&attachment.ips, &attachment.host_ports) {
                 Ok(rules) => {
                     let host_ports = attachment.host_ports.clone();
                     let connected = Connected { name: attachment.pod.clone(), host_ports, rules };

@@ -1,5 +1,7 @@
 //! Names in the host's network; an interface's has at most 15 bytes (IFNAMSIZ).
 
+use std::net::Ipv6Addr;
+
 use berth_ids::SandboxId;
 
 const INTERFACE: &str = "vb";
@@ -14,6 +16,24 @@ pub(crate) fn bridge(instance: &str) -> String {
 
 pub(crate) fn table(instance: &str) -> String {
     if instance == "berth" { "berth".into() } else { format!("berth-{instance}") }
+}
+
+/// The address that stands for ::1 on the way to a pod: of the unique local addresses that the name points at, beside those
+/// that pods may get.
+pub(crate) fn loopback6(instance: &str) -> Ipv6Addr {
+    Ipv6Addr::from(0xfd << 120 | global(instance) << 80 | 0xffff << 64 | 1)
+}
+
+/// The 40 bits that make a unique local network unique (RFC 4193). Not random: the same after a reboot.
+pub(crate) fn global(instance: &str) -> u128 {
+    u128::from(hash(instance) & 0xff_ffff_ffff)
+}
+
+/// The bridge's, locally administered. By itself a bridge has the lowest of its ports' addresses, another one each time a
+/// pod comes or goes, and every pod would have to ask anew.
+pub(crate) fn bridge_mac(bridge: &str) -> [u8; 6] {
+    let [.., a, b, c, d] = hash(bridge).to_be_bytes();
+    [0x0a, 0xbe, a, b, c, d]
 }
 
 pub(crate) fn interface(id: &SandboxId) -> String {
@@ -39,6 +59,8 @@ mod tests {
         assert_eq!(bridge("berth"), "berth0");
         assert_ne!(bridge("a"), bridge("b"));
         assert!(bridge("a-very-long-name-of-an-instance").len() <= 15);
+        assert_ne!(loopback6("a"), loopback6("b"));
+        assert!(loopback6("a").is_unique_local());
         let id = SandboxId::from_bytes([0xab; 32]);
         assert!(interface(&id).len() <= 15 && is_ours(&interface(&id)));
         for other in ["eth0", "vb", "vb12", "vbxxxxxxxxxxxx", "veth0123456789ab"] {

@@ -140,12 +140,12 @@ pub(crate) fn choose(instance: &str, taken: &[Route]) -> Result<Subnet, NetworkE
     (0..CHOICES).map(narrow).find(free).ok_or(NetworkError::NoSubnet)
 }
 
-/// A /64 of the unique local addresses (RFC 4193) that the name points at. Not random: the same after a reboot.
+/// A /64 of the unique local addresses that the name points at; the last is that of [`names::loopback6`].
 pub(crate) fn choose6(instance: &str, taken: &[Route]) -> Result<Subnet, NetworkError> {
-    let global = u128::from(names::hash(instance) & 0xff_ffff_ffff);
+    let global = names::global(instance);
     let unique = |n: u128| Subnet { v6: true, network: 0xfd << 120 | global << 80 | n << 64, prefix: 64 };
     let free = |subnet: &Subnet| !taken.iter().any(|route| subnet.overlaps(route));
-    (0..0x1_0000).map(unique).find(free).ok_or(NetworkError::NoSubnet)
+    (0..0xffff).map(unique).find(free).ok_or(NetworkError::NoSubnet)
 }
 
 /// What must be the same after a restart, and what is put back at a reset.

@@ -67,13 +67,30 @@ impl Family {
         payload(NETWORK, self.destination, self.length, FIRST)
     }
 
-    /// "The destination is one that can be translated": the kernel keeps ::1 within the loopback interface and has no
-    /// `route_localnet` for IPv6, so its clients are refused at once rather than left waiting.
-    pub(super) fn can_leave(self) -> Vec<Attributes> {
-        match self.number {
-            NFPROTO_IPV4 => Vec::new(),
-            _ => vec![self.destination(), compare(NOT_EQUAL, &std::net::Ipv6Addr::LOCALHOST.octets())],
-        }
+    pub(super) fn goes_to(self, address: &[u8]) -> Vec<Attributes> {
+        vec![self.destination(), compare(EQUAL, address)]
+    }
+
+    pub(super) fn comes_from(self, address: &[u8]) -> Vec<Attributes> {
+        vec![self.source(), compare(EQUAL, address)]
+    }
+
+    /// Writes another source and destination into the packet, and mends the transport's checksum. No connection of the
+    /// kernel's is asked: whoever looks at the packet later sees it as if it had been sent so.
+    pub(super) fn readdress(self, address: &[u8]) -> Vec<Attributes> {
+        const PSEUDO_HEADER: u32 = 1;
+        let write = |offset| {
+            let what = Attributes::default()
+                .number(2, NETWORK)
+                .number(3, offset)
+                .number(4, self.length)
+                .number(5, FIRST)
+                .number(6, 0)
+                .number(7, 0)
+                .number(8, PSEUDO_HEADER);
+            expression("payload", what)
+        };
+        vec![load(address, FIRST), write(self.source), write(self.destination)]
     }
 
     /// Protocol and destination port, behind `after` bytes of a key.
@@ -92,6 +109,18 @@ impl Family {
             .number(5, FIRST + self.length / 4);
         expression("nat", what)
     }
+}
+
+/// Puts bytes into the registers from `register` on.
+pub(super) fn load(bytes: &[u8], register: u32) -> Attributes {
+    expression("immediate", Attributes::default().number(1, register).nested(2, value(bytes)))
+}
+
+/// "It begins a connection, or goes the way its first packet went."
+pub(super) fn is_original() -> Vec<Attributes> {
+    const DIRECTION: u32 = 1;
+    let direction = expression("ct", Attributes::default().number(1, FIRST).number(2, DIRECTION));
+    vec![direction, compare(EQUAL, &[0])]
 }
 
 /// "From 127.0.0.0/8."

@@ -2,7 +2,7 @@
 //! that a packet costs the same with one pod and with a thousand.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::batch::{Attributes, Batch, Connection};
 use super::expression::{self as on, Family, V4, V6};
@@ -19,12 +19,16 @@ const APPEND: u16 = 0x800;
 
 /// Hooks of linux/netfilter.h.
 const PRE_ROUTING: u32 = 0;
+const INPUT: u32 = 1;
 const OUTPUT: u32 = 3;
 const POST_ROUTING: u32 = 4;
 /// Priorities of linux/netfilter_ipv4.h.
 const RAW: i32 = -300;
+const MANGLE: i32 = -150;
 const DESTINATION_NAT: i32 = -100;
 const SOURCE_NAT: i32 = 100;
+/// When a packet's own translation is undone.
+const AFTER_NAT: i32 = 150;
 
 /// Elements of one message: its attribute's length has 16 bits.
 const ELEMENTS: usize = 400;
@@ -52,6 +56,9 @@ pub struct Pod {
 pub struct Table<'a> {
     pub name: &'a str,
     pub bridge: &'a str,
+    /// An address of the host's that nobody else uses; it stands for ::1 on the way to a pod. `None`: ports on ::1 lead
+    /// nowhere.
+    pub loopback6: Option<Ipv6Addr>,
     pub pods: &'a [Pod],
 }
 
@@ -172,6 +179,29 @@ impl Batch {
         self.add(NEW_CHAIN, CREATE, named(table).text(3, name).nested(4, hook).text(7, kind));
     }
 
+    /// Ports on ::1. A packet that has it for an address is dropped wherever it comes from but `lo`, so neither it nor its
+    /// answer could cross the bridge (Linux: ip6_rcv_core), translated or not. So before the kernel takes it for a connection
+    /// it gets the stand-in for both addresses, which is translated like any other of the host's, and the answer gets
+    /// ::1 again as the last thing before it reaches its socket. Nobody else may open connections to the stand-in.
+    fn loopback6(&mut self, table: &str, stand_in: &[u8]) {
+        let localhost = Ipv6Addr::LOCALHOST.octets();
+        self.chain(table, "loopback6", "route", OUTPUT, RAW);
+        let [protocol, port] = Family::service(V6.length);
+        let bound = vec![on::load(stand_in, on::FIRST), protocol, port, on::mapped(BOUND6.name, BOUND6.id)];
+        let [protocol, port] = Family::service(0);
+        let everywhere = vec![protocol, port, on::mapped(PORTS6.name, PORTS6.id)];
+        for lookup in [bound, everywhere] {
+            let to_it = V6.goes_to(&localhost);
+            self.rule(table, "loopback6", vec![V6.is(), to_it, lookup, V6.readdress(stand_in)]);
+        }
+        self.chain(table, "guard6", "filter", PRE_ROUTING, MANGLE);
+        let begins = vec![V6.is(), V6.goes_to(stand_in), on::is_original(), vec![on::drop()]];
+        self.rule(table, "guard6", begins);
+        self.chain(table, "answers6", "filter", INPUT, AFTER_NAT);
+        let answer = vec![V6.is(), V6.comes_from(stand_in), V6.goes_to(stand_in), V6.readdress(&localhost)];
+        self.rule(table, "answers6", answer);
+    }
+
     fn rule(&mut self, table: &str, chain: &str, parts: Vec<Vec<Attributes>>) {
         let list = parts.into_iter().flatten().fold(Attributes::default(), |list, e| list.nested(1, e));
         self.add(NEW_RULE, CREATE | APPEND, named(table).text(2, chain).nested(4, list));
@@ -190,8 +220,10 @@ impl Tables {
     /// A port on 127.0.0.1 is reached by translation in the output hook. The packet then leaves by the bridge with a source
     /// that the kernel lets out only with `route_localnet`, so the first chain keeps pods from using that the other way round
     /// (CVE-2020-8558). A relay in user space would do without, but would end with the daemon.
+    ///
+    /// For ::1 the kernel has no such switch, see [`Batch::loopback6`].
     pub fn install(&self, table: &Table<'_>) -> io::Result<()> {
-        let Table { name, bridge, pods } = table;
+        let Table { name, bridge, loopback6, pods } = table;
         let mut batch = Batch::new();
         // Made so that it can be deleted, deleted so that nothing old is in it.
         batch.add(NEW_TABLE, CREATE, named(name));
@@ -202,6 +234,9 @@ impl Tables {
         }
         batch.chain(name, "guard", "filter", PRE_ROUTING, RAW);
         batch.rule(name, "guard", vec![V4.is(), on::comes_by(bridge), on::to_loopback4(), vec![on::drop()]]);
+        if let Some(stand_in) = loopback6 {
+            batch.loopback6(name, &stand_in.octets());
+        }
         batch.chain(name, "prerouting", "nat", PRE_ROUTING, DESTINATION_NAT);
         batch.chain(name, "output", "nat", OUTPUT, DESTINATION_NAT);
         for chain in ["prerouting", "output"] {
@@ -212,7 +247,7 @@ impl Tables {
                 let [protocol, port] = Family::service(0);
                 let lookup = vec![protocol, port, on::mapped(ports.name, ports.id)];
                 let local = on::to_this_machine();
-                let parts = vec![family.is(), family.can_leave(), local, lookup, vec![family.forward()]];
+                let parts = vec![family.is(), local, lookup, vec![family.forward()]];
                 batch.rule(name, chain, parts);
             }
         }

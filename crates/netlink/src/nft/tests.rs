@@ -12,11 +12,13 @@ fn pod(n: u8, ports: u16) -> Pod {
     Pod { addresses: vec![v4, v6], forwards: (0..ports).flat_map(|p| forward(p + 1000)).collect() }
 }
 
+const LOOPBACK: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+
 #[test]
 fn a_table_comes_and_goes() {
     let netns = berth_sys::netns::new_netns().unwrap();
     berth_sys::netns::run_in(netns.as_fd(), || {
-        let table = |pods| Table { name: "berth-test", bridge: "br-test", pods };
+        let table = |pods| Table { name: "berth-test", bridge: "br-test", loopback6: Some(LOOPBACK), pods };
         let tables = Tables::default();
         tables.install(&table(&[]))?;
         tables.install(&table(&[pod(1, 2000)]))?;
