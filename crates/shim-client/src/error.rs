@@ -58,6 +58,9 @@ fn hint(step: &StepError) -> &'static str {
     match (step.step.as_str(), step.errno) {
         ("execve", nix::libc::ENOENT) => "; the image does not have it, or not the interpreter that it names",
         ("execve", nix::libc::EACCES) => "; it is not executable for this user, or lies on a noexec mount",
+        ("make the mount point", nix::libc::ENOTDIR) => {
+            "; the image has a file there, or on the way there, and the mount needs a directory"
+        }
         ("execve", nix::libc::ENOEXEC) => {
             "; it is neither a program for this processor nor a script that begins with #!"
         }

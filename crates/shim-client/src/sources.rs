@@ -100,12 +100,17 @@ fn bind(
     propagation: Propagation,
 ) -> Result<OwnedFd, ShimError> {
     let fail = || ShimError::file("bind", source);
+    let refuse = |problem| {
+        Err(ShimError::Source { field: "config.mounts.host_path", path: source.to_owned(), problem })
+    };
     let opened = match open_path(source) {
+        // Nothing can be made there, and the kernel's word for it names no place.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return refuse("lies below something on the host that is not a directory");
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => match missing {
-            MissingSource::Refuse => {
-                let (field, problem) = ("config.mounts", "does not exist");
-                return Err(ShimError::Source { field, path: source.to_owned(), problem });
-            }
+            _ if source.is_symlink() => return refuse("is a link on the host to what does not exist"),
+            MissingSource::Refuse => return refuse("does not exist on the host"),
             // What the kubelet expects of a host path that is not there (features: runtimes make a directory).
             MissingSource::CreateDirectory => {
                 make_directory(source).map_err(fail())?;

@@ -124,21 +124,44 @@ fn mistakes(registries: &Registries) -> Vec<Mistake> {
             "no-device",
             json!({ "volumeMounts": [{ "name": "disk", "mountPath": "/guest" }] }),
             "RunContainerError",
-            vec!["/guest".into()],
+            vec!["/guest".into(), "the image has a file there".into()],
+        ),
+        (
+            "no-source",
+            json!({ "volumeMounts": [{ "name": "below", "mountPath": "/x" }] }),
+            "RunContainerError",
+            vec!["/a-file/below".into(), "not a directory".into(), "config.mounts.host_path".into()],
+        ),
+        (
+            "dangling",
+            json!({ "volumeMounts": [{ "name": "dangling", "mountPath": "/x" }] }),
+            "RunContainerError",
+            vec!["/dangling".into(), "a link on the host to what does not exist".into()],
         ),
     ]
 }
 
+/// What containers may mount: all is right with the first, nothing can be mounted of the others.
+fn volumes(node: &Node) -> Result<Value> {
+    let [file, dangling] = ["a-file", "dangling"].map(|name| node.daemon.path("host").join(name));
+    std::fs::create_dir_all(node.daemon.path("host"))?;
+    std::fs::write(&file, "")?;
+    std::os::unix::fs::symlink("/no/such/place", &dangling)?;
+    Ok(json!([
+        { "name": "disk", "emptyDir": {} },
+        { "name": "below", "hostPath": { "path": file.join("below") } },
+        { "name": "dangling", "hostPath": { "path": dangling } },
+    ]))
+}
+
 pub(crate) fn put(node: &Node, registries: &Registries) -> Result<()> {
+    let volumes = volumes(node)?;
     for (name, mut container, _, _) in mistakes(registries) {
         container["name"] = "main".into();
         if container.get("command").is_none() {
             container["args"] = json!(["pause"]);
         }
-        node.put(
-            name,
-            &json!({ "containers": [container], "volumes": [{ "name": "disk", "emptyDir": {} }] }),
-        )?;
+        node.put(name, &json!({ "containers": [container], "volumes": volumes }))?;
     }
     let [right, ..] = registries.closed.each_ref().map(Registry::host);
     for (name, image, policy) in [
