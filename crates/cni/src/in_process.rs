@@ -1,0 +1,90 @@
+use std::fmt;
+use std::os::fd::BorrowedFd;
+
+use crate::capability::RuntimeConfig;
+use crate::{CniResult, Known, PluginError, Version};
+
+/// A pod at a plugin: what the environment and the generated fields of a configuration say to a program.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The network's name.
+    pub network: &'a str,
+    /// In whose terms the result is told to the plugins after this one; [`CniResult`] itself is of 1.1.
+    pub version: Version,
+    /// CNI_CONTAINERID.
+    pub container: &'a str,
+    /// CNI_IFNAME.
+    pub interface: &'a str,
+    /// Gone: `None`, with DEL alone.
+    pub netns: Option<BorrowedFd<'a>>,
+    /// What a result's interfaces name as their `sandbox`.
+    pub sandbox: &'a str,
+    /// For people: `namespace/name`.
+    pub pod: &'a str,
+    /// What the plugin declared and the pod has.
+    pub runtime: &'a RuntimeConfig,
+    /// ADD: of the plugin before; DEL and CHECK: of the whole chain's ADD.
+    pub previous: Option<&'a CniResult>,
+}
+
+/// An interface of a pod that is in use.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct InUse {
+    pub container: String,
+    pub interface: String,
+}
+
+/// Plugins that need no program. Blocking; calls for different pods come from different threads at the same time.
+///
+/// What is on disk (host-local's addresses) has the format of the programs, so that a node can be switched from one to the
+/// other with pods running: a pod is DELeted by whom it was ADDed, new ones come the other way.
+pub trait InProcess: fmt::Debug + Send + Sync {
+    /// Whether this is done here; else the plugin's program does it.
+    fn does(&self, plugin: &Known) -> bool;
+    /// On failure nothing of this plugin's is left.
+    fn add(&self, plugin: &Known, call: &Call<'_>) -> Result<CniResult, PluginError>;
+    /// Gives everything back, also what is half there or gone already.
+    fn del(&self, plugin: &Known, call: &Call<'_>) -> Result<(), PluginError>;
+    /// Whether the pod still has what ADD gave it.
+    fn check(&self, plugin: &Known, call: &Call<'_>) -> Result<(), PluginError>;
+    /// Gives back what is not of these. `networks` of other names are not looked at.
+    fn gc(&self, plugin: &Known, network: &str, in_use: &[InUse]) -> Result<(), PluginError>;
+    /// Whether ADD could succeed.
+    fn status(&self, plugin: &Known, network: &str) -> Result<(), PluginError>;
+}
+
+/// Does nothing: every plugin is a program.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoneInProcess;
+
+impl NoneInProcess {
+    fn refuse() -> PluginError {
+        PluginError::new(100, "this plugin is not done in-process")
+    }
+}
+
+impl InProcess for NoneInProcess {
+    fn does(&self, _: &Known) -> bool {
+        false
+    }
+
+    fn add(&self, _: &Known, _: &Call<'_>) -> Result<CniResult, PluginError> {
+        Err(Self::refuse())
+    }
+
+    fn del(&self, _: &Known, _: &Call<'_>) -> Result<(), PluginError> {
+        Err(Self::refuse())
+    }
+
+    fn check(&self, _: &Known, _: &Call<'_>) -> Result<(), PluginError> {
+        Err(Self::refuse())
+    }
+
+    fn gc(&self, _: &Known, _: &str, _: &[InUse]) -> Result<(), PluginError> {
+        Err(Self::refuse())
+    }
+
+    fn status(&self, _: &Known, _: &str) -> Result<(), PluginError> {
+        Err(Self::refuse())
+    }
+}

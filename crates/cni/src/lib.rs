@@ -1,0 +1,22 @@
+//! The Container Network Interface, version 1.1 and down to 0.1: network configurations, results, and plugins.
+//!
+//! Blocking. It knows no link, address or rule of the kernel's: who gives pods their network is a plugin, either a program or
+//! one behind [`InProcess`].
+
+mod address;
+mod capability;
+mod error;
+mod in_process;
+mod known;
+mod result;
+mod version;
+
+pub use address::{Cidr, NoCidr};
+pub use capability::{Bandwidth, CAPABILITIES, PortMapping, Range, RuntimeConfig, RuntimeDns};
+pub use error::PluginError;
+pub use in_process::{Call, InProcess, InUse, NoneInProcess};
+pub use known::{
+    BandwidthPlugin, Bridge, Firewall, HostLocal, Ipam, Known, Portmap, Ptp, Static, StaticAddress, Tuning,
+};
+pub use result::{CniResult, Dns, Interface, IpConfig, Route};
+pub use version::{UnknownVersion, VERSIONS, Version};
