@@ -201,6 +201,15 @@ impl Client {
         Ok(status.network.unwrap_or_default().ip)
     }
 
+    /// Every address of a pod, the primary first.
+    pub(crate) async fn pod_ips(&mut self, id: &str) -> Result<Vec<std::net::IpAddr>> {
+        let request = PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
+        let status = self.runtime.pod_sandbox_status(request).await?.into_inner().status.unwrap_or_default();
+        let network = status.network.unwrap_or_default();
+        let all = std::iter::once(network.ip).chain(network.additional_ips.into_iter().map(|ip| ip.ip));
+        all.filter(|ip| !ip.is_empty()).map(|ip| Ok(ip.parse()?)).collect()
+    }
+
     pub(crate) async fn ended(&self, id: &str) -> Result<ContainerStatus> {
         until("the container's end", || {
             let (mut client, id) = (self.clone(), id.to_owned());

@@ -18,6 +18,7 @@ mod kubelet;
 mod limits;
 mod modes;
 mod mounts;
+mod network;
 mod page;
 mod peer;
 mod process;
@@ -62,7 +63,7 @@ async fn run(lane: &str) -> Result<bool> {
     if !nix::unistd::geteuid().is_root() {
         bail!("pods need root: run it as root");
     }
-    if ["conformance", "bench"].contains(&lane) {
+    if ["conformance", "bench", "network"].contains(&lane) {
         loopback().context("loopback does not come up")?;
     }
     if lane == "kubelet" || lane == "bench-node" {
@@ -83,6 +84,7 @@ async fn run(lane: &str) -> Result<bool> {
         "stats" => stats::lane(&mut checks).await?,
         "streaming" => streaming::lane(&mut checks).await?,
         "skew" => skew::run(&mut checks).await?,
+        "network" => network::lane(&mut checks).await?,
         "mounts" => mounts::lane(&mut checks).await?,
         "escapes" => escapes::lane(&mut checks).await?,
         "userns" => userns::lane(&mut checks).await?,
@@ -99,7 +101,7 @@ async fn run(lane: &str) -> Result<bool> {
         "bench" => bench::run(&mut checks).await?,
         "bench-node" => kubelet::bench(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, restart, requests, limits, process, skew, modes, stats, streaming, userns, mounts, escapes, kubelet, node, cli, conformance, vm, bench and bench-node"
+            "no lane {other:?}; there are demo, crictl, restart, requests, limits, process, skew, modes, stats, streaming, network, userns, mounts, escapes, kubelet, node, cli, conformance, vm, bench and bench-node"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.

@@ -209,6 +209,14 @@ impl Routes {
         self.call(RouteNetlinkMessage::SetLink(link), 0)
     }
 
+    /// Gives an interface to another network namespace.
+    pub fn move_to(&self, index: u32, netns: BorrowedFd<'_>) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes = vec![LinkAttribute::NetNsFd(netns.as_raw_fd())];
+        self.call(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
     /// Waits for the kernel's grace periods: some 20 ms.
     pub fn delete_link(&self, index: u32) -> io::Result<()> {
         let mut link = LinkMessage::default();

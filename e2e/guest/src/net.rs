@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// Answers every request on a port with a word.
 pub(crate) fn serve(port: u16, word: &str) -> io::Result<()> {
-    let listener = TcpListener::bind(("0.0.0.0", port))?;
+    // Both IP versions, where there is more than one.
+    let listener = TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)))?;
     for stream in listener.incoming() {
         let mut stream = stream?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;

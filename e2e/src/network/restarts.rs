@@ -1,0 +1,113 @@
+//! The daemon away, back, and killed in the middle.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use berth_cri_api::v1::*;
+
+use super::machine::{Machine, OWN, ip, tool};
+use super::pods::Served;
+use super::ports::tcp;
+use super::traffic::answers;
+use crate::checks::Checks;
+use crate::client::{Client, pod};
+use crate::daemon::Daemon;
+
+/// Moments after the request at which the daemon dies.
+const MOMENTS: [u64; 6] = [0, 1, 2, 4, 7, 11];
+
+pub(super) async fn all(checks: &mut Checks, machine: &Machine, daemon: &mut Daemon) -> Result<()> {
+    let served = Served::new(daemon, "stays", &[tcp(8080)]).await?;
+    daemon.kill()?;
+    checks.note("the daemon dead: the machine reaches the pod", reached(machine, &served));
+    let mut client = daemon.start().await?;
+    checks.note("a new daemon: it still does", reached(machine, &served));
+    let kept = client.pod_ips(&served.id).await?;
+    checks.that("  the pod's addresses are the same", kept == served.ips, format!("{kept:?}"));
+    let next = Served::new(daemon, "next", &[]).await?;
+    let fresh = next.ips.iter().all(|ip| !served.ips.contains(ip));
+    checks.that("  and nobody else's", fresh, format!("{:?}", next.ips));
+    next.gone(daemon).await?;
+    for verb in ["run", "stop", "remove"] {
+        let mut problems = Vec::new();
+        for moment in MOMENTS {
+            if let Err(error) = cut(daemon, verb, Duration::from_millis(moment)).await {
+                problems.push(format!("{moment} ms: {error:#}"));
+            }
+        }
+        checks.that(
+            &format!("killed {MOMENTS:?} ms into {verb}: a retry succeeds"),
+            problems.is_empty(),
+            problems.join("; "),
+        );
+    }
+    checks.note("the first pod is still reached", reached(machine, &served));
+    served.gone(daemon).await?;
+    checks.note("nothing of any pod is left in the machine's network", empty().await);
+    Ok(())
+}
+
+fn reached(machine: &Machine, served: &Served) -> Result<()> {
+    for v6 in [false, true] {
+        answers(&machine.own, served.at(v6)?, "stays")?;
+        answers(&machine.outside, SocketAddr::new(ip(OWN[usize::from(v6)]), 8080), "stays")?;
+    }
+    for loopback in ["127.0.0.1", "::1"] {
+        answers(&machine.own, SocketAddr::new(ip(loopback), 8080), "stays")?;
+    }
+    Ok(())
+}
+
+/// Sends a verb, kills the daemon, starts it and does the same once more; in the end the pod is gone.
+async fn cut(daemon: &mut Daemon, verb: &'static str, moment: Duration) -> Result<()> {
+    let config = PodSandboxConfig { port_mappings: vec![tcp(8888)], ..pod("cut", &daemon.path("logs")) };
+    let mut client = Client::connect(&daemon.socket()).await?;
+    let id = if verb == "run" { String::new() } else { client.run_pod(&config).await? };
+    let call = {
+        let (mut client, config, id) = (client.clone(), config.clone(), id.clone());
+        tokio::spawn(async move { drop(once(&mut client, verb, &config, &id).await) })
+    };
+    tokio::time::sleep(moment).await;
+    daemon.kill()?;
+    call.await?;
+    let mut client = daemon.start().await?;
+    let id = match verb {
+        "run" => client.run_pod(&config).await?,
+        _ => {
+            once(&mut client, verb, &config, &id).await?;
+            id
+        }
+    };
+    client.remove_pod(&id).await
+}
+
+async fn once(client: &mut Client, verb: &str, config: &PodSandboxConfig, id: &str) -> Result<()> {
+    match verb {
+        "run" => drop(client.run_pod(config).await?),
+        "stop" => {
+            let request = StopPodSandboxRequest { pod_sandbox_id: id.into() };
+            client.runtime.stop_pod_sandbox(request).await?;
+        }
+        _ => client.remove_pod(id).await?,
+    }
+    Ok(())
+}
+
+/// No interface of a pod's and no element in a table; the kernel clears namespaces in its own time.
+pub(super) async fn empty() -> Result<()> {
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let links = tool("ip -o link show type veth")?;
+        let links: Vec<&str> = links.lines().filter(|line| !line.contains("up0")).collect();
+        let rules = tool("nft list ruleset")?;
+        let elements: Vec<&str> = rules.lines().filter(|line| line.contains("elements")).collect();
+        if links.is_empty() && elements.is_empty() {
+            return Ok(());
+        }
+        if std::time::Instant::now() > end {
+            anyhow::bail!("{}; {}", links.join(", "), elements.join(", "));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,83 @@
+//! Asking and answering, from whichever network namespace.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use berth_sys::netns::run_in;
+
+/// Long enough for a lost packet's repetition.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What `at` answers to somebody in `netns`: the body, of an HTTP answer.
+pub(super) fn ask(netns: &OwnedFd, at: SocketAddr) -> io::Result<String> {
+    run_in(netns.as_fd(), || {
+        let mut stream = TcpStream::connect_timeout(&at, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.split_once("\r\n\r\n").map_or(answer.clone(), |(_, body)| body.to_owned()))
+    })
+}
+
+/// That `at` answers with `word`.
+pub(super) fn answers(netns: &OwnedFd, at: SocketAddr, word: &str) -> anyhow::Result<()> {
+    match ask(netns, at) {
+        Ok(found) if found == word => Ok(()),
+        Ok(found) => anyhow::bail!("{at} answered {found:?}, not {word:?}"),
+        Err(error) => anyhow::bail!("{at}: {error}"),
+    }
+}
+
+/// Answers datagrams on a port with a word until it is dropped.
+pub(super) struct Datagrams {
+    ended: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Datagrams {
+    pub(super) fn serve(netns: &OwnedFd, port: u16, word: &'static str) -> io::Result<Self> {
+        let socket = run_in(netns.as_fd(), || UdpSocket::bind(("::", port)))?;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let seen = ended.clone();
+        let thread = std::thread::spawn(move || {
+            while !seen.load(Ordering::Relaxed) {
+                if let Ok((_, from)) = socket.recv_from(&mut [0; 64]) {
+                    let _ = socket.send_to(word.as_bytes(), from);
+                }
+            }
+        });
+        Ok(Self { ended, thread: Some(thread) })
+    }
+}
+
+impl Drop for Datagrams {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A client of datagrams with a port of its own.
+pub(super) fn datagram_client(netns: &OwnedFd, to: SocketAddr) -> io::Result<UdpSocket> {
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = run_in(netns.as_fd(), || UdpSocket::bind(any))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    run_in(netns.as_fd(), || socket.connect(to))?;
+    Ok(socket)
+}
+
+/// What comes back for one datagram.
+pub(super) fn datagram(socket: &UdpSocket) -> io::Result<String> {
+    socket.send(b"?")?;
+    let mut answer = [0; 64];
+    let length = socket.recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
