@@ -63,7 +63,7 @@ async fn run(lane: &str) -> Result<bool> {
     if !nix::unistd::geteuid().is_root() {
         bail!("pods need root: run it as root");
     }
-    if ["conformance", "bench", "network"].contains(&lane) {
+    if ["conformance", "bench", "bench-pull", "network"].contains(&lane) {
         loopback().context("loopback does not come up")?;
     }
     if lane == "kubelet" || lane == "bench-node" {
@@ -99,9 +99,10 @@ async fn run(lane: &str) -> Result<bool> {
         }
         "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench" => bench::run(&mut checks).await?,
+        "bench-pull" => bench::pull::run(&mut checks).await?,
         "bench-node" => kubelet::bench(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, restart, requests, limits, process, skew, modes, stats, streaming, network, userns, mounts, escapes, kubelet, node, cli, conformance, vm, bench and bench-node"
+            "no lane {other:?}; there are demo, crictl, restart, requests, limits, process, skew, modes, stats, streaming, network, userns, mounts, escapes, kubelet, node, cli, conformance, vm, bench, bench-pull and bench-node"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.

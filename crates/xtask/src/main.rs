@@ -103,7 +103,7 @@ fn bench(part: Option<&str>) -> Result<()> {
 }
 
 /// The parts of `bench`, lanes that measure.
-const BENCHES: [&str; 2] = ["bench", "bench-node"];
+const BENCHES: [&str; 3] = ["bench", "bench-node", "bench-pull"];
 
 fn test() -> Result<()> {
     host::check()?;

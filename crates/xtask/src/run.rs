@@ -29,7 +29,7 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     }
     let mut command = match name {
         // Both runtimes play on a host of their own: what a peer leaves in network and mounts ends with these namespaces.
-        "bench" | "bench-node" | "conformance" | "kubelet" | "network" => {
+        "bench" | "bench-node" | "bench-pull" | "conformance" | "kubelet" | "network" => {
             let mut command = Command::new("unshare");
             command.args(["--net", "--mount", "--propagation", "private", "--"]).arg(&built.e2e);
             command
@@ -84,6 +84,9 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
             "BERTH_E2E_CRITEST",
             go("e2e", "critest", &["test", "-c"], "sigs.k8s.io/cri-tools/cmd/critest")?,
         );
+    }
+    if name == "bench-pull" {
+        command.env("BERTH_E2E_HOME", root().join("target/bench"));
     }
     if name == "vm" {
         packages::need(&packages::VM)?;

@@ -1,0 +1,142 @@
+//! The pull of a large image from a registry on loopback, beside containerd's, by turns and into fresh directories. What
+//! was unpacked stays until the end: ext4 is slow to give out inodes again that were freed a minute ago.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tokio::task::JoinSet;
+
+use super::big::{Big, NAMES, floor};
+use super::figures::{Report, Series};
+use crate::checks::Checks;
+use crate::client::Client;
+use crate::daemon::Daemon;
+use crate::image;
+use crate::peer::Peer;
+use crate::registry::Registry;
+
+const ROUNDS: usize = 3;
+/// Of containerd's time, and of the floor's.
+const OF_PEER: f64 = 0.55;
+const OF_FLOOR: f64 = 1.25;
+
+pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
+    let home = std::env::var_os("BERTH_E2E_HOME").context("BERTH_E2E_HOME names a directory that stays")?;
+    let big = Big::made(home.as_ref()).await?;
+    let registry = Registry::over(&big.data()).await?;
+    let kept = tempfile::Builder::new().prefix("berth-pull-").tempdir()?;
+    let blobs = big.blobs()?;
+    let (mut ours, mut theirs, mut least) = (Series::default(), Series::default(), Series::default());
+    let (mut peak, mut disk, mut moved) = (0, 0, 0);
+    let mut daemons = Vec::new();
+    let mut peers = Vec::new();
+    for round in 0..ROUNDS {
+        rest();
+        let (blobs, into) = (blobs.clone(), kept.path().join(format!("floor-{round}")));
+        let took = tokio::task::spawn_blocking(move || -> Result<Duration> {
+            let since = Instant::now();
+            floor(&blobs, &into)?;
+            Ok(since.elapsed())
+        });
+        least.push(took.await??);
+
+        let mut daemon = Daemon::empty().await?;
+        rest();
+        let before = received()?;
+        ours.push(pull(&daemon.socket(), &registry).await?);
+        moved = received()? - before;
+        peak = peak.max(peak_memory(daemon.pid().context("no daemon runs")?)?);
+        disk = used(&daemon.path("root"))?;
+        daemon.reset().await?;
+        daemons.push(daemon);
+
+        let small = kept.path().join("small.tar");
+        image::write(&small, crate::daemon::IMAGE, "bench")?;
+        let peer = Peer::start(&small).await?;
+        rest();
+        theirs.push(pull(&peer.socket(), &registry).await?);
+        peers.push(peer);
+    }
+    let mut daemon = Daemon::empty().await?;
+    rest();
+    let before = received()?;
+    let (one, all) = together(&daemon, &registry).await?;
+    let shared = received()? - before;
+    daemon.reset().await?;
+
+    let mut report = Report::new(checks);
+    report.times("pull of 360 MB, 8 layers", &mut ours, &mut theirs, None);
+    let (took, peer, least) = (ours.quantile(0.5), theirs.quantile(0.5), least.quantile(0.5));
+    report.line("  as a share of containerd's time", took / peer, 1.0, "", Some(OF_PEER));
+    report.line("  as a share of the floor", took / least, peer / least, "", Some(OF_FLOOR));
+    report.line("  the floor", least, least, "ms", None);
+    report.line("  peak memory of the daemon", peak as f64 / 1024.0, f64::NAN, "KiB", Some(65536.0));
+    report.line(
+        "  disk, as a share of the tree",
+        disk as f64 / big.unpacked()? as f64,
+        f64::NAN,
+        "",
+        Some(1.02),
+    );
+    report.line(&format!("{NAMES} names of it at once"), all, f64::NAN, "ms", None);
+    report.line("  as a share of one pull", all / one.min(took), f64::NAN, "", Some(1.25));
+    report.line("  bytes, as a share of one pull's", shared as f64 / moved as f64, f64::NAN, "", Some(1.05));
+    drop((daemons, peers));
+    Ok(())
+}
+
+/// What earlier work still writes is not this one's time.
+fn rest() {
+    nix::unistd::sync();
+}
+
+async fn pull(socket: &std::path::Path, registry: &Registry) -> Result<Duration> {
+    let mut client = Client::connect(socket).await?;
+    let since = Instant::now();
+    client.pull(&format!("{}/{}", registry.host(), Big::name(0))).await?;
+    Ok(since.elapsed())
+}
+
+/// Every name at once on a daemon that has none: the first and the last to be there, in milliseconds.
+async fn together(daemon: &Daemon, registry: &Registry) -> Result<(f64, f64)> {
+    let client = Client::connect(&daemon.socket()).await?;
+    let since = Instant::now();
+    let mut work = JoinSet::new();
+    for n in 0..NAMES {
+        let (mut client, name) = (client.clone(), format!("{}/{}", registry.host(), Big::name(n)));
+        work.spawn(async move { client.pull(&name).await.map(|_| since.elapsed()) });
+    }
+    let mut series = Series::default();
+    while let Some(done) = work.join_next().await {
+        series.push(done??);
+    }
+    Ok((series.quantile(0.0), series.quantile(1.0)))
+}
+
+/// Bytes that came over loopback: the bench has a network namespace of its own.
+fn received() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/net/dev")?;
+    let line =
+        text.lines().find_map(|line| line.trim().strip_prefix("lo:")).context("no lo in /proc/net/dev")?;
+    Ok(line.split_whitespace().next().context("/proc/net/dev is short")?.parse()?)
+}
+
+/// The most that was ever resident, in bytes (proc(5), status, VmHWM).
+fn peak_memory(pid: u32) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("status has no VmHWM")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
+}
+
+/// Bytes in blocks, of everything below.
+fn used(at: &std::path::Path) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = at.symlink_metadata()?;
+    let mut sum = found.blocks() * 512;
+    if found.is_dir() {
+        for entry in std::fs::read_dir(at)? {
+            sum += used(&entry?.path())?;
+        }
+    }
+    Ok(sum)
+}
