@@ -25,7 +25,7 @@ fn broken(problem: impl Into<String>) -> ImageError {
     ImageError::Archive { problem: problem.into() }
 }
 
-pub(crate) fn import(shared: &Shared, archive: File) -> Result<Vec<Arc<Image>>, ImageError> {
+pub(crate) fn import(shared: &Arc<Shared>, archive: File) -> Result<Vec<Arc<Image>>, ImageError> {
     let contents = Contents::read(shared, archive)?;
     let mut images = Vec::new();
     if contents.files.contains_key("index.json") {
@@ -68,7 +68,7 @@ impl Read for Part<'_> {
 }
 
 impl Contents {
-    fn read(shared: &Shared, archive: File) -> Result<Self, ImageError> {
+    fn read(shared: &Arc<Shared>, archive: File) -> Result<Self, ImageError> {
         let file = seekable(shared, archive)?;
         let reader = io::BufReader::with_capacity(1 << 16, &file);
         let mut tar = Archive::new(reader, Limits::default());
@@ -132,7 +132,7 @@ fn blob_name(digest: &Digest) -> String {
 }
 
 /// A pipe is copied to a file that nobody can see; layers are read from it in any order.
-fn seekable(shared: &Shared, mut archive: File) -> Result<File, ImageError> {
+fn seekable(shared: &Arc<Shared>, mut archive: File) -> Result<File, ImageError> {
     if archive.seek(SeekFrom::Start(0)).is_ok() {
         return Ok(archive);
     }
@@ -162,7 +162,11 @@ struct IndexEntry {
     annotations: HashMap<String, String>,
 }
 
-fn from_layout(shared: &Shared, contents: &Contents, images: &mut Vec<Arc<Image>>) -> Result<(), ImageError> {
+fn from_layout(
+    shared: &Arc<Shared>,
+    contents: &Contents,
+    images: &mut Vec<Arc<Image>>,
+) -> Result<(), ImageError> {
     let index: Index = serde_json::from_slice(&contents.document("index.json")?)
         .map_err(|e| broken(format!("index.json: {e}")))?;
     for entry in index.manifests.iter().take(IMAGES) {
@@ -214,7 +218,11 @@ struct Saved {
     layers: Vec<String>,
 }
 
-fn from_docker(shared: &Shared, contents: &Contents, images: &mut Vec<Arc<Image>>) -> Result<(), ImageError> {
+fn from_docker(
+    shared: &Arc<Shared>,
+    contents: &Contents,
+    images: &mut Vec<Arc<Image>>,
+) -> Result<(), ImageError> {
     let saved: Vec<Saved> = serde_json::from_slice(&contents.document("manifest.json")?)
         .map_err(|e| broken(format!("manifest.json: {e}")))?;
     for one in saved.into_iter().take(IMAGES) {
@@ -235,17 +243,17 @@ fn from_docker(shared: &Shared, contents: &Contents, images: &mut Vec<Arc<Image>
 }
 
 fn finish(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     contents: &Contents,
     mut image: Image,
     layers: &[(Digest, String, Option<Digest>)],
 ) -> Result<Arc<Image>, ImageError> {
     let _wanted = Wanted::new(shared, &image.layers);
     for (id, name, expected) in layers {
-        let turn = shared.turn(id);
-        let _turn = turn.lock();
+        let _turn = shared.blocking_turn(id);
         if !shared.has_layer(id) {
-            shared.add_layer(id, expected.as_ref(), contents.part(name)?)?;
+            let blob = io::BufReader::with_capacity(1 << 18, contents.part(name)?);
+            shared.add_layer(id, expected.as_ref(), blob)?;
         }
     }
     image.size += shared.size_of(&image.layers);

@@ -1,6 +1,6 @@
 //! Layers on disk: `layers/<hex of the diff id>/fs`.
 
-use std::io::Read;
+use std::io::BufRead;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use berth_ids::Digest;
 use berth_unpack::{Limits, unpack};
-use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::image::LayerRecord;
 use crate::{ImageError, Shared};
@@ -45,6 +45,25 @@ impl Drop for Wanted<'_> {
     }
 }
 
+/// The right to unpack a layer.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    held: Option<OwnedMutexGuard<()>>,
+    id: Digest,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut turns = self.shared.turns.lock();
+        self.held = None;
+        // Nobody else has it or waits for it.
+        if turns.get(&self.id).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            turns.remove(&self.id);
+        }
+    }
+}
+
 impl Shared {
     pub(crate) fn layer_path(&self, id: &Digest) -> PathBuf {
         self.root.join("layers").join(id.hex()).join("fs")
@@ -55,8 +74,15 @@ impl Shared {
     }
 
     /// One unpacks, the others wait and find it done.
-    pub(crate) fn turn(&self, id: &Digest) -> Arc<Mutex<()>> {
-        self.turns.lock().entry(id.clone()).or_default().clone()
+    pub(crate) async fn turn(self: &Arc<Self>, id: &Digest) -> Turn {
+        let own = self.turns.lock().entry(id.clone()).or_default().clone();
+        Turn { held: Some(own.lock_owned().await), id: id.clone(), shared: self.clone() }
+    }
+
+    /// [`turn`](Self::turn), from a thread that may block.
+    pub(crate) fn blocking_turn(self: &Arc<Self>, id: &Digest) -> Turn {
+        let own = self.turns.lock().entry(id.clone()).or_default().clone();
+        Turn { held: Some(own.blocking_lock_owned()), id: id.clone(), shared: self.clone() }
     }
 
     /// Unpacks a layer that is not there, in one pass over `blob`. `expected` is the blob's own digest, where known.
@@ -66,7 +92,7 @@ impl Shared {
         &self,
         id: &Digest,
         expected: Option<&Digest>,
-        blob: impl Read + Send,
+        blob: impl BufRead + Send,
     ) -> Result<(), ImageError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("{TEMPORARY}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -82,7 +108,7 @@ impl Shared {
         &self,
         id: &Digest,
         expected: Option<&Digest>,
-        blob: impl Read + Send,
+        blob: impl BufRead + Send,
         temporary: &std::path::Path,
     ) -> Result<(), ImageError> {
         let fs = temporary.join("fs");

@@ -5,6 +5,7 @@
 //! record implies that the layer is on disk, a directory without a record is garbage.
 
 mod error;
+mod fetch;
 mod image;
 mod import;
 mod layers;
@@ -57,7 +58,8 @@ pub(crate) struct Shared {
     /// Containers and the images whose layers each keeps: its own, then its volumes.
     leases: Mutex<HashMap<String, Vec<Arc<Image>>>>,
     /// Layers being unpacked: whoever needs one of these waits for its turn.
-    pub(crate) turns: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    pub(crate) turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    pub(crate) in_flight: Arc<tokio::sync::Semaphore>,
     /// Pulls in flight by reference.
     pub(crate) pulls: Mutex<HashMap<String, (pull::Waiting, Arc<progress::Progress>)>>,
     /// How much containers' writable layers hold.
@@ -115,6 +117,7 @@ impl Images {
             layers: Mutex::new(layers),
             leases: Mutex::default(),
             turns: Mutex::default(),
+            in_flight: Arc::new(tokio::sync::Semaphore::new(fetch::IN_FLIGHT)),
             pulls: Mutex::default(),
             usage: usage::Measured::default(),
             wanted: Mutex::default(),

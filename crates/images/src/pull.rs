@@ -1,15 +1,13 @@
 //! Pulls: detached from whoever asked, layers in parallel, each streamed from the registry into its directory.
 
 use std::collections::hash_map::Entry;
-use std::io::{self, Read};
 use std::sync::Arc;
 
-use berth_ids::Digest;
-use berth_registry::{Credentials, LayerDescriptor, Reference};
-use bytes::{Buf as _, Bytes};
-use tokio::sync::{Semaphore, mpsc, watch};
+use berth_registry::{Credentials, Reference};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::fetch::{self, Source};
 use crate::layers::Wanted;
 use crate::progress::Progress;
 use crate::{Image, ImageError, Shared};
@@ -19,8 +17,6 @@ pub(crate) type Waiting = watch::Receiver<Outcome>;
 
 /// Layers of one pull at a time: the processors inflate, more only takes memory.
 const PARALLEL: usize = 3;
-/// Pieces between the network and the disk: some tens of KiB each.
-const PIPE: usize = 32;
 
 pub(crate) async fn pull(
     shared: &Arc<Shared>,
@@ -40,7 +36,7 @@ pub(crate) async fn pull(
             let (work, landing) = (shared.clone(), Landing { shared: shared.clone(), key });
             let reference = reference.clone();
             tokio::spawn(async move {
-                let result = fetch(&work, &reference, credentials.as_ref(), &progress).await;
+                let result = whole(&work, &reference, credentials.as_ref(), &progress).await;
                 drop(landing);
                 tell.send_replace(Some(result));
             });
@@ -65,7 +61,7 @@ impl Drop for Landing {
     }
 }
 
-async fn fetch(
+async fn whole(
     shared: &Arc<Shared>,
     reference: &Reference,
     credentials: Option<&Credentials>,
@@ -81,12 +77,13 @@ async fn fetch(
     let _wanted = Wanted::new(shared, &image.layers);
     let mut work = JoinSet::new();
     let room = Arc::new(Semaphore::new(PARALLEL));
+    let source = Source { reference: reference.clone(), credentials: credentials.cloned() };
     for (id, blob) in image.layers.iter().cloned().zip(manifest.layers) {
-        let (shared, reference, credentials) = (shared.clone(), reference.clone(), credentials.cloned());
-        let (room, progress) = (room.clone(), progress.clone());
+        let (shared, source, room, progress) =
+            (shared.clone(), source.clone(), room.clone(), progress.clone());
         work.spawn(async move {
             let Ok(_room) = room.acquire_owned().await else { return Ok(()) };
-            layer(&shared, &reference, credentials.as_ref(), id, blob, &progress).await
+            fetch::layer(&shared, &source, id, blob, &progress).await
         });
     }
     while let Some(done) = work.join_next().await {
@@ -101,82 +98,4 @@ async fn fetch(
     let image = recorded.unwrap_or_else(|_| Err(ImageError::Lost { reference: name.clone() }))?;
     tracing::info!(reference = name, image = %image.id, "image pulled");
     Ok(image)
-}
-
-async fn layer(
-    shared: &Arc<Shared>,
-    reference: &Reference,
-    credentials: Option<&Credentials>,
-    id: Digest,
-    blob: LayerDescriptor,
-    progress: &Progress,
-) -> Result<(), ImageError> {
-    if shared.has_layer(&id) {
-        progress.layer_done(blob.size);
-        return Ok(());
-    }
-    let (send, receive) = mpsc::channel(PIPE);
-    let (work, digest) = (shared.clone(), blob.digest.clone());
-    let unpacking = tokio::task::spawn_blocking(move || {
-        let turn = work.turn(&id);
-        let _turn = turn.lock();
-        // Another pull may have brought it while we waited; dropping the receiver then ends the transfer.
-        if work.has_layer(&id) {
-            return Ok(());
-        }
-        work.add_layer(&id, Some(&digest), Pieces { receive, current: Bytes::new() })
-    });
-    let transferred = transfer(shared, reference, credentials, &blob, send, progress).await;
-    let unpacked =
-        unpacking.await.unwrap_or_else(|_| Err(ImageError::Lost { reference: reference.to_string() }));
-    // Why the stream ended early says more than that it did.
-    transferred.and(unpacked)?;
-    progress.layer_done(0);
-    Ok(())
-}
-
-async fn transfer(
-    shared: &Shared,
-    reference: &Reference,
-    credentials: Option<&Credentials>,
-    blob: &LayerDescriptor,
-    send: mpsc::Sender<io::Result<Bytes>>,
-    progress: &Progress,
-) -> Result<(), ImageError> {
-    let feed = async {
-        let mut stream = shared.client.blob(reference, credentials, &blob.digest).await?;
-        while let Some(piece) = stream.chunk().await? {
-            progress.received(piece.len());
-            if send.send(Ok(piece)).await.is_err() {
-                break;
-            }
-        }
-        Ok(())
-    };
-    let fed: Result<(), ImageError> = feed.await;
-    if fed.is_err() {
-        // So that half a layer is not taken for a whole one.
-        let _ = send.send(Err(io::ErrorKind::ConnectionAborted.into())).await;
-    }
-    fed
-}
-
-/// The receiving end as a blocking stream.
-struct Pieces {
-    receive: mpsc::Receiver<io::Result<Bytes>>,
-    current: Bytes,
-}
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.receive.blocking_recv() {
-                None => return Ok(0),
-                Some(piece) => self.current = piece?,
-            }
-        }
-        let length = self.current.len().min(buffer.len());
-        self.current.copy_to_slice(&mut buffer[..length]);
-        Ok(length)
-    }
 }

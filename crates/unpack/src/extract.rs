@@ -25,6 +25,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Open directories kept; a layer's neighbours in the archive are mostly neighbours in the tree.
 const CACHED: usize = 200;
+/// Files of so many bytes are given to the disk at once: inflating goes on meanwhile.
+const EARLY: u64 = 128 << 10;
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
 
 pub(crate) struct Extracted {
@@ -293,6 +295,10 @@ impl<'a> Extractor<'a> {
             }
         }
         self.done.size += entry.size.next_multiple_of(4096);
+        if entry.size >= EARLY {
+            // Only a head start for the sync at the end.
+            let _ = berth_sys::fd::start_writeback(&file);
+        }
         // Writing and chown clear setuid bits and capabilities, so those come last.
         let (uid, gid) = owner(entry)?;
         fchown(&file, uid, gid)?;

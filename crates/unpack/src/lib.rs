@@ -11,7 +11,7 @@ mod remove;
 mod stream;
 mod tar;
 
-use std::io::Read;
+use std::io::BufRead;
 use std::os::fd::BorrowedFd;
 
 use berth_ids::Digest;
@@ -72,7 +72,7 @@ pub struct Unpacked {
 ///
 /// Nothing is synced. After an error the directory holds a part of the layer and is the caller's to remove.
 pub fn unpack(
-    blob: impl Read + Send,
+    blob: impl BufRead + Send,
     into: BorrowedFd<'_>,
     limits: &Limits,
 ) -> Result<Unpacked, UnpackError> {

@@ -1,6 +1,6 @@
 //! The two threads of an extraction and the digests they take on the way.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
@@ -9,9 +9,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{TarError, UnpackError};
 
-/// Inflated bytes travel in buffers of this size, at most [`RING`] of them: 2 MiB per layer in flight.
+/// Inflated bytes travel in buffers of this size, at most [`RING`] of them: 1 MiB per layer in flight.
 const BUFFER: usize = 256 << 10;
-const RING: usize = 8;
+const RING: usize = 4;
+/// Bytes that tell a compression.
+const MAGIC: usize = 4;
 
 pub(crate) struct Streamed {
     pub(crate) blob: Digest,
@@ -22,23 +24,26 @@ pub(crate) struct Streamed {
 
 /// Inflates by the magic number: gzip (all members), zstd (all frames), else as it is.
 pub fn decoder<'a>(mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
-    // BufReader fills at least these bytes unless the stream is shorter or trickles; a short first read of a
-    // network stream is topped up by the chain below.
-    let mut magic = [0_u8; 4];
-    let mut have = 0;
-    while have < magic.len() {
-        let got = blob.read(&mut magic[have..])?;
-        if got == 0 {
-            break;
-        }
-        have += got;
+    // The first bytes may come one by one.
+    let mut head = Vec::with_capacity(MAGIC);
+    while head.len() < MAGIC {
+        let have = match blob.fill_buf() {
+            Ok([]) => break,
+            Ok(have) => &have[..have.len().min(MAGIC - head.len())],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        head.extend_from_slice(have);
+        let length = have.len();
+        blob.consume(length);
     }
-    let head = io::Cursor::new(magic).take(have as u64);
-    let whole = BufReader::with_capacity(64 << 10, head.chain(blob));
-    Ok(match magic {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-        // A zstd frame, or a skippable one before it (RFC 8878, 3.1.2).
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
+    let is_gzip = head.starts_with(&[0x1f, 0x8b]);
+    // A zstd frame, or a skippable one before it (RFC 8878, 3.1.2).
+    let is_zstd = matches!(head[..], [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18]);
+    let whole = io::Cursor::new(head).chain(blob);
+    Ok(match (is_gzip, is_zstd) {
+        (true, _) => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        (_, true) => {
             let mut zstd = zstd::stream::read::Decoder::with_buffer(whole)?;
             // 128 MiB of window at most: `zstd --ultra` layers still open, memory bombs do not.
             zstd.window_log_max(27)?;
@@ -48,46 +53,56 @@ pub fn decoder<'a>(mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Rea
     })
 }
 
-struct Hashing<R> {
-    inner: R,
-    hash: Sha256,
-    size: u64,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..got]);
-        self.size += got as u64;
-        Ok(got)
-    }
-}
-
 fn digest(hash: Sha256) -> Digest {
     Digest::from_sha256(hash.finalize().into())
 }
 
-/// Keeps what the reader below failed with, so that it is told from an error of the inflater.
+/// Hashes what is taken from it, and keeps what the reader below failed with, so that this is told from an error of
+/// the inflater.
 struct Source<R> {
     inner: R,
+    hash: Sha256,
+    size: u64,
     failed: Option<io::Error>,
 }
 
-impl<R: Read> Read for Source<R> {
+impl<R: BufRead> Read for Source<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buffer).map_err(|error| {
-            let kind = error.kind();
-            if kind != io::ErrorKind::Interrupted {
-                self.failed = Some(error);
+        let have = self.fill_buf()?;
+        let length = have.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&have[..length]);
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+impl<R: BufRead> BufRead for Source<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self.inner.fill_buf() {
+            Ok(have) => Ok(have),
+            Err(error) => {
+                let kind = error.kind();
+                if kind != io::ErrorKind::Interrupted {
+                    self.failed = Some(error);
+                }
+                Err(kind.into())
             }
-            kind.into()
-        })
+        }
+    }
+
+    fn consume(&mut self, length: usize) {
+        // What was given out before is still there: nothing is read.
+        if let Ok(have) = self.inner.fill_buf() {
+            self.hash.update(&have[..length]);
+        }
+        self.size += length as u64;
+        self.inner.consume(length);
     }
 }
 
 /// Runs `consume` over the inflated stream while another thread inflates.
 pub(crate) fn pipeline<T>(
-    blob: impl Read + Send,
+    blob: impl BufRead + Send,
     limit: u64,
     consume: impl FnOnce(Inflated) -> Result<T, UnpackError>,
 ) -> Result<(Streamed, T), UnpackError> {
@@ -124,21 +139,21 @@ pub(crate) fn pipeline<T>(
 
 /// `None`: the consumer went away.
 fn inflate(
-    blob: impl Read + Send,
+    blob: impl BufRead + Send,
     limit: u64,
     full: &SyncSender<Vec<u8>>,
     empty: &Receiver<Vec<u8>>,
 ) -> Result<Option<(Digest, u64)>, UnpackError> {
-    let mut source = Source { inner: Hashing { inner: blob, hash: Sha256::new(), size: 0 }, failed: None };
+    let mut source = Source { inner: blob, hash: Sha256::new(), size: 0, failed: None };
     let done = pump(&mut source, limit, full, empty);
     if let Some(error) = source.failed {
         return Err(UnpackError::Read { source: error });
     }
-    done.map(|whole| whole.then(|| (digest(source.inner.hash), source.inner.size)))
+    done.map(|whole| whole.then(|| (digest(source.hash), source.size)))
 }
 
-fn pump<R: Read + Send>(
-    source: &mut Source<Hashing<R>>,
+fn pump<R: BufRead + Send>(
+    source: &mut Source<R>,
     limit: u64,
     full: &SyncSender<Vec<u8>>,
     empty: &Receiver<Vec<u8>>,
@@ -146,7 +161,7 @@ fn pump<R: Read + Send>(
     let fail = |source| UnpackError::Inflate { source };
     let mut total = 0;
     {
-        let mut decoder = decoder(BufReader::with_capacity(64 << 10, &mut *source)).map_err(fail)?;
+        let mut decoder = decoder(&mut *source).map_err(fail)?;
         loop {
             let mut buffer = empty.try_recv().unwrap_or_default();
             buffer.resize(BUFFER, 0);

@@ -1,6 +1,6 @@
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::Path;
@@ -424,7 +424,8 @@ fn a_failing_source_is_told_from_a_bad_archive() {
     let dir = tempfile::tempdir().unwrap();
     let root = File::open(dir.path()).unwrap();
     for after in [0, 100, 300 << 10, 3 << 20] {
-        let error = unpack(Failing(after), root.as_fd(), &Limits::default()).unwrap_err();
+        let error =
+            unpack(std::io::BufReader::new(Failing(after)), root.as_fd(), &Limits::default()).unwrap_err();
         assert!(matches!(error, UnpackError::Read { .. }), "after {after}: {error:?}");
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
 
 use super::big::{Big, NAMES, floor};
-use super::figures::{Report, Series};
+use super::figures::{Report, Series, ticks};
 use crate::checks::Checks;
 use crate::client::Client;
 use crate::daemon::Daemon;
@@ -27,25 +27,33 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
     let kept = tempfile::Builder::new().prefix("berth-pull-").tempdir()?;
     let blobs = big.blobs()?;
     let (mut ours, mut theirs, mut least) = (Series::default(), Series::default(), Series::default());
+    let (mut our_work, mut their_work, mut least_work) =
+        (Series::default(), Series::default(), Series::default());
     let (mut peak, mut disk, mut moved) = (0, 0, 0);
     let mut daemons = Vec::new();
     let mut peers = Vec::new();
     for round in 0..ROUNDS {
         rest();
         let (blobs, into) = (blobs.clone(), kept.path().join(format!("floor-{round}")));
+        let own = i32::try_from(std::process::id())?;
+        let worked = ticks(own)?;
         let took = tokio::task::spawn_blocking(move || -> Result<Duration> {
             let since = Instant::now();
             floor(&blobs, &into)?;
             Ok(since.elapsed())
         });
         least.push(took.await??);
+        least_work.push(ticks(own)? - worked);
 
         let mut daemon = Daemon::empty().await?;
         rest();
         let before = received()?;
+        let pid = daemon.pid().and_then(|pid| i32::try_from(pid).ok()).context("no daemon runs")?;
+        let worked = ticks(pid)?;
         ours.push(pull(&daemon.socket(), &registry).await?);
+        our_work.push(ticks(pid)? - worked);
         moved = received()? - before;
-        peak = peak.max(peak_memory(daemon.pid().context("no daemon runs")?)?);
+        peak = peak.max(peak_memory(pid)?);
         disk = used(&daemon.path("root"))?;
         daemon.reset().await?;
         daemons.push(daemon);
@@ -54,7 +62,9 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
         image::write(&small, crate::daemon::IMAGE, "bench")?;
         let peer = Peer::start(&small).await?;
         rest();
+        let worked = ticks(peer.pid())?;
         theirs.push(pull(&peer.socket(), &registry).await?);
+        their_work.push(ticks(peer.pid())? - worked);
         peers.push(peer);
     }
     let mut daemon = Daemon::empty().await?;
@@ -70,6 +80,9 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
     report.line("  as a share of containerd's time", took / peer, 1.0, "", Some(OF_PEER));
     report.line("  as a share of the floor", took / least, peer / least, "", Some(OF_FLOOR));
     report.line("  the floor", least, least, "ms", None);
+    report.times("  processor time", &mut our_work, &mut their_work, None);
+    let least_work = least_work.quantile(0.5);
+    report.line("  the floor's processor time", least_work, least_work, "ms", None);
     report.line("  peak memory of the daemon", peak as f64 / 1024.0, f64::NAN, "KiB", Some(65536.0));
     report.line(
         "  disk, as a share of the tree",
@@ -122,7 +135,7 @@ fn received() -> Result<u64> {
 }
 
 /// The most that was ever resident, in bytes (proc(5), status, VmHWM).
-fn peak_memory(pid: u32) -> Result<u64> {
+fn peak_memory(pid: i32) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("status has no VmHWM")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)

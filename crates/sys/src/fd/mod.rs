@@ -3,6 +3,7 @@
 mod memory;
 mod packet;
 mod pipe;
+mod writeback;
 
 pub use memory::sealed_memfd;
 pub use packet::{
@@ -10,6 +11,7 @@ pub use packet::{
     recv_packet, send_packet, seqpacket_pair,
 };
 pub use pipe::{close_from, close_range_cloexec, duplicate, pipe, read, read_at, set_nonblocking, write};
+pub use writeback::start_writeback;
 
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
