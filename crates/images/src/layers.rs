@@ -13,6 +13,8 @@ use tokio::sync::OwnedMutexGuard;
 use crate::image::LayerRecord;
 use crate::{ImageError, Shared};
 
+/// Beside `fs`: what was made there.
+const TREE: &str = "tree.zst";
 const TEMPORARY: &str = ".tmp-";
 
 /// Keeps layers from being collected while something that needs them is not recorded yet.
@@ -117,7 +119,10 @@ impl Shared {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&fs, open).map_err(ImageError::file("open up", &fs))?;
         let directory = std::fs::File::open(&fs).map_err(ImageError::file("open", &fs))?;
-        let unpacked = unpack(blob, directory.as_fd(), &Limits::default());
+        let record = temporary.join(TREE);
+        let tree = std::fs::File::create(&record).map_err(ImageError::file("make", &record))?;
+        let tree = std::io::BufWriter::with_capacity(1 << 16, tree);
+        let unpacked = unpack(blob, directory.as_fd(), tree, &Limits::default());
         let unpacked = unpacked
             .map_err(|source| ImageError::Unpack { layer: id.to_string(), source: Arc::new(source) })?;
         if let Some(wanted) = expected.filter(|wanted| **wanted != unpacked.blob) {

@@ -23,6 +23,16 @@ pub fn open_in_root<P: ?Sized + NixPath>(
     resolve(root, path, flags, mode, ResolveFlag::RESOLVE_NO_XDEV)
 }
 
+/// As [`open_in_root`], but a symbolic link anywhere in the path is `ELOOP`.
+pub fn open_without_links<P: ?Sized + NixPath>(
+    root: impl AsFd,
+    path: &P,
+    flags: OFlag,
+    mode: Mode,
+) -> io::Result<OwnedFd> {
+    resolve(root, path, flags, mode, ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS)
+}
+
 /// As [`open_in_root`], but mounts below the root may be entered (a container's own tree with its volumes).
 pub fn open_in_root_across_mounts<P: ?Sized + NixPath>(
     root: impl AsFd,
@@ -78,6 +88,42 @@ pub fn set_xattr_at(dir: BorrowedFd<'_>, name: &CStr, attribute: &CStr, value: &
     let rc =
         unsafe { libc::lsetxattr(path.as_ptr(), attribute.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Every extended attribute of `name` in `dir` itself, also of a symbolic link, fifo or device; none where the filesystem
+/// has none. `name` must be one component, as for [`set_xattr_at`].
+pub fn xattrs_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(CString, Vec<u8>)>> {
+    /// The kernel's bound of a list and of a value (xattr(7)).
+    const MOST: usize = 65536;
+    if name.to_bytes().contains(&b'/') {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+    path.extend_from_slice(name.to_bytes());
+    let path = CString::new(path)?;
+    let size = |got: isize| usize::try_from(got).map_err(|_| io::Error::last_os_error());
+    // SAFETY: the path is NUL-terminated; with no buffer the kernel only tells the size.
+    let length = size(unsafe { libc::llistxattr(path.as_ptr(), std::ptr::null_mut(), 0) });
+    match length {
+        Ok(0) => return Ok(Vec::new()),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut list = vec![0_u8; MOST];
+    // SAFETY: the path is NUL-terminated and the buffer writable for the length given.
+    let length = size(unsafe { libc::llistxattr(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) })?;
+    list.truncate(length);
+    let mut value = vec![0_u8; MOST];
+    let mut all = Vec::new();
+    for attribute in list.split_inclusive(|&byte| byte == 0) {
+        let attribute = CStr::from_bytes_with_nul(attribute).map_err(io::Error::other)?.to_owned();
+        // SAFETY: both strings are NUL-terminated and the buffer is writable for the length given.
+        let got = size(unsafe {
+            libc::lgetxattr(path.as_ptr(), attribute.as_ptr(), value.as_mut_ptr().cast(), value.len())
+        })?;
+        all.push((attribute, value[..got].to_vec()));
+    }
+    Ok(all)
 }
 
 /// Reads an extended attribute of at most 4096 bytes; `None` where it is not set or not supported.
@@ -141,6 +187,9 @@ mod tests {
         symlink("etc/file", dir.join("root/link")).unwrap();
         set_xattr_at(parent.as_fd(), c"link", c"trusted.own", b"z").unwrap();
         assert_eq!(get_xattr(&file, c"trusted.own").unwrap(), None, "the link was not followed");
+        let all = xattrs_at(parent.as_fd(), c"link").unwrap();
+        assert!(all.contains(&(c"trusted.own".to_owned(), b"z".to_vec())), "{all:?}");
+        assert!(open_without_links(&parent, "link", OFlag::O_RDONLY, Mode::empty()).is_err());
         assert!(set_xattr_at(parent.as_fd(), c"etc/file", c"trusted.own", b"z").is_err());
         fs::remove_dir_all(dir).unwrap();
     }

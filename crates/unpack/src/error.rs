@@ -33,12 +33,17 @@ pub enum UnpackError {
     Refused { name: String, why: &'static str },
     #[error("create {name:?}")]
     Create { name: String, source: io::Error },
+    #[error("write the record of the layer's tree")]
+    Record { source: io::Error },
 }
 
 impl UnpackError {
     fn io(&self) -> Option<&io::Error> {
         match self {
-            Self::Read { source } | Self::Inflate { source } | Self::Create { source, .. } => Some(source),
+            Self::Read { source }
+            | Self::Inflate { source }
+            | Self::Create { source, .. }
+            | Self::Record { source } => Some(source),
             Self::Tar(TarError::Read { source }) => Some(source),
             _ => None,
         }

@@ -8,17 +8,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use berth_sys::path::{open_in_root, set_xattr, set_xattr_at};
+use berth_sys::path::{open_in_root, open_without_links, set_xattr, set_xattr_at};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat,
-    mknodat, utimensat,
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev,
+    mkdirat, mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
+use crate::sum::Zeros;
 use crate::tar::{Archive, Entry, Kind, Time};
+use crate::tree::{Node, Notes, crc};
 use crate::{Limits, UnpackError, remove_tree};
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -34,20 +36,44 @@ pub(crate) struct Extracted {
     pub(crate) entries: u64,
 }
 
-pub(crate) struct Extractor<'a> {
+pub(crate) struct Extractor<'a, W: Write> {
     root: BorrowedFd<'a>,
     limits: &'a Limits,
+    notes: Notes<W>,
     /// By cleaned path; emptied whenever something is replaced, since a path may then mean another directory.
-    directories: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    directories: HashMap<Vec<u8>, Rc<Parent>>,
     /// Set at the end: each entry made in a directory changes its time.
     times: Vec<(Vec<u8>, Time, Time)>,
+    zeros: Option<Zeros>,
     done: Extracted,
+}
+
+/// An open directory, and its path below the root when every link is followed.
+struct Parent {
+    fd: OwnedFd,
+    path: Vec<u8>,
+}
+
+impl Parent {
+    fn join(&self, name: &CStr) -> Vec<u8> {
+        match self.path.is_empty() {
+            true => name.to_bytes().to_vec(),
+            false => [&self.path, &b"/"[..], name.to_bytes()].concat(),
+        }
+    }
 }
 
 /// A place to make an entry at: the open parent and one component.
 struct Place {
-    parent: Rc<OwnedFd>,
+    parent: Rc<Parent>,
     name: CString,
+}
+
+impl Place {
+    /// As the tree's record names it.
+    fn path(&self) -> Vec<u8> {
+        self.parent.join(&self.name)
+    }
 }
 
 type Step<T> = Result<T, Problem>;
@@ -69,13 +95,15 @@ impl From<Errno> for Problem {
     }
 }
 
-impl<'a> Extractor<'a> {
-    pub(crate) fn new(root: BorrowedFd<'a>, limits: &'a Limits) -> Self {
+impl<'a, W: Write> Extractor<'a, W> {
+    pub(crate) fn new(root: BorrowedFd<'a>, limits: &'a Limits, notes: W) -> Self {
         Self {
             root,
             limits,
+            notes: Notes::new(notes),
             directories: HashMap::new(),
             times: Vec::new(),
+            zeros: None,
             done: Extracted { size: 0, entries: 0 },
         }
     }
@@ -95,21 +123,21 @@ impl<'a> Extractor<'a> {
     }
 
     /// Gives the directories their times.
-    pub(crate) fn finish(mut self) -> Result<Extracted, UnpackError> {
+    pub(crate) fn finish(mut self) -> Result<(Extracted, W), UnpackError> {
         self.directories.clear();
         for (path, atime, mtime) in self.times.drain(..).rev() {
             let flags = DIRECTORY | OFlag::O_NOFOLLOW;
             let opened = if path.is_empty() {
                 openat(self.root, c".", flags | OFlag::O_CLOEXEC, Mode::empty()).map_err(io::Error::from)
             } else {
-                open_in_root(self.root, path.as_slice(), flags, Mode::empty())
+                open_without_links(self.root, path.as_slice(), flags, Mode::empty())
             };
             // Gone or replaced since.
             let Ok(directory) = opened else { continue };
             futimens(&directory, &spec(atime), &spec(mtime))
                 .map_err(|e| UnpackError::Create { name: shown(&path), source: e.into() })?;
         }
-        Ok(self.done)
+        Ok((self.done, self.notes.into_inner()))
     }
 
     fn make<R: BufRead>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Step<()> {
@@ -127,7 +155,7 @@ impl<'a> Extractor<'a> {
         }
         let parent = self.directory(above)?;
         if last == OPAQUE {
-            return Ok(set_xattr(&*parent, c"trusted.overlay.opaque", b"y")?);
+            return self.make_opaque(&parent.fd, &parent.path);
         }
         if let Some(hidden) = last.strip_prefix(WHITEOUT) {
             // `.wh..wh.*` are notes of a filesystem that layers no longer come from.
@@ -135,8 +163,9 @@ impl<'a> Extractor<'a> {
         }
         let place = Place { parent, name: c_string(last)? };
         self.done.entries += 1;
+        let mut node = node(entry)?;
         match entry.kind {
-            Kind::Directory => return self.make_directory(&place, entry, path.join(&b'/')),
+            Kind::Directory => return self.make_directory(&place, entry),
             Kind::File => return self.make_file(&place, entry, archive),
             Kind::HardLink => return self.make_link(&place, entry),
             Kind::Symlink => {
@@ -144,7 +173,10 @@ impl<'a> Extractor<'a> {
                     return Err(Problem::Refused("a symbolic link target that is empty or too long"));
                 }
                 let target = c_string(&entry.link)?;
-                self.replace(&place, || symlinkat(target.as_c_str(), &*place.parent, place.name.as_c_str()))?;
+                self.replace(&place, || {
+                    symlinkat(target.as_c_str(), &place.parent.fd, place.name.as_c_str())
+                })?;
+                node.sum = crc(&entry.link);
             }
             Kind::Fifo | Kind::Char | Kind::Block => {
                 let (kind, device) = match entry.kind {
@@ -153,10 +185,13 @@ impl<'a> Extractor<'a> {
                     _ => (SFlag::S_IFBLK, makedev(entry.device.0.into(), entry.device.1.into())),
                 };
                 let none = Mode::empty();
-                self.replace(&place, || mknodat(&*place.parent, place.name.as_c_str(), kind, none, device))?;
+                self.replace(&place, || {
+                    mknodat(&place.parent.fd, place.name.as_c_str(), kind, none, device)
+                })?;
+                node.size = device;
             }
         }
-        self.dress_at(&place, entry)
+        self.dress_at(&place, entry, node)
     }
 
     fn clean<'n>(&self, name: &'n [u8]) -> Step<Vec<&'n [u8]>> {
@@ -177,22 +212,17 @@ impl<'a> Extractor<'a> {
     }
 
     /// The open directory at `path`; what is missing of it is made.
-    fn directory(&mut self, path: &[&[u8]]) -> Step<Rc<OwnedFd>> {
+    fn directory(&mut self, path: &[&[u8]]) -> Step<Rc<Parent>> {
         let key = path.join(&b'/');
         if let Some(open) = self.directories.get(&key) {
             return Ok(open.clone());
         }
-        let opened = if key.is_empty() {
-            openat(self.root, c".", DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(io::Error::from)
-        } else {
-            open_in_root(self.root, key.as_slice(), DIRECTORY, Mode::empty())
-        };
-        let open = match opened {
+        let open = match self.open(&key) {
             Ok(open) => open,
             Err(error) => match (error.raw_os_error().map(Errno::from_raw), path.split_last()) {
                 (Some(Errno::ENOENT | Errno::ENOTDIR), Some((&last, above))) => {
                     let place = Place { parent: self.directory(above)?, name: c_string(last)? };
-                    self.fresh_directory(&place)?
+                    Parent { fd: self.fresh_directory(&place)?, path: place.path() }
                 }
                 _ => return Err(error.into()),
             },
@@ -205,9 +235,30 @@ impl<'a> Extractor<'a> {
         Ok(open)
     }
 
+    /// A directory that is there, links followed inside the root.
+    fn open(&self, path: &[u8]) -> io::Result<Parent> {
+        if path.is_empty() {
+            let fd = openat(self.root, c".", DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+            return Ok(Parent { fd, path: Vec::new() });
+        }
+        match open_without_links(self.root, path, DIRECTORY, Mode::empty()) {
+            Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
+                let fd = open_in_root(self.root, path, DIRECTORY, Mode::empty())?;
+                let path = below(self.root, &fd)?;
+                Ok(Parent { fd, path })
+            }
+            opened => Ok(Parent { fd: opened?, path: path.to_vec() }),
+        }
+    }
+
+    fn make_opaque(&mut self, directory: &OwnedFd, path: &[u8]) -> Step<()> {
+        set_xattr(directory, c"trusted.overlay.opaque", b"y")?;
+        Ok(self.notes.opaque(path)?)
+    }
+
     /// Makes a directory where there is none; over a whiteout it must hide what is below, so it becomes opaque.
     fn fresh_directory(&mut self, place: &Place) -> Step<OwnedFd> {
-        let (parent, name) = (&*place.parent, place.name.as_c_str());
+        let (parent, name) = (&place.parent.fd, place.name.as_c_str());
         let hides = is_whiteout(parent, name)?;
         if hides {
             unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?;
@@ -215,37 +266,50 @@ impl<'a> Extractor<'a> {
         mkdirat(parent, name, Mode::from_bits_truncate(0o755))?;
         let open = open_in_root(parent, name, DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty())?;
         fchmod(&open, Mode::from_bits_truncate(0o755))?;
+        let path = place.path();
+        // A parent with the setgid bit gives it on.
+        fchown(&open, Some(Uid::from_raw(0)), Some(Gid::from_raw(0)))?;
+        self.notes.made(&path, &Node { kind: b'd', mode: 0o755, ..Node::default() })?;
         if hides {
-            set_xattr(&open, c"trusted.overlay.opaque", b"y")?;
+            self.make_opaque(&open, &path)?;
         }
         self.done.size += 4096;
         Ok(open)
     }
 
-    fn whiteout(&mut self, parent: Rc<OwnedFd>, hidden: &[u8]) -> Step<()> {
+    fn whiteout(&mut self, parent: Rc<Parent>, hidden: &[u8]) -> Step<()> {
         if matches!(hidden, b"" | b"." | b"..") {
             return Err(Problem::Refused("a whiteout of nothing"));
         }
         let name = c_string(hidden)?;
-        match mknodat(&*parent, name.as_c_str(), SFlag::S_IFCHR, Mode::empty(), 0) {
+        match mknodat(&parent.fd, name.as_c_str(), SFlag::S_IFCHR, Mode::empty(), 0) {
             // A whiteout is about the layers below, so what this layer brings itself stays; a directory only has to
             // stop showing what is below (OCI image layer spec, "Whiteouts").
             Err(Errno::EEXIST) => {
                 let flags = DIRECTORY | OFlag::O_NOFOLLOW;
-                match open_in_root(&*parent, name.as_c_str(), flags, Mode::empty()) {
-                    Ok(directory) => Ok(set_xattr(&directory, c"trusted.overlay.opaque", b"y")?),
+                match open_in_root(&parent.fd, name.as_c_str(), flags, Mode::empty()) {
+                    Ok(directory) => self.make_opaque(&directory, &parent.join(&name)),
                     Err(_) => Ok(()),
                 }
             }
             done => {
+                done?;
                 self.done.entries += 1;
-                Ok(done?)
+                // A parent with the setgid bit gives its group on.
+                fchownat(
+                    &parent.fd,
+                    name.as_c_str(),
+                    Some(Uid::from_raw(0)),
+                    Some(Gid::from_raw(0)),
+                    AtFlags::AT_SYMLINK_NOFOLLOW,
+                )?;
+                Ok(self.notes.made(&parent.join(&name), &Node { kind: b'c', ..Node::default() })?)
             }
         }
     }
 
-    fn make_directory(&mut self, place: &Place, entry: &Entry, path: Vec<u8>) -> Step<()> {
-        let (parent, name) = (&*place.parent, place.name.as_c_str());
+    fn make_directory(&mut self, place: &Place, entry: &Entry) -> Step<()> {
+        let (parent, name) = (&place.parent.fd, place.name.as_c_str());
         let flags = DIRECTORY | OFlag::O_NOFOLLOW;
         let open = match open_in_root(parent, name, flags, Mode::empty()) {
             Ok(open) => open,
@@ -259,16 +323,19 @@ impl<'a> Extractor<'a> {
                 self.fresh_directory(place)?
             }
         };
-        self.dress_directory(&open, entry, path)
+        self.dress_directory(&open, entry, place.path())
     }
 
     fn dress_directory(&mut self, open: &OwnedFd, entry: &Entry, path: Vec<u8>) -> Step<()> {
         let (uid, gid) = owner(entry)?;
         fchown(open, uid, gid)?;
         fchmod(open, mode(entry))?;
+        let mut node = node(entry)?;
         for (name, value) in kept_xattrs(entry)? {
-            tolerate(set_xattr(open, &name, value), &name)?;
+            node.attribute(&name, value, set_xattr(open, &name, value))?;
         }
+        node.mode = real_mode(&node, entry, || nix::sys::stat::fstat(open))?;
+        self.notes.made(&path, &node)?;
         self.times.push((path, entry.atime.unwrap_or(entry.mtime), entry.mtime));
         Ok(())
     }
@@ -276,24 +343,37 @@ impl<'a> Extractor<'a> {
     fn make_file<R: BufRead>(&mut self, place: &Place, entry: &Entry, archive: &mut Archive<R>) -> Step<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode_now = Mode::from_bits_truncate(0o600);
-        let file = self.replace(place, || openat(&*place.parent, place.name.as_c_str(), flags, mode_now))?;
+        let file =
+            self.replace(place, || openat(&place.parent.fd, place.name.as_c_str(), flags, mode_now))?;
         let mut file = File::from(file);
+        let (mut node, mut sum) = (node(entry)?, flate2::Crc::new());
         match &entry.sparse {
             None => {
-                copy(archive, entry.size, |data| file.write_all(data))?;
+                node.size = entry.size;
+                copy(archive, entry.size, |data| {
+                    sum.update(data);
+                    file.write_all(data)
+                })?;
             }
             Some(sparse) => {
+                node.size = sparse.real_size;
                 file.set_len(sparse.real_size)?;
+                let zeros = self.zeros.get_or_insert_default();
+                let mut at = 0;
                 for &(offset, length) in &sparse.pieces {
-                    let mut at = offset;
+                    zeros.add(&mut sum, offset - at);
+                    at = offset;
                     copy(archive, length, |data| {
+                        sum.update(data);
                         file.write_all_at(data, at)?;
                         at += data.len() as u64;
                         Ok(())
                     })?;
                 }
+                zeros.add(&mut sum, sparse.real_size - at);
             }
         }
+        node.sum = sum.sum();
         self.done.size += entry.size.next_multiple_of(4096);
         if entry.size >= EARLY {
             // Only a head start for the sync at the end.
@@ -304,8 +384,10 @@ impl<'a> Extractor<'a> {
         fchown(&file, uid, gid)?;
         fchmod(&file, mode(entry))?;
         for (name, value) in kept_xattrs(entry)? {
-            tolerate(set_xattr(&file, &name, value), &name)?;
+            node.attribute(&name, value, set_xattr(&file, &name, value))?;
         }
+        node.mode = real_mode(&node, entry, || nix::sys::stat::fstat(&file))?;
+        self.notes.made(&place.path(), &node)?;
         Ok(futimens(&file, &spec(entry.atime.unwrap_or(entry.mtime)), &spec(entry.mtime))?)
     }
 
@@ -314,14 +396,9 @@ impl<'a> Extractor<'a> {
         let Some((&last, above)) = target.split_last() else {
             return Err(Problem::Refused("a hard link to the root"));
         };
-        let key = above.join(&b'/');
-        let from = if key.is_empty() {
-            openat(self.root, c".", DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(io::Error::from)
-        } else {
-            open_in_root(self.root, key.as_slice(), DIRECTORY, Mode::empty())
-        }?;
+        let from = self.open(&above.join(&b'/'))?;
         let source = c_string(last)?;
-        let found = match fstatat(&from, source.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        let found = match fstatat(&from.fd, source.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(found) => found,
             Err(Errno::ENOENT) => return Err(Problem::Refused("a hard link to nothing in this layer")),
             Err(error) => return Err(error.into()),
@@ -329,13 +406,14 @@ impl<'a> Extractor<'a> {
         if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
             return Err(Problem::Refused("a hard link to a directory"));
         }
-        let there = fstatat(&*place.parent, place.name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        let there = fstatat(&place.parent.fd, place.name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
         if there.is_ok_and(|there| (there.st_dev, there.st_ino) == (found.st_dev, found.st_ino)) {
             return Ok(());
         }
         self.replace(place, || {
-            linkat(&from, source.as_c_str(), &*place.parent, place.name.as_c_str(), AtFlags::empty())
-        })
+            linkat(&from.fd, source.as_c_str(), &place.parent.fd, place.name.as_c_str(), AtFlags::empty())
+        })?;
+        Ok(self.notes.linked(&place.path(), &from.join(&source))?)
     }
 
     /// Runs `make`; what stands in its way is removed first.
@@ -351,12 +429,13 @@ impl<'a> Extractor<'a> {
 
     fn clear(&mut self, place: &Place) -> Step<()> {
         self.directories.clear();
-        Ok(remove_tree(place.parent.as_fd(), &place.name, &mut || {})?)
+        self.notes.gone(&place.path())?;
+        Ok(remove_tree(place.parent.fd.as_fd(), &place.name, &mut || {})?)
     }
 
     /// Owner, mode, attributes and times of what cannot be opened.
-    fn dress_at(&mut self, place: &Place, entry: &Entry) -> Step<()> {
-        let (parent, name) = (&*place.parent, place.name.as_c_str());
+    fn dress_at(&mut self, place: &Place, entry: &Entry, mut node: Node) -> Step<()> {
+        let (parent, name) = (&place.parent.fd, place.name.as_c_str());
         let (uid, gid) = owner(entry)?;
         fchownat(parent, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         if entry.kind != Kind::Symlink {
@@ -364,8 +443,12 @@ impl<'a> Extractor<'a> {
             fchmodat(parent, name, mode(entry), FchmodatFlags::FollowSymlink)?;
         }
         for (attribute, value) in kept_xattrs(entry)? {
-            tolerate(set_xattr_at(parent.as_fd(), name, &attribute, value), &attribute)?;
+            let done = set_xattr_at(parent.as_fd(), name, &attribute, value);
+            node.attribute(&attribute, value, done)?;
         }
+        let look = || fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        node.mode = real_mode(&node, entry, look)?;
+        self.notes.made(&place.path(), &node)?;
         let times = (spec(entry.atime.unwrap_or(entry.mtime)), spec(entry.mtime));
         Ok(utimensat(parent, name, &times.0, &times.1, UtimensatFlags::NoFollowSymlink)?)
     }
@@ -416,33 +499,82 @@ fn spec(time: Time) -> TimeSpec {
     TimeSpec::new(time.seconds, time.nanos.into())
 }
 
-/// Attributes that mean something on another machine. `trusted.overlay.*` would let an image speak to overlayfs
+/// Whether an attribute means something on another machine. `trusted.overlay.*` would let an image speak to overlayfs
 /// itself, and security labels belong to the host that made them; both are left out.
-fn kept_xattrs(entry: &Entry) -> Step<Vec<(CString, &[u8])>> {
-    let mut kept = Vec::new();
-    for (name, value) in &entry.xattrs {
-        let keep = name.starts_with(b"user.")
-            || name == b"security.capability"
-            || name.starts_with(b"system.posix_acl_")
-            || (name.starts_with(b"trusted.") && !name.starts_with(b"trusted.overlay."));
-        if keep && (entry.kind != Kind::Symlink || name.starts_with(b"trusted.")) {
-            kept.push((c_string(name)?, value.as_slice()));
-        }
-    }
-    Ok(kept)
+pub(crate) fn kept(name: &[u8]) -> bool {
+    name.starts_with(b"user.")
+        || name == b"security.capability"
+        || name.starts_with(b"system.posix_acl_")
+        || (name.starts_with(b"trusted.") && !name.starts_with(b"trusted.overlay."))
 }
 
-/// A filesystem without attributes still holds files; one that drops a capability does not hold this image.
-fn tolerate(done: io::Result<()>, name: &CStr) -> Step<()> {
-    match done {
-        Err(e)
-            if e.raw_os_error() == Some(Errno::EOPNOTSUPP as i32)
-                && name.to_bytes() != b"security.capability" =>
-        {
-            Ok(())
+fn kept_xattrs(entry: &Entry) -> Step<Vec<(CString, &[u8])>> {
+    let mut found = Vec::new();
+    for (name, value) in &entry.xattrs {
+        if kept(name) && (entry.kind != Kind::Symlink || name.starts_with(b"trusted.")) {
+            found.push((c_string(name)?, value.as_slice()));
         }
-        done => Ok(done?),
     }
+    Ok(found)
+}
+
+impl Node {
+    /// Writes down an attribute that was set. A filesystem without attributes still holds files; one that drops a
+    /// capability does not hold this image.
+    fn attribute(&mut self, name: &CStr, value: &[u8], done: io::Result<()>) -> Step<()> {
+        let name = name.to_bytes();
+        match done {
+            Err(e)
+                if e.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) && name != b"security.capability" =>
+            {
+                Ok(())
+            }
+            done => {
+                done?;
+                self.xattrs.insert(name.to_vec(), crc(value));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// An access list changes the group's bits, and the kernel keeps it in its own form: the mode is what it became.
+fn real_mode(node: &Node, entry: &Entry, look: impl FnOnce() -> nix::Result<FileStat>) -> Step<u32> {
+    match entry.xattrs.iter().any(|(name, _)| name.starts_with(b"system.")) {
+        true => Ok(look()?.st_mode & 0o7777),
+        false => Ok(node.mode),
+    }
+}
+
+/// What the record of the tree has of an entry, apart from its content.
+fn node(entry: &Entry) -> Step<Node> {
+    let (uid, gid) = owner(entry)?;
+    let id = |id: Option<u32>| id.unwrap_or_default();
+    Ok(Node {
+        kind: match entry.kind {
+            Kind::File | Kind::HardLink => b'f',
+            Kind::Symlink => b'l',
+            Kind::Char => b'c',
+            Kind::Block => b'b',
+            Kind::Directory => b'd',
+            Kind::Fifo => b'p',
+        },
+        mode: entry.mode & 0o7777,
+        uid: id(uid.map(Uid::as_raw)),
+        gid: id(gid.map(Gid::as_raw)),
+        mtime: Some(entry.mtime),
+        ..Node::default()
+    })
+}
+
+/// Where below the root a directory is.
+fn below(root: BorrowedFd<'_>, directory: &OwnedFd) -> io::Result<Vec<u8>> {
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::ffi::OsStringExt as _;
+    let place = |fd: i32| std::fs::read_link(format!("/proc/self/fd/{fd}"));
+    let (root, directory) = (place(root.as_raw_fd())?, place(directory.as_raw_fd())?);
+    let path = directory.strip_prefix(&root).map_err(io::Error::other)?;
+    Ok(path.as_os_str().to_owned().into_vec())
 }
 
 fn c_string(name: &[u8]) -> Step<CString> {
@@ -450,6 +582,6 @@ fn c_string(name: &[u8]) -> Step<CString> {
 }
 
 /// A name for people: bounded, whatever the archive says.
-fn shown(name: &[u8]) -> String {
+pub(crate) fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(&name[..name.len().min(200)]).into_owned()
 }

@@ -4,18 +4,22 @@
 //! Every name is resolved below the target directory by openat2, so no entry reaches anything outside it, and every
 //! size that the stream announces is bounded by [`Limits`].
 
+mod check;
 mod error;
 mod extract;
 mod pax;
 mod remove;
 mod stream;
+mod sum;
 mod tar;
+mod tree;
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
 use std::os::fd::BorrowedFd;
 
 use berth_ids::Digest;
 
+pub use check::{Checked, Difference, check};
 pub use error::{TarError, UnpackError};
 pub use remove::remove_tree;
 pub use stream::decoder;
@@ -68,22 +72,30 @@ pub struct Unpacked {
     pub entries: u64,
 }
 
+/// zstd's fastest: a record is two thousandths of its layer.
+const RECORD_LEVEL: i32 = 1;
+
 /// Extracts a layer, compressed or not, into the empty directory `into`.
 ///
-/// Nothing is synced. After an error the directory holds a part of the layer and is the caller's to remove.
+/// What was made is written to `record`, for [`check`]. Nothing is synced. After an error the directory holds a part of the layer and is the caller's to remove.
 pub fn unpack(
     blob: impl BufRead + Send,
     into: BorrowedFd<'_>,
+    record: impl Write,
     limits: &Limits,
 ) -> Result<Unpacked, UnpackError> {
     stream::pipeline(blob, limits.bytes, |input| {
         let mut archive = Archive::new(input, limits.clone());
-        let mut extractor = extract::Extractor::new(into, limits);
+        let fail = |source| UnpackError::Record { source };
+        let notes = zstd::stream::write::Encoder::new(record, RECORD_LEVEL).map_err(fail)?;
+        let mut extractor = extract::Extractor::new(into, limits, notes);
         while let Some(entry) = archive.next_entry()? {
             extractor.add(&entry, &mut archive)?;
         }
         archive.drain()?;
-        extractor.finish()
+        let (extracted, notes) = extractor.finish()?;
+        notes.finish().and_then(|mut record| record.flush()).map_err(fail)?;
+        Ok(extracted)
     })
     .map(|(streamed, extracted)| Unpacked {
         diff_id: streamed.inflated,

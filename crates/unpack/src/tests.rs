@@ -95,7 +95,12 @@ fn run_with(blob: &[u8], limits: &Limits) -> Out {
     fs::write(dir.path().join("secret"), "outside").unwrap();
     fs::create_dir(dir.path().join("fs")).unwrap();
     let root = File::open(dir.path().join("fs")).unwrap();
-    let result = unpack(blob, root.as_fd(), limits);
+    let mut record = Vec::new();
+    let result = unpack(blob, root.as_fd(), &mut record, limits);
+    if result.is_ok() {
+        let checked = check(root.as_fd(), &record[..]).unwrap();
+        assert_eq!(checked.differences, [], "the record disagrees with what was made");
+    }
     // Whatever the archive was: nothing beside the directory changed.
     assert_eq!(fs::read_to_string(dir.path().join("secret")).unwrap(), "outside");
     assert_eq!(fs::metadata(dir.path().join("secret")).unwrap().nlink(), 1, "linked from outside");
@@ -332,7 +337,7 @@ fn a_link_that_was_there_before_is_not_followed() {
     symlink("/proc/self/root/tmp", dir.path().join("fs/l")).unwrap();
     let root = File::open(dir.path().join("fs")).unwrap();
     let blob = Tar::default().file("l/berth-escape", "x").end();
-    assert!(unpack(&blob[..], root.as_fd(), &Limits::default()).is_err());
+    assert!(unpack(&blob[..], root.as_fd(), std::io::sink(), &Limits::default()).is_err());
     assert!(!Path::new("/tmp/berth-escape").exists());
 }
 
@@ -424,9 +429,68 @@ fn a_failing_source_is_told_from_a_bad_archive() {
     let dir = tempfile::tempdir().unwrap();
     let root = File::open(dir.path()).unwrap();
     for after in [0, 100, 300 << 10, 3 << 20] {
-        let error =
-            unpack(std::io::BufReader::new(Failing(after)), root.as_fd(), &Limits::default()).unwrap_err();
+        let error = unpack(
+            std::io::BufReader::new(Failing(after)),
+            root.as_fd(),
+            std::io::sink(),
+            &Limits::default(),
+        )
+        .unwrap_err();
         assert!(matches!(error, UnpackError::Read { .. }), "after {after}: {error:?}");
+    }
+}
+
+#[test]
+fn damage_is_found() {
+    type Harm = fn(&Path);
+    let blob = Tar::default()
+        .dir("d/")
+        .file("d/f", "content")
+        .file("other", "other")
+        .hard("d/h", "d/f")
+        .sym("d/l", "f")
+        .file("d/.wh.gone", "")
+        .end();
+    let cases: [(&str, &str, Harm); 9] = [
+        ("d/f", "has another content", |at| {
+            let time = fs::metadata(at.join("d/f")).unwrap().modified().unwrap();
+            fs::write(at.join("d/f"), "CONTENT").unwrap();
+            File::options().write(true).open(at.join("d/f")).unwrap().set_modified(time).unwrap();
+        }),
+        ("d/f", "has another size", |at| fs::write(at.join("d/f"), "").unwrap()),
+        ("other", "is missing", |at| fs::remove_file(at.join("other")).unwrap()),
+        ("d/new", "is too much", |at| fs::write(at.join("d/new"), "").unwrap()),
+        ("other", "has another owner", |at| {
+            std::os::unix::fs::chown(at.join("other"), Some(5), None).unwrap()
+        }),
+        ("other", "has another mode", |at| {
+            fs::set_permissions(at.join("other"), std::os::unix::fs::PermissionsExt::from_mode(0o4755))
+                .unwrap();
+        }),
+        ("d/l", "points elsewhere", |at| {
+            fs::remove_file(at.join("d/l")).unwrap();
+            symlink("x", at.join("d/l")).unwrap();
+        }),
+        ("d/h", "is linked with another file", |at| {
+            fs::remove_file(at.join("d/h")).unwrap();
+            fs::copy(at.join("d/f"), at.join("d/h")).unwrap();
+        }),
+        ("d/gone", "is of another type", |at| {
+            fs::remove_file(at.join("d/gone")).unwrap();
+            fs::write(at.join("d/gone"), "").unwrap();
+        }),
+    ];
+    for (path, what, harm) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let root = File::open(dir.path()).unwrap();
+        let mut record = Vec::new();
+        unpack(&blob[..], root.as_fd(), &mut record, &Limits::default()).unwrap();
+        harm(dir.path());
+        let found = check(root.as_fd(), &record[..]).unwrap();
+        let told = found.differences.iter().any(|found| found.path == path && found.what == what);
+        // One of two names of a file may be named as the other's.
+        let told = told || path == "d/h" && found.differences.iter().any(|found| found.what == what);
+        assert!(told, "{path} {what}: {found:?}");
     }
 }
 
