@@ -103,6 +103,7 @@ fn open(config: &Config) -> Result<Parts, Failure> {
         bridge: Some(config.network.bridge.clone()).filter(|name| !name.is_empty()),
         subnets: given.collect(),
         mtu: Some(config.network.mtu).filter(|mtu| *mtu > 0),
+        isolate_host: config.network.isolate_host,
         state: config.state.clone(),
     })?;
     Ok(Parts { store, images, network: Arc::new(network), shims, boot_id: boot_id()? })

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use nix::sys::socket::SockProtocol;
 
+use crate::attributes::{find as inside, read as attributes};
 use crate::socket::{DONE, ERROR, Socket, messages, verdict};
 
 const SUBSYSTEM: u16 = 1;
@@ -13,29 +14,10 @@ const DELETE: u16 = 2;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
-const TYPE: u16 = 0x3fff;
 const UDP: u8 = 17;
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const ZONE: u16 = 18;
-
-/// Attributes by number; one that says it is longer than what there is ends the walk.
-fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
-    let mut found = Vec::new();
-    while let Some((head, _)) = bytes.split_at_checked(4) {
-        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
-        if length < 4 || length > bytes.len() {
-            break;
-        }
-        found.push((u16::from_ne_bytes([head[2], head[3]]) & TYPE, &bytes[4..length]));
-        bytes = &bytes[length.next_multiple_of(4).min(bytes.len())..];
-    }
-    found
-}
-
-fn inside<'a>(all: &[(u16, &'a [u8])], kind: u16) -> Option<&'a [u8]> {
-    all.iter().find(|(found, _)| *found == kind).map(|(_, bytes)| *bytes)
-}
 
 /// One direction of a connection, as far as it is looked at.
 struct Tuple {

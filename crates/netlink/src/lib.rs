@@ -3,9 +3,14 @@
 //!
 //! A socket belongs to the network namespace it was opened in, whatever its thread does later.
 
+mod attributes;
 pub mod conntrack;
+mod link;
 pub mod nft;
 mod route;
 mod socket;
+mod tc;
 
-pub use route::{Route, Routes, Veth};
+pub use link::{Link, PortSettings};
+pub use route::{NewRoute, Route, Routes, Veth};
+pub use tc::Rate;

@@ -8,11 +8,11 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::sys::socket::SockProtocol;
@@ -38,12 +38,34 @@ pub struct Route {
 /// A pair of connected interfaces, the peer in another namespace.
 #[derive(Debug)]
 pub struct Veth<'a> {
-    /// Ours; up and a port of `master`.
+    /// Ours; up.
     pub name: &'a str,
-    pub master: u32,
+    /// The bridge that ours is a port of.
+    pub master: Option<u32>,
     pub peer: &'a str,
     pub peer_netns: BorrowedFd<'a>,
+    /// `None`: the kernel's choice.
+    pub peer_mac: Option<[u8; 6]>,
+    /// Bytes; 0: the kernel's choice.
     pub mtu: u32,
+}
+
+/// A route to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct NewRoute {
+    pub destination: IpAddr,
+    pub prefix: u8,
+    /// `None`: whoever is there is on the link itself.
+    pub gateway: Option<IpAddr>,
+    /// The interface's number.
+    pub interface: u32,
+    /// Bytes.
+    pub mtu: Option<u32>,
+    pub advmss: Option<u32>,
+    pub priority: Option<u32>,
+    /// `None`: the main one.
+    pub table: Option<u32>,
+    pub scope: Option<u8>,
 }
 
 impl Routes {
@@ -69,8 +91,12 @@ impl Routes {
     }
 
     /// Sends and waits for the acknowledgement.
-    fn call(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    pub(crate) fn call(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         let sequence = self.send(message, flags | NLM_F_ACK)?;
+        self.acknowledged(sequence)
+    }
+
+    fn acknowledged(&self, sequence: u32) -> io::Result<()> {
         loop {
             let datagram = self.socket.receive()?;
             let mine = messages(&datagram)
@@ -82,8 +108,64 @@ impl Routes {
         }
     }
 
+    /// Sends a request and gives its one answer.
+    pub(crate) fn one(&self, message: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
+        let sequence = self.send(message, 0)?;
+        loop {
+            let datagram = self.socket.receive()?;
+            for (kind, number, body) in messages(&datagram) {
+                match kind {
+                    _ if number != sequence => {}
+                    ERROR => verdict(body)?,
+                    _ => {
+                        let parsed = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&datagram);
+                        return match parsed.map_err(io::Error::other)?.payload {
+                            NetlinkPayload::InnerMessage(inner) => Ok(inner),
+                            _ => Err(io::ErrorKind::InvalidData.into()),
+                        };
+                    }
+                }
+            }
+        }
+    }
+
+    /// A request that the library has no type for.
+    pub(crate) fn raw(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+        let sequence = self.send_raw(kind, flags | NLM_F_ACK, body)?;
+        self.acknowledged(sequence)
+    }
+
+    /// The bodies of the answers to such a request.
+    pub(crate) fn raw_dump(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+        let sequence = self.send_raw(kind, flags, body)?;
+        let mut found = Vec::new();
+        loop {
+            let datagram = self.socket.receive()?;
+            for (kind, number, body) in messages(&datagram) {
+                match kind {
+                    _ if number != sequence => {}
+                    DONE => return Ok(found),
+                    ERROR => verdict(body)?,
+                    _ => found.push(body.to_vec()),
+                }
+            }
+        }
+    }
+
+    fn send_raw(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<u32> {
+        let sequence = self.number();
+        let mut bytes = ((16 + body.len()) as u32).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(body);
+        self.socket.send(&bytes)?;
+        Ok(sequence)
+    }
+
     /// Every answer to a dump.
-    fn dump(&self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    pub(crate) fn dump(&self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         let sequence = self.send(message, NLM_F_DUMP)?;
         let mut found = Vec::new();
         loop {
@@ -110,7 +192,7 @@ impl Routes {
         }
     }
 
-    fn links(&self) -> io::Result<Vec<LinkMessage>> {
+    pub(crate) fn links(&self) -> io::Result<Vec<LinkMessage>> {
         let dumped = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
         Ok(dumped
             .into_iter()
@@ -183,21 +265,22 @@ impl Routes {
         // Not up yet: a peer that comes up before the pair is complete is refused (ENOTCONN).
         peer.attributes = vec![
             LinkAttribute::IfName(veth.peer.to_owned()),
-            LinkAttribute::Mtu(veth.mtu),
             LinkAttribute::NetNsFd(veth.peer_netns.as_raw_fd()),
         ];
+        peer.attributes.extend(veth.peer_mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
         let mut link = LinkMessage::default();
         link.header.flags = LinkFlags::Up;
         link.header.change_mask = LinkFlags::Up;
-        link.attributes = vec![
-            LinkAttribute::IfName(veth.name.to_owned()),
-            LinkAttribute::Mtu(veth.mtu),
-            LinkAttribute::Controller(veth.master),
-            LinkAttribute::LinkInfo(vec![
-                LinkInfo::Kind(InfoKind::Veth),
-                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-            ]),
-        ];
+        link.attributes = vec![LinkAttribute::IfName(veth.name.to_owned())];
+        if veth.mtu > 0 {
+            peer.attributes.push(LinkAttribute::Mtu(veth.mtu));
+            link.attributes.push(LinkAttribute::Mtu(veth.mtu));
+        }
+        link.attributes.extend(veth.master.map(LinkAttribute::Controller));
+        link.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
         self.call(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
     }
 
@@ -248,15 +331,31 @@ impl Routes {
         self.call(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// A port may send back what came from it: with br_netfilter a pod that asks for its own host port needs that.
-    pub fn set_hairpin(&self, index: u32) -> io::Result<()> {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        link.attributes = vec![LinkAttribute::LinkInfo(vec![
-            LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
-        ])];
-        self.call(RouteNetlinkMessage::NewLink(link), 0)
+    pub fn add_route(&self, route: &NewRoute) -> io::Result<()> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(route.destination);
+        message.header.destination_prefix_length = route.prefix;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Boot;
+        let usual = if route.gateway.is_some() || route.destination.is_ipv6() { 0 } else { 253 };
+        message.header.scope = RouteScope::from(route.scope.unwrap_or(usual));
+        message.header.kind = RouteType::Unicast;
+        let mut attributes = vec![RouteAttribute::Oif(route.interface)];
+        if route.prefix > 0 {
+            attributes.push(RouteAttribute::Destination(route.destination.into()));
+        }
+        attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+        attributes.extend(route.priority.map(RouteAttribute::Priority));
+        attributes.extend(route.table.map(RouteAttribute::Table));
+        let metrics: Vec<_> = [route.mtu.map(RouteMetric::Mtu), route.advmss.map(RouteMetric::Advmss)]
+            .into_iter()
+            .flatten()
+            .collect();
+        if !metrics.is_empty() {
+            attributes.push(RouteAttribute::Metrics(metrics));
+        }
+        message.attributes = attributes;
+        self.call(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// The largest packet of an interface, in bytes; `None` when it is gone.
@@ -301,6 +400,6 @@ impl Routes {
     }
 }
 
-fn family(address: IpAddr) -> AddressFamily {
+pub(crate) fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }

@@ -9,6 +9,8 @@ pub enum NetworkError {
     Kernel { doing: String, source: std::io::Error },
     #[error("every address of {subnet} is in use")]
     Exhausted { subnet: Subnet },
+    #[error("the pod's limits: {why}")]
+    Limits { why: String },
     #[error("the host has routes to every network Berth would choose; set network.subnets")]
     NoSubnet,
     #[error("{text:?} is not one network of IPv4 or IPv6, or one of each, such as 10.85.0.0/16,fd00:85::/64")]
@@ -29,7 +31,7 @@ impl Classify for NetworkError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Exhausted { .. } => ErrorClass::ResourceExhausted,
-            Self::Cidr { .. } => ErrorClass::InvalidArgument,
+            Self::Cidr { .. } | Self::Limits { .. } => ErrorClass::InvalidArgument,
             Self::NoSubnet | Self::Taken { .. } | Self::InUse { .. } | Self::NoSuchVersion { .. } => {
                 ErrorClass::FailedPrecondition
             }

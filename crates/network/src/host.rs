@@ -84,7 +84,13 @@ impl Network {
         routes.set_up(index).map_err(step(format!("set bridge {} up", self.bridge)))?;
         let pods: Vec<nft::Pod> = self.pods.lock().values().map(|pod| pod.rules.clone()).collect();
         self.tables
-            .install(&nft::Table { name: &self.table, bridge: &self.bridge, loopback6, pods: &pods })
+            .install(&nft::Table {
+                name: &self.table,
+                links: std::slice::from_ref(&self.bridge),
+                isolated: self.config.isolate_host,
+                loopback6,
+                pods: &pods,
+            })
             .map_err(step(format!("make nf_tables table {}", self.table)))?;
         self.forward(subnets.iter().any(|subnet| subnet.is_ipv6()))?;
         *ready = true;

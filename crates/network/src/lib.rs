@@ -10,6 +10,8 @@ mod error;
 mod host;
 mod host_ports;
 mod names;
+mod plugin;
+mod shaping;
 mod subnet;
 
 use std::collections::{HashMap, HashSet};
@@ -17,18 +19,21 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+use berth_cni::Bandwidth;
 use berth_ids::SandboxId;
 use berth_model::PortMapping;
-use berth_netlink::{Routes, Veth, conntrack, nft};
+use berth_netlink::{PortSettings, Routes, Veth, conntrack, nft};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 pub use counters::counters;
 pub use error::NetworkError;
 pub use host_ports::HostPort;
+pub use plugin::Plugins;
 pub use subnet::Subnet;
 
 use crate::addresses::Addresses;
+use crate::shaping::Limits;
 use crate::subnet::Saved;
 
 /// The name of a pod's interface inside the pod, as CNI has it.
@@ -45,6 +50,8 @@ pub struct NetworkConfig {
     pub subnets: Vec<Subnet>,
     /// Bytes. `None`: that of the interface the default route leaves by.
     pub mtu: Option<u32>,
+    /// Pods reach no service of the host's own, only ports of it that lead to pods.
+    pub isolate_host: bool,
     pub state: PathBuf,
 }
 
@@ -55,6 +62,7 @@ pub struct PodRequest<'a> {
     /// For people: `namespace/name`.
     pub name: &'a str,
     pub ports: &'a [PortMapping],
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// What a pod was given.
@@ -69,6 +77,9 @@ pub struct Attachment {
     pub gateways: Vec<IpAddr>,
     #[serde(default)]
     pub host_ports: Vec<HostPort>,
+    /// The interface that what the pod sends waits at, where there is a limit to that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ifb: Option<String>,
     /// For people: `namespace/name`.
     #[serde(default)]
     pub pod: String,
@@ -108,7 +119,7 @@ impl Network {
         for port in ports {
             forwards.extend(port.forwards(ips, names::loopback6(&self.config.instance))?);
         }
-        Ok(nft::Pod { addresses: ips.to_vec(), forwards })
+        Ok(nft::Pod { addresses: ips.to_vec(), masquerade: true, forwards })
     }
 
     /// Chooses the subnets, or takes up those chosen before. Makes nothing yet.
@@ -153,6 +164,8 @@ impl Network {
         let routes = Routes::open().map_err(step("open a netlink socket"))?;
         let master = self.ensure(&routes)?;
         let ports = host_ports::wanted(pod.ports);
+        let limits = pod.bandwidth.as_ref().map(Limits::new).transpose();
+        let limits = limits.map_err(|why| NetworkError::Limits { why })?.flatten();
         for port in &ports {
             port.is_free()?;
         }
@@ -160,9 +173,11 @@ impl Network {
         let made = self
             .hold(pod, &ips, ports)
             .and_then(|()| self.connect(pod, &routes, master, &ips, netns))
+            .and_then(|attachment| self.limit(pod.id, &routes, limits, attachment))
             .and_then(|attachment| self.publish(id).map(|()| attachment));
         if made.is_err() {
             self.detach(id, None);
+            shaping::remove(&routes, &names::ifb(&self.config.instance, id));
             if let Ok(Some(index)) = routes.index(&names::interface(id))
                 && let Err(error) = routes.delete_link(index)
             {
@@ -202,11 +217,20 @@ impl Network {
         netns: BorrowedFd<'_>,
     ) -> Result<Attachment, NetworkError> {
         let name = names::interface(pod.id);
-        let veth = Veth { name: &name, master, peer: POD_INTERFACE, peer_netns: netns, mtu: self.mtu };
+        let veth = Veth {
+            name: &name,
+            master: Some(master),
+            peer: POD_INTERFACE,
+            peer_netns: netns,
+            peer_mac: None,
+            mtu: self.mtu,
+        };
         routes.add_veth(&veth).map_err(step(format!("make interface {name}")))?;
         let index = routes.index(&name).map_err(step(format!("look for interface {name}")))?;
         let index = index.ok_or_else(|| NetworkError::Gone { what: name.clone() })?;
-        routes.set_hairpin(index).map_err(step(format!("let {name} send back")))?;
+        // With br_netfilter a pod that asks for its own port of the host is answered by the port it asks by.
+        let hairpin = PortSettings { hairpin: Some(true), isolated: None };
+        routes.set_port(index, hairpin).map_err(step(format!("let {name} send back")))?;
         let subnets = self.subnets();
         let of = |ip: &IpAddr| subnets.iter().copied().find(|subnet| subnet.contains(*ip));
         let given: Vec<(IpAddr, Subnet)> =
@@ -224,8 +248,26 @@ impl Network {
             ips: ips.to_vec(),
             gateways: given.iter().map(|(_, subnet)| subnet.gateway()).collect(),
             host_ports: held,
+            ifb: None,
             pod: pod.name.to_owned(),
         })
+    }
+
+    fn limit(
+        &self,
+        id: &SandboxId,
+        routes: &Routes,
+        limits: Option<Limits>,
+        attachment: Attachment,
+    ) -> Result<Attachment, NetworkError> {
+        let Some(limits) = limits else { return Ok(attachment) };
+        let name = &attachment.host_interface;
+        let limiting = || step(format!("limit what {name} sends and receives"));
+        let gone = || NetworkError::Gone { what: name.clone() };
+        let host = routes.link(name).map_err(limiting())?.ok_or_else(gone)?;
+        let ifb = shaping::apply(routes, &host, &limits, &names::ifb(&self.config.instance, id))
+            .map_err(limiting())?;
+        Ok(Attachment { ifb: ifb.map(|link| link.name), ..attachment })
     }
 
     /// Puts a pod that is held into the table. A table that somebody flushed is made anew.
@@ -288,6 +330,11 @@ impl Network {
             drop(ready);
             self.forget_flows(&pod);
         }
+        if let Some(ifb) = attachment.and_then(|attachment| attachment.ifb.as_ref())
+            && let Ok(routes) = Routes::open()
+        {
+            shaping::remove(&routes, ifb);
+        }
         self.addresses.lock().give_back(id);
     }
 
@@ -315,6 +362,15 @@ impl Network {
                 if let Err(error) = routes.delete_link(index) {
                     tracing::debug!(interface = name, %error, "not removed");
                 }
+            }
+        }
+        let kept: HashSet<&str> = live.iter().filter_map(|(_, a)| a.ifb.as_deref()).collect();
+        for link in routes.all_links().map_err(step("read the host's interfaces"))? {
+            if link.name.starts_with(&names::ifb_prefix(&self.config.instance))
+                && link.kind == "ifb"
+                && !kept.contains(link.name.as_str())
+            {
+                shaping::remove(&routes, &link.name);
             }
         }
         Ok(())

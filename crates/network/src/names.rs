@@ -36,8 +36,27 @@ pub(crate) fn bridge_mac(bridge: &str) -> [u8; 6] {
     [0x0a, 0xbe, a, b, c, d]
 }
 
+/// Of the pods that plugins connect.
+pub(crate) fn plugin_table(instance: &str) -> String {
+    format!("{}-plugins", table(instance))
+}
+
+/// A pod's interface by the names that a plugin is given.
+pub(crate) fn veth(container: &str, interface: &str) -> String {
+    format!("veth{:08x}", hash(&format!("{container}/{interface}")) as u32)
+}
+
 pub(crate) fn interface(id: &SandboxId) -> String {
     format!("{INTERFACE}{}", &id.as_str()[..12])
+}
+
+/// The interface that what a pod sends waits at: of the instance's, since the host's has no master to know it by.
+pub(crate) fn ifb(instance: &str, id: &SandboxId) -> String {
+    format!("{}{}", ifb_prefix(instance), &id.as_str()[..8])
+}
+
+pub(crate) fn ifb_prefix(instance: &str) -> String {
+    format!("vi{:04x}.", hash(instance) as u16)
 }
 
 pub(crate) fn is_ours(name: &str) -> bool {

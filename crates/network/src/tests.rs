@@ -32,6 +32,7 @@ impl Host {
             bridge: None,
             subnets: subnets.iter().map(|text| text.parse().unwrap()).collect(),
             mtu: None,
+            isolate_host: false,
             state: self.state.path().into(),
         };
         self.with(|| Network::open(config).unwrap())
@@ -43,7 +44,7 @@ fn id(n: u8) -> SandboxId {
 }
 
 fn asks<'a>(id: &'a SandboxId, ports: &'a [PortMapping]) -> PodRequest<'a> {
-    PodRequest { id, name: "test/pod", ports }
+    PodRequest { id, name: "test/pod", ports, bandwidth: None }
 }
 
 /// A pod that answers one connection on port 80 with its word.
@@ -158,7 +159,14 @@ fn neighbour(host: &Host) -> (OwnedFd, [IpAddr; 2]) {
         let routes = Routes::open().unwrap();
         routes.add_bridge("uplink", 1450, [2, 0, 0, 0, 0, 1]).unwrap();
         let master = routes.index("uplink").unwrap().unwrap();
-        let veth = Veth { name: "up0", master, peer: "eth0", peer_netns: netns.as_fd(), mtu: 1450 };
+        let veth = Veth {
+            name: "up0",
+            master: Some(master),
+            peer: "eth0",
+            peer_netns: netns.as_fd(),
+            peer_mac: None,
+            mtu: 1450,
+        };
         routes.add_veth(&veth).unwrap();
         set(&routes, "uplink", own).unwrap();
     });
@@ -218,7 +226,7 @@ fn a_host_port_has_one_holder() {
         host.with(|| {
             let name = format!("test/pod-{n}");
             let id = id(n as u8);
-            network.attach(PodRequest { id: &id, name: &name, ports }, pods[n].as_fd())
+            network.attach(PodRequest { id: &id, name: &name, ports, bandwidth: None }, pods[n].as_fd())
         })
     };
     attach(0, &[map(Protocol::Tcp, 8080, "")]).unwrap();
@@ -344,4 +352,59 @@ fn the_uplink_says_how_long_a_packet_may_be() {
     host.with(|| network.reset().unwrap());
     assert_eq!(host.with(|| read("/proc/sys/net/ipv6/conf/uplink/accept_ra")), "1");
     assert_eq!(host.with(|| read("/proc/sys/net/ipv6/conf/all/forwarding")), "0");
+}
+
+#[test]
+fn limits_come_and_go_with_the_pod() {
+    let host = Host::new();
+    let network = host.network(&["10.77.0.0/24"]);
+    let pod = new_netns().unwrap();
+    let bits = 8_000_000;
+    let bandwidth =
+        Bandwidth { ingress_rate: bits, ingress_burst: bits, egress_rate: bits, egress_burst: bits };
+    let id = id(1);
+    let asks = PodRequest { bandwidth: Some(bandwidth), ..asks(&id, &[]) };
+    let attached = host.with(|| network.attach(asks, pod.as_fd()).unwrap());
+    let kinds = |name: &str| {
+        let name = name.to_owned();
+        host.with(move || {
+            let routes = Routes::open().unwrap();
+            routes.index(&name).unwrap().map(|index| routes.disciplines(index).unwrap())
+        })
+    };
+    let ifb = attached.ifb.clone().unwrap();
+    assert_eq!(kinds(&ifb).unwrap(), ["tbf"]);
+    let of_host = kinds(&attached.host_interface).unwrap();
+    assert!(["tbf", "ingress"].iter().all(|kind| of_host.iter().any(|has| has == kind)), "{of_host:?}");
+    host.with(|| network.restore(&[(id.clone(), attached.clone())]).unwrap());
+    assert!(kinds(&ifb).is_some());
+    host.with(|| network.detach(&id, Some(&attached)));
+    assert!(kinds(&ifb).is_none());
+    let without = PodRequest { bandwidth: Some(Bandwidth { ingress_burst: 0, ..bandwidth }), ..asks };
+    let refused = host.with(|| network.attach(without, pod.as_fd()).unwrap_err().to_string());
+    assert!(refused.contains("a rate and a burst"), "{refused}");
+}
+
+#[test]
+fn an_isolated_host_answers_its_ports_alone() {
+    let host = Host::new();
+    let config = NetworkConfig { isolate_host: true, ..host.network(&["10.77.0.0/24", "fd77::/64"]).config };
+    let network = host.with(|| Network::open(config).unwrap());
+    let (a, b) = (new_netns().unwrap(), new_netns().unwrap());
+    let ports = [map(Protocol::Tcp, 8080, "")];
+    let served = host.with(|| network.attach(asks(&id(1), &ports), a.as_fd()).unwrap());
+    host.with(|| network.attach(asks(&id(2), &[]), b.as_fd()).unwrap());
+    let service = host.with(|| TcpListener::bind("[::]:7000").unwrap());
+    for gateway in network.subnets().iter().map(|subnet| subnet.gateway()) {
+        let refused = run_in(b.as_fd(), || get((gateway, 7000))).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{gateway}");
+        let server = serve(&a, "a");
+        assert_eq!(run_in(b.as_fd(), || get((gateway, 8080))).unwrap(), "a");
+        server.join().unwrap();
+    }
+    drop(service);
+    // The host asks as before: answers to it begin nothing.
+    let server = serve(&a, "a");
+    assert_eq!(host.with(|| ask(served.ips[0])), "a");
+    server.join().unwrap();
 }

@@ -32,7 +32,9 @@ impl Network for NetworkPort {
         let metadata = &pod.config.metadata;
         let name = format!("{}/{}", metadata.namespace, metadata.name);
         let ports = pod.config.port_mappings.clone();
-        let work = move || network.attach(PodRequest { id: &id, name: &name, ports: &ports }, netns.as_fd());
+        let work = move || {
+            network.attach(PodRequest { id: &id, name: &name, ports: &ports, bandwidth: None }, netns.as_fd())
+        };
         let made = blocking("connect to the bridge", work).await?;
         let record = serde_json::to_value(&made);
         let record = record

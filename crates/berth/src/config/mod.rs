@@ -66,6 +66,8 @@ pub(crate) struct Network {
     pub(crate) subnets: Vec<Subnet>,
     /// Bytes; 0 for that of the uplink.
     pub(crate) mtu: u32,
+    /// Pods reach no service of the host's own.
+    pub(crate) isolate_host: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +133,7 @@ impl Config {
                 bridge: settings.read("network.bridge", parse::interface)?,
                 subnets: settings.read("network.subnets", parse::subnets)?,
                 mtu: settings.read("network.mtu", parse::mtu)?,
+                isolate_host: settings.read("network.isolate_host", parse::switch)?,
             },
             registry: Registry { certs_d: settings.read("registry.certs_d", parse::directories)? },
             cgroup: Cgroup { root: settings.read("cgroup.root", parse::cgroup)? },

@@ -121,6 +121,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
                0: that of the interface the default route leaves by.",
     },
     Setting {
+        key: "network.isolate_host",
+        form: Form::Switch,
+        default: Default::Fixed("false"),
+        help: "Pods reach no service of the host's own, only its ports that lead to pods. A node-local DNS or \
+               agent that listens on the host is then out of their reach.",
+    },
+    Setting {
         key: "registry.certs_d",
         form: Form::List,
         default: Default::Fixed("/etc/berth/certs.d,/etc/containerd/certs.d"),

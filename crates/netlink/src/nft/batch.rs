@@ -3,6 +3,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::sys::socket::SockProtocol;
 
+use crate::attributes::Attributes;
 use crate::socket::{ERROR, Socket, messages, verdict};
 
 const SUBSYSTEM: u16 = 10;
@@ -12,34 +13,6 @@ const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 /// Both families in one table (NFPROTO_INET).
 const INET: u8 = 1;
-const NESTED: u16 = 0x8000;
-
-/// Attributes: length, type, value, padding to four bytes.
-#[derive(Default)]
-pub(super) struct Attributes(Vec<u8>);
-
-impl Attributes {
-    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        self.0.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
-        self.0.extend_from_slice(&kind.to_ne_bytes());
-        self.0.extend_from_slice(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-        self
-    }
-
-    pub(super) fn text(self, kind: u16, value: &str) -> Self {
-        self.bytes(kind, &[value.as_bytes(), b"\0"].concat())
-    }
-
-    /// nf_tables counts in network order.
-    pub(super) fn number(self, kind: u16, value: u32) -> Self {
-        self.bytes(kind, &value.to_be_bytes())
-    }
-
-    pub(super) fn nested(self, kind: u16, inside: Self) -> Self {
-        self.bytes(kind | NESTED, &inside.0)
-    }
-}
 
 /// A socket that stays open from one transaction to the next: the kernel makes whoever closes one wait until it has freed
 /// what was removed (Linux: nf_tables, NETLINK_URELEASE), which takes 10 to 20 ms.
@@ -61,7 +34,7 @@ impl Batch {
     }
 
     fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, attributes: Attributes) {
-        let length = 16 + 4 + attributes.0.len();
+        let length = 16 + 4 + attributes.encoded().len();
         self.bytes.extend_from_slice(&(length as u32).to_ne_bytes());
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(&flags.to_ne_bytes());
@@ -69,7 +42,7 @@ impl Batch {
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&[family, 0]);
         self.bytes.extend_from_slice(&resource.to_be_bytes());
-        self.bytes.extend_from_slice(&attributes.0);
+        self.bytes.extend_from_slice(attributes.encoded());
         self.next += 1;
     }
 

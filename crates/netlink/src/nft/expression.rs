@@ -1,6 +1,6 @@
 //! The expressions of a rule, one function for each that ours are made of.
 
-use super::batch::Attributes;
+use crate::attributes::Attributes;
 
 /// Registers by four bytes (NFT_REG32_00 and on).
 pub(super) const FIRST: u32 = 8;
@@ -133,23 +133,40 @@ pub(super) fn to_loopback4() -> Vec<Attributes> {
     vec![payload(NETWORK, V4.destination, 1, FIRST), compare(EQUAL, &[127])]
 }
 
-fn interface(key: u32, how: u32, name: &str) -> Vec<Attributes> {
-    let mut padded = [0; INTERFACE];
+/// An interface's name as sets have it.
+pub(super) fn link(name: &str) -> Vec<u8> {
+    let mut padded = vec![0; INTERFACE];
     let length = name.len().min(INTERFACE - 1);
     padded[..length].copy_from_slice(&name.as_bytes()[..length]);
-    vec![meta(key, FIRST), compare(how, &padded)]
+    padded
 }
 
-pub(super) fn comes_by(name: &str) -> Vec<Attributes> {
-    interface(META_IIFNAME, EQUAL, name)
+/// "It comes by an interface of the set."
+pub(super) fn comes_by(set: &str, id: u32) -> Vec<Attributes> {
+    vec![meta(META_IIFNAME, FIRST), among(set, id, false)]
 }
 
-pub(super) fn leaves_by(name: &str) -> Vec<Attributes> {
-    interface(META_OIFNAME, EQUAL, name)
+/// "It leaves by an interface (not) of the set."
+pub(super) fn leaves_by(set: &str, id: u32, not: bool) -> Vec<Attributes> {
+    vec![meta(META_OIFNAME, FIRST), among(set, id, not)]
 }
 
-pub(super) fn leaves_not_by(name: &str) -> Vec<Attributes> {
-    interface(META_OIFNAME, NOT_EQUAL, name)
+/// "It is of this transport protocol."
+pub(super) fn is_protocol(number: u8) -> Vec<Attributes> {
+    vec![meta(META_L4PROTO, FIRST), compare(EQUAL, &[number])]
+}
+
+/// Ends a TCP connection by RST, anything else by "administratively prohibited".
+pub(super) fn reject(protocol: u8) -> Attributes {
+    const RESET: u32 = 1;
+    const ICMPX: u32 = 2;
+    const PROHIBITED: u8 = 3;
+    const TCP: u8 = 6;
+    let what = match protocol {
+        TCP => Attributes::default().number(1, RESET),
+        _ => Attributes::default().number(1, ICMPX).bytes(2, &[PROHIBITED]),
+    };
+    expression("reject", what)
 }
 
 /// "The destination is an address of this machine."

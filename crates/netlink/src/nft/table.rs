@@ -4,8 +4,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::batch::{Attributes, Batch, Connection};
+use super::batch::{Batch, Connection};
 use super::expression::{self as on, Family, V4, V6};
+use crate::attributes::Attributes;
 
 const NEW_TABLE: u16 = 0;
 const DELETE_TABLE: u16 = 2;
@@ -26,6 +27,7 @@ const POST_ROUTING: u32 = 4;
 const RAW: i32 = -300;
 const MANGLE: i32 = -150;
 const DESTINATION_NAT: i32 = -100;
+const FILTER: i32 = 0;
 const SOURCE_NAT: i32 = 100;
 /// When a packet's own translation is undone.
 const AFTER_NAT: i32 = 150;
@@ -48,6 +50,8 @@ pub struct Forward {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
     pub addresses: Vec<IpAddr>,
+    /// What leaves the machine bears the machine's address.
+    pub masquerade: bool,
     pub forwards: Vec<Forward>,
 }
 
@@ -55,7 +59,10 @@ pub struct Pod {
 #[derive(Debug, Clone)]
 pub struct Table<'a> {
     pub name: &'a str,
-    pub bridge: &'a str,
+    /// The interfaces that lead to pods.
+    pub links: &'a [String],
+    /// Pods reach no service of the machine's own but ports that lead to pods.
+    pub isolated: bool,
     /// An address of the host's that nobody else uses; it stands for ::1 on the way to a pod. `None`: ports on ::1 lead
     /// nowhere.
     pub loopback6: Option<Ipv6Addr>,
@@ -72,6 +79,7 @@ struct Set {
 
 const ADDRESS4: u32 = 7;
 const ADDRESS6: u32 = 8;
+const LINK: u32 = 41;
 const SERVICE: u32 = 12 << 6 | 13;
 const PORT: u32 = 13;
 
@@ -87,9 +95,12 @@ const PORTS4: Set = set("ports4", 3, (SERVICE, 8), TO4);
 const PORTS6: Set = set("ports6", 4, (SERVICE, 8), TO6);
 const BOUND4: Set = set("bound4", 5, (ADDRESS4 << 12 | SERVICE, 12), TO4);
 const BOUND6: Set = set("bound6", 6, (ADDRESS6 << 12 | SERVICE, 24), TO6);
-const SETS: [&Set; 6] = [&PODS4, &PODS6, &PORTS4, &PORTS6, &BOUND4, &BOUND6];
-const FAMILIES: [(Family, [&Set; 3]); 2] =
-    [(V4, [&PODS4, &PORTS4, &BOUND4]), (V6, [&PODS6, &PORTS6, &BOUND6])];
+const HIDDEN4: Set = set("hidden4", 7, (ADDRESS4, 4), None);
+const HIDDEN6: Set = set("hidden6", 8, (ADDRESS6, 16), None);
+const LINKS: Set = set("links", 9, (LINK, 16), None);
+const SETS: [&Set; 9] = [&PODS4, &PODS6, &PORTS4, &PORTS6, &BOUND4, &BOUND6, &HIDDEN4, &HIDDEN6, &LINKS];
+const FAMILIES: [(Family, [&Set; 4]); 2] =
+    [(V4, [&PODS4, &PORTS4, &BOUND4, &HIDDEN4]), (V6, [&PODS6, &PORTS6, &BOUND6, &HIDDEN6])];
 
 fn named(table: &str) -> Attributes {
     Attributes::default().text(1, table)
@@ -117,6 +128,7 @@ impl Set {
 }
 
 /// Where an element is, its key and, in a map, its value.
+#[derive(Clone)]
 struct Element {
     set: &'static Set,
     key: Vec<u8>,
@@ -125,12 +137,17 @@ struct Element {
 
 impl Pod {
     fn elements(&self) -> impl Iterator<Item = Element> {
-        let pods = self.addresses.iter().map(|address| Element {
-            set: if address.is_ipv4() { &PODS4 } else { &PODS6 },
-            key: octets(*address),
-            value: Vec::new(),
-        });
-        pods.chain(self.forwards.iter().map(Forward::element))
+        let of = |sets: [&'static Set; 2], hidden: bool| {
+            let all = self.addresses.iter().filter(move |_| hidden);
+            all.map(move |address| Element {
+                set: if address.is_ipv4() { sets[0] } else { sets[1] },
+                key: octets(*address),
+                value: Vec::new(),
+            })
+        };
+        of([&PODS4, &PODS6], true)
+            .chain(of([&HIDDEN4, &HIDDEN6], self.masquerade))
+            .chain(self.forwards.iter().map(Forward::element))
     }
 }
 
@@ -155,10 +172,18 @@ impl Forward {
 }
 
 impl Batch {
-    fn elements(&mut self, kind: u16, table: &str, pods: &[Pod]) {
+    fn pods(&mut self, kind: u16, table: &str, pods: &[Pod]) {
+        self.elements(kind, table, || pods.iter().flat_map(Pod::elements));
+    }
+
+    fn links(&mut self, kind: u16, table: &str, links: &[String]) {
+        let element = |name: &String| Element { set: &LINKS, key: on::link(name), value: Vec::new() };
+        self.elements(kind, table, || links.iter().map(element));
+    }
+
+    fn elements<I: Iterator<Item = Element>>(&mut self, kind: u16, table: &str, all: impl Fn() -> I) {
         for set in SETS {
-            let elements: Vec<Element> =
-                pods.iter().flat_map(Pod::elements).filter(|element| element.set.id == set.id).collect();
+            let elements: Vec<Element> = all().filter(|element| element.set.id == set.id).collect();
             for some in elements.chunks(ELEMENTS) {
                 let list = some.iter().fold(Attributes::default(), |list, element| {
                     let one = Attributes::default().nested(1, on::value(&element.key));
@@ -223,7 +248,7 @@ impl Tables {
     ///
     /// For ::1 the kernel has no such switch, see [`Batch::loopback6`].
     pub fn install(&self, table: &Table<'_>) -> io::Result<()> {
-        let Table { name, bridge, loopback6, pods } = table;
+        let Table { name, links, isolated, loopback6, pods } = table;
         let mut batch = Batch::new();
         // Made so that it can be deleted, deleted so that nothing old is in it.
         batch.add(NEW_TABLE, CREATE, named(name));
@@ -232,15 +257,16 @@ impl Tables {
         for set in SETS {
             batch.add(NEW_SET, CREATE, set.declare(name));
         }
+        let by_pod = || on::comes_by(LINKS.name, LINKS.id);
         batch.chain(name, "guard", "filter", PRE_ROUTING, RAW);
-        batch.rule(name, "guard", vec![V4.is(), on::comes_by(bridge), on::to_loopback4(), vec![on::drop()]]);
+        batch.rule(name, "guard", vec![V4.is(), by_pod(), on::to_loopback4(), vec![on::drop()]]);
         if let Some(stand_in) = loopback6 {
             batch.loopback6(name, &stand_in.octets());
         }
         batch.chain(name, "prerouting", "nat", PRE_ROUTING, DESTINATION_NAT);
         batch.chain(name, "output", "nat", OUTPUT, DESTINATION_NAT);
         for chain in ["prerouting", "output"] {
-            for (family, [_, ports, bound]) in FAMILIES {
+            for (family, [_, ports, bound, _]) in FAMILIES {
                 let [protocol, port] = Family::service(family.length);
                 let lookup = vec![family.destination(), protocol, port, on::mapped(bound.name, bound.id)];
                 batch.rule(name, chain, vec![family.is(), lookup, vec![family.forward()]]);
@@ -251,29 +277,42 @@ impl Tables {
                 batch.rule(name, chain, parts);
             }
         }
+        let to_pod = |not| on::leaves_by(LINKS.name, LINKS.id, not);
         batch.chain(name, "postrouting", "nat", POST_ROUTING, SOURCE_NAT);
-        for (family, [pods, ..]) in FAMILIES {
+        for (family, [pods, _, _, hidden]) in FAMILIES {
             let mut masquerade = |parts: Vec<Vec<Attributes>>| {
                 let parts = std::iter::once(family.is()).chain(parts).chain([vec![on::masquerade()]]);
                 batch.rule(name, "postrouting", parts.collect());
             };
             if family == V4 {
                 // From the host to itself, and on to a pod.
-                masquerade(vec![on::leaves_by(bridge), on::from_loopback4()]);
+                masquerade(vec![to_pod(false), on::from_loopback4()]);
             }
             let from_pods = || vec![family.source(), on::among(pods.name, pods.id, false)];
             // From a pod to the host, and on to a pod, maybe the same: the answer must come back through here.
-            masquerade(vec![on::leaves_by(bridge), on::was_forwarded(), from_pods()]);
-            masquerade(vec![on::leaves_not_by(bridge), from_pods()]);
+            masquerade(vec![to_pod(false), on::was_forwarded(), from_pods()]);
+            masquerade(vec![to_pod(true), vec![family.source(), on::among(hidden.name, hidden.id, false)]]);
         }
-        batch.elements(NEW_ELEMENT, name, pods);
+        if *isolated {
+            batch.chain(name, "isolation", "filter", INPUT, FILTER);
+            for protocol in [6, 17, 132] {
+                let parts = vec![by_pod(), on::is_protocol(protocol), on::is_original()];
+                batch.rule(
+                    name,
+                    "isolation",
+                    parts.into_iter().chain([vec![on::reject(protocol)]]).collect(),
+                );
+            }
+        }
+        batch.links(NEW_ELEMENT, name, links);
+        batch.pods(NEW_ELEMENT, name, pods);
         batch.commit(&self.connection)
     }
 
     /// Adds a pod to an installed table: all of it or nothing.
     pub fn add(&self, table: &str, pod: &Pod) -> io::Result<()> {
         let mut batch = Batch::new();
-        batch.elements(NEW_ELEMENT, table, std::slice::from_ref(pod));
+        batch.pods(NEW_ELEMENT, table, std::slice::from_ref(pod));
         batch.commit(&self.connection)
     }
 
@@ -281,7 +320,7 @@ impl Tables {
     pub fn remove(&self, table: &str, pod: &Pod) -> io::Result<()> {
         let whole = |pod: &Pod| {
             let mut batch = Batch::new();
-            batch.elements(DELETE_ELEMENT, table, std::slice::from_ref(pod));
+            batch.pods(DELETE_ELEMENT, table, std::slice::from_ref(pod));
             batch.commit(&self.connection)
         };
         let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
@@ -290,15 +329,32 @@ impl Tables {
             done => return done,
         }
         // Part of it is gone: the rest one by one.
-        let addresses = pod.addresses.iter().map(|a| Pod { addresses: vec![*a], forwards: Vec::new() });
-        let forwards = pod.forwards.iter().map(|f| Pod { addresses: Vec::new(), forwards: vec![*f] });
-        for one in addresses.chain(forwards) {
-            match whole(&one) {
+        for one in pod.elements() {
+            let mut batch = Batch::new();
+            batch.elements(DELETE_ELEMENT, table, || std::iter::once(one.clone()));
+            match batch.commit(&self.connection) {
                 Err(error) if !missing(&error) => return Err(error),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// An interface that leads to pods. Idempotent.
+    pub fn add_link(&self, table: &str, name: &str) -> io::Result<()> {
+        let mut batch = Batch::new();
+        batch.links(NEW_ELEMENT, table, &[name.to_owned()]);
+        batch.commit(&self.connection)
+    }
+
+    /// Idempotent.
+    pub fn remove_link(&self, table: &str, name: &str) -> io::Result<()> {
+        let mut batch = Batch::new();
+        batch.links(DELETE_ELEMENT, table, &[name.to_owned()]);
+        match batch.commit(&self.connection) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
     }
 
     /// Removes a table with all that is in it; not there: no error.

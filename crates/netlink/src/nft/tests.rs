@@ -9,7 +9,11 @@ fn pod(n: u8, ports: u16) -> Pod {
         let bound = Forward { protocol: 17, address: Some([127, 0, 0, 1].into()), port, to: (v4, 53) };
         [one(v4), one(v6), bound]
     };
-    Pod { addresses: vec![v4, v6], forwards: (0..ports).flat_map(|p| forward(p + 1000)).collect() }
+    Pod {
+        addresses: vec![v4, v6],
+        masquerade: true,
+        forwards: (0..ports).flat_map(|p| forward(p + 1000)).collect(),
+    }
 }
 
 const LOOPBACK: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
@@ -18,7 +22,14 @@ const LOOPBACK: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0,
 fn a_table_comes_and_goes() {
     let netns = berth_sys::netns::new_netns().unwrap();
     berth_sys::netns::run_in(netns.as_fd(), || {
-        let table = |pods| Table { name: "berth-test", bridge: "br-test", loopback6: Some(LOOPBACK), pods };
+        let links = ["br-test".to_owned(), "br-other".to_owned()];
+        let table = |pods| Table {
+            name: "berth-test",
+            links: &links,
+            isolated: true,
+            loopback6: Some(LOOPBACK),
+            pods,
+        };
         let tables = Tables::default();
         tables.install(&table(&[]))?;
         tables.install(&table(&[pod(1, 2000)]))?;

@@ -1,0 +1,208 @@
+//! What an interface is, and what can be changed of one.
+
+use std::io;
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
+
+use crate::Routes;
+
+/// An interface, as the kernel tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    /// Such as veth or bridge; empty for hardware and lo.
+    pub kind: String,
+    pub mac: Vec<u8>,
+    /// Bytes.
+    pub mtu: u32,
+    pub is_up: bool,
+    /// The bridge it is a port of.
+    pub master: Option<u32>,
+    /// The other end of a veth, by its number in the other's namespace.
+    pub peer: Option<u32>,
+    pub promiscuous: bool,
+    /// Packets and bytes received, packets and bytes sent.
+    pub counters: [u64; 4],
+}
+
+/// Of a bridge's port; `None` leaves as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PortSettings {
+    pub hairpin: Option<bool>,
+    /// Speaks with ports only that are not isolated.
+    pub isolated: Option<bool>,
+}
+
+impl Link {
+    fn read(message: LinkMessage) -> Option<Self> {
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            kind: String::new(),
+            mac: Vec::new(),
+            mtu: 0,
+            is_up: message.header.flags.contains(LinkFlags::Up),
+            master: None,
+            peer: None,
+            promiscuous: message.header.flags.contains(LinkFlags::Promisc),
+            counters: [0; 4],
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(mac) => link.mac = mac,
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Controller(master) => link.master = Some(master),
+                LinkAttribute::Link(peer) => link.peer = Some(peer),
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        if let LinkInfo::Kind(kind) = info {
+                            link.kind = kind.to_string();
+                        }
+                    }
+                }
+                LinkAttribute::Stats64(stats) => {
+                    link.counters = [stats.rx_packets, stats.rx_bytes, stats.tx_packets, stats.tx_bytes];
+                }
+                _ => {}
+            }
+        }
+        (!link.name.is_empty()).then_some(link)
+    }
+
+    /// As people write it.
+    pub fn mac(&self) -> String {
+        self.mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+    }
+}
+
+impl Routes {
+    /// An interface by name.
+    pub fn link(&self, name: &str) -> io::Result<Option<Link>> {
+        let Some(index) = self.index(name)? else { return Ok(None) };
+        self.link_at(index)
+    }
+
+    /// An interface by number.
+    pub fn link_at(&self, index: u32) -> io::Result<Option<Link>> {
+        let mut wanted = LinkMessage::default();
+        wanted.header.index = index;
+        match self.one(RouteNetlinkMessage::GetLink(wanted)) {
+            Ok(RouteNetlinkMessage::NewLink(link)) => Ok(Link::read(link)),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Every interface.
+    pub fn all_links(&self) -> io::Result<Vec<Link>> {
+        Ok(self.links()?.into_iter().filter_map(Link::read).collect())
+    }
+
+    /// Addresses of an interface with the lengths of their prefixes.
+    pub fn addresses(&self, index: u32) -> io::Result<Vec<(IpAddr, u8)>> {
+        let mut found = Vec::new();
+        for message in self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+            let RouteNetlinkMessage::NewAddress(address) = message else { continue };
+            if address.header.index != index {
+                continue;
+            }
+            let of = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Local(ip) => Some((0, *ip)),
+                // The other end's, unless there is no other.
+                AddressAttribute::Address(ip) => Some((1, *ip)),
+                _ => None,
+            };
+            if let Some((_, ip)) = address.attributes.iter().filter_map(of).min_by_key(|(order, _)| *order) {
+                found.push((ip, address.header.prefix_len));
+            }
+        }
+        Ok(found)
+    }
+
+    pub fn remove_address(&self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = crate::route::family(address);
+        message.header.prefix_len = prefix;
+        message.header.index = index;
+        message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+        self.call(RouteNetlinkMessage::DelAddress(message), 0)
+    }
+
+    /// A bridge with the kernel's settings but those named. An MTU of 0 and an empty MAC are the kernel's choice.
+    pub fn add_plain_bridge(&self, name: &str, mtu: u32, vlans: bool) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+        if mtu > 0 {
+            link.attributes.push(LinkAttribute::Mtu(mtu));
+        }
+        let mut data = vec![InfoBridge::StpState(netlink_packet_route::link::BridgeStpState::Disabled)];
+        if vlans {
+            data.push(InfoBridge::VlanFiltering(true));
+        }
+        link.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            LinkInfo::Data(InfoData::Bridge(data)),
+        ]));
+        self.call(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// An intermediate functional block: what is sent to it is queued and goes on where it came from.
+    pub fn add_ifb(&self, name: &str, mtu: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
+        link.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Mtu(mtu),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]),
+        ];
+        self.call(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    pub fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
+        self.change(index, vec![LinkAttribute::Mtu(mtu)])
+    }
+
+    pub fn set_mac(&self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        self.change(index, vec![LinkAttribute::Address(mac.to_vec())])
+    }
+
+    pub fn set_promiscuous(&self, index: u32, on: bool) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.header.flags = if on { LinkFlags::Promisc } else { LinkFlags::empty() };
+        link.header.change_mask = LinkFlags::Promisc;
+        self.call(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    pub fn set_port(&self, index: u32, settings: PortSettings) -> io::Result<()> {
+        let data = [
+            settings.hairpin.map(InfoBridgePort::HairpinMode),
+            settings.isolated.map(InfoBridgePort::Isolated),
+        ];
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes = vec![LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(data.into_iter().flatten().collect())),
+        ])];
+        self.call(RouteNetlinkMessage::NewLink(link), 0)
+    }
+
+    fn change(&self, index: u32, attributes: Vec<LinkAttribute>) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes = attributes;
+        self.call(RouteNetlinkMessage::SetLink(link), 0)
+    }
+}

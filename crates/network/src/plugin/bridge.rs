@@ -1,0 +1,195 @@
+//! `bridge`: a pod's interface is a port of a bridge of the host's.
+
+use std::io;
+use std::net::IpAddr;
+
+use berth_cni::{Bridge, Call, Cidr, CniResult, Interface, IpConfig, PluginError};
+use berth_netlink::{Link, PortSettings, Routes};
+
+use super::link::{self, network};
+use super::rules::Rules;
+use super::{fail, ipam, refused};
+
+/// The program's own default.
+const USUAL: &str = "cni0";
+
+/// Networks by VLAN, filters of hardware addresses and pods without an interface are left to the program.
+pub(super) fn does(conf: &Bridge) -> bool {
+    conf.vlan == 0
+        && !conf.mac_spoof_check
+        && !conf.disable_container_interface
+        && conf.preserve_default_vlan.is_none()
+        && conf.bridge.len() <= 15
+}
+
+fn name(conf: &Bridge) -> &str {
+    if conf.bridge.is_empty() { USUAL } else { &conf.bridge }
+}
+
+pub(super) fn status(conf: &Bridge, network: &str) -> Result<(), PluginError> {
+    let routes = Routes::open().map_err(fail("open a netlink socket"))?;
+    let found = routes.link(name(conf)).map_err(fail("look for the bridge"))?;
+    if let Some(other) = found.filter(|link| link.kind != "bridge") {
+        let why = format!("{} is there and is no bridge", other.name);
+        return Err(PluginError::new(PluginError::NOT_AVAILABLE, why));
+    }
+    ipam::status(conf.ipam.as_ref(), network)
+}
+
+pub(super) fn add(conf: &Bridge, call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginError> {
+    let routes = Routes::open().map_err(fail("open a netlink socket"))?;
+    let bridge = ensure(conf, &routes, rules)?;
+    let leased = ipam::lease(conf.ipam.as_ref(), call)?;
+    let made = connect(conf, call, &routes, &bridge, leased).and_then(|result| {
+        let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.address).collect();
+        rules.change(call.container, |pod| {
+            (pod.network, pod.pod) = (call.network.to_owned(), call.pod.to_owned());
+            (pod.addresses, pod.masquerade) = (addresses, conf.ip_masq);
+        })?;
+        Ok(result)
+    });
+    if made.is_err() {
+        link::remove(&routes, call);
+        // The address was never used.
+        if let Some(Err(error)) = conf.ipam.as_ref().map(|ipam| ipam::release(ipam, call)) {
+            tracing::warn!(%error, container = call.container, "an address stays taken until it is collected");
+        }
+    }
+    made
+}
+
+fn ensure(conf: &Bridge, routes: &Routes, rules: &Rules) -> Result<Link, PluginError> {
+    let name = name(conf);
+    let look = || routes.link(name).map_err(fail("look for the bridge"));
+    let (bridge, made) = match look()? {
+        Some(found) => (found, false),
+        None => {
+            match routes.add_plain_bridge(name, conf.mtu, false) {
+                // Another pod's, at the same moment.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                done => done.map_err(fail(format!("make bridge {name}")))?,
+            }
+            // By itself it has the lowest of its ports' addresses, another one each time a pod comes or goes.
+            let gone = || refused(format!("bridge {name} was removed while it was being made"));
+            let made = look()?.ok_or_else(gone)?;
+            routes
+                .set_mac(made.index, crate::names::bridge_mac(name))
+                .map_err(fail(format!("give bridge {name} an address")))?;
+            (look()?.ok_or_else(gone)?, true)
+        }
+    };
+    if bridge.kind != "bridge" {
+        return Err(refused(format!("{name} is there and is no bridge")));
+    }
+    let preparing = || fail(format!("prepare bridge {name}"));
+    if conf.promisc_mode && !bridge.promiscuous {
+        routes.set_promiscuous(bridge.index, true).map_err(preparing())?;
+    }
+    if !bridge.is_up {
+        // No pod tells the host its routes; a kernel without IPv6 has no such file.
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
+        routes.set_up(bridge.index).map_err(preparing())?;
+    }
+    rules.link(name, made)?;
+    Ok(bridge)
+}
+
+fn connect(
+    conf: &Bridge,
+    call: &Call<'_>,
+    routes: &Routes,
+    bridge: &Link,
+    leased: CniResult,
+) -> Result<CniResult, PluginError> {
+    let host = link::pair(routes, call, Some(bridge.index), conf.mtu)?;
+    let settings = PortSettings {
+        hairpin: conf.hairpin_mode.then_some(true),
+        isolated: conf.port_isolation.then_some(true),
+    };
+    if settings.hairpin.is_some() || settings.isolated.is_some() {
+        routes.set_port(host.index, settings).map_err(fail(format!("set up {} as a port", host.name)))?;
+    }
+    let mut result = leased;
+    gateways(conf, &mut result);
+    if conf.is_gateway || conf.is_default_gateway {
+        for ip in &result.ips {
+            if let Some(gateway) = ip.gateway.and_then(|gw| Cidr::new(gw, ip.address.prefix)) {
+                give(conf, routes, bridge, gateway)?;
+            }
+        }
+        link::forward(&result.ips)?;
+    }
+    let pod = link::configure(call, &result, conf.enable_dad, &[])?;
+    let of = |link: &Link| Interface { name: link.name.clone(), mac: link.mac(), ..Default::default() };
+    let inside = Interface { sandbox: call.sandbox.to_owned(), ..of(&pod) };
+    result.interfaces = vec![of(bridge), of(&host), inside];
+    for ip in &mut result.ips {
+        ip.interface = Some(2);
+    }
+    if let Some(dns) = &conf.dns {
+        result.dns = dns.clone();
+    }
+    Ok(result)
+}
+
+/// The gateway of an address that has none is the first of its network, where the bridge is one.
+fn gateways(conf: &Bridge, result: &mut CniResult) {
+    if !conf.is_gateway && !conf.is_default_gateway {
+        return;
+    }
+    for ip in &mut result.ips {
+        ip.gateway = ip.gateway.or_else(|| first(ip));
+    }
+    if conf.is_default_gateway {
+        for v6 in [false, true] {
+            let gateway = result.ips.iter().find(|ip| ip.address.is_ipv6() == v6).and_then(|ip| ip.gateway);
+            let there = result.routes.iter().any(|r| r.dst.prefix == 0 && r.dst.is_ipv6() == v6);
+            let any = if v6 { IpAddr::from([0; 16]) } else { IpAddr::from([0; 4]) };
+            if let (Some(gateway), Some(any), false) = (gateway, Cidr::new(any, 0), there) {
+                result.routes.push(link::route_to(any, Some(gateway)));
+            }
+        }
+    }
+}
+
+fn first(ip: &IpConfig) -> Option<IpAddr> {
+    Some(match network(ip.address) {
+        IpAddr::V4(address) => std::net::Ipv4Addr::from(u32::from(address).checked_add(1)?).into(),
+        IpAddr::V6(address) => std::net::Ipv6Addr::from(u128::from(address).checked_add(1)?).into(),
+    })
+}
+
+/// The gateway's address on the bridge. Another one of the same network is refused, or taken away with `forceAddress`.
+fn give(conf: &Bridge, routes: &Routes, bridge: &Link, gateway: Cidr) -> Result<(), PluginError> {
+    let reading = fail(format!("read the addresses of bridge {}", bridge.name));
+    for (ip, prefix) in routes.addresses(bridge.index).map_err(reading)? {
+        if (ip, prefix) == (gateway.address, gateway.prefix) {
+            return Ok(());
+        }
+        // IPv6 may have several, of different networks.
+        let other = Cidr::new(ip, prefix).map(network);
+        let in_the_way = match ip {
+            IpAddr::V4(_) => !gateway.is_ipv6(),
+            IpAddr::V6(v6) => {
+                gateway.is_ipv6() && !v6.is_unicast_link_local() && other == Some(network(gateway))
+            }
+        };
+        if !in_the_way {
+            continue;
+        }
+        if !conf.force_address {
+            return Err(refused(format!(
+                "bridge {} has {ip}/{prefix} already, not {gateway}; forceAddress would replace it",
+                bridge.name
+            )));
+        }
+        routes
+            .remove_address(bridge.index, ip, prefix)
+            .map_err(fail(format!("take {ip} from bridge {}", bridge.name)))?;
+    }
+    match routes.add_address(bridge.index, gateway.address, gateway.prefix) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        done => done.map_err(fail(format!("give {gateway} to bridge {}", bridge.name))),
+    }
+}

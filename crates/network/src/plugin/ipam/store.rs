@@ -1,0 +1,149 @@
+//! host-local's directory of one network, in the program's own format: a file for each address with the container's id and the
+//! interface's name, the last address of each set of ranges, and a file to lock.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Between the two lines of a file.
+const BETWEEN: &str = "\r\n";
+const LAST: &str = "last_reserved_ip.";
+/// No such file is longer; a container's id has 64 bytes, an interface's name 15.
+const MOST: u64 = 4096;
+
+/// Locked as long as it is there: against other calls, and against the program.
+pub(super) struct Store {
+    directory: PathBuf,
+    _lock: nix::fcntl::Flock<File>,
+}
+
+/// Whose an address is. The oldest programs wrote no interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) container: String,
+    pub(super) interface: Option<String>,
+}
+
+impl Owner {
+    fn read(text: &str) -> Self {
+        let text = text.trim();
+        match text.split_once(BETWEEN).or_else(|| text.split_once('\n')) {
+            Some((id, name)) => {
+                Self { container: id.trim().to_owned(), interface: Some(name.trim().to_owned()) }
+            }
+            None => Self { container: text.to_owned(), interface: None },
+        }
+    }
+
+    pub(super) fn is(&self, container: &str, interface: &str) -> bool {
+        self.container == container && self.interface.as_deref().is_none_or(|name| name == interface)
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MOST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+impl Store {
+    /// Made where it is not.
+    pub(super) fn open(directory: PathBuf) -> io::Result<Self> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .open(directory.join("lock"))?;
+        let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive);
+        Ok(Self { directory, _lock: lock.map_err(|(_, errno)| io::Error::from(errno))? })
+    }
+
+    fn path(&self, ip: IpAddr) -> PathBuf {
+        self.directory.join(ip.to_string())
+    }
+
+    pub(super) fn owner(&self, ip: IpAddr) -> io::Result<Option<Owner>> {
+        match read(&self.path(ip)) {
+            Ok(text) => Ok(Some(Owner::read(&text))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// False: it is another's.
+    pub(super) fn take(&self, ip: IpAddr, container: &str, interface: &str) -> io::Result<bool> {
+        let path = self.path(ip);
+        match OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path) {
+            Ok(mut file) => {
+                let written = file.write_all(format!("{container}{BETWEEN}{interface}").as_bytes());
+                // A half-written file would be nobody's for ever.
+                written.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn give_back(&self, ip: IpAddr) -> io::Result<()> {
+        match std::fs::remove_file(self.path(ip)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the search of the set of ranges goes on.
+    pub(super) fn last(&self, set: usize) -> Option<IpAddr> {
+        read(&self.directory.join(format!("{LAST}{set}"))).ok()?.trim().parse().ok()
+    }
+
+    pub(super) fn set_last(&self, set: usize, ip: IpAddr) -> io::Result<()> {
+        std::fs::write(self.directory.join(format!("{LAST}{set}")), ip.to_string())
+    }
+
+    /// Every address that is taken.
+    pub(super) fn taken(&self) -> io::Result<HashSet<IpAddr>> {
+        let mut found = HashSet::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            // The other files have no addresses for names.
+            found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<IpAddr>().ok()));
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners() {
+        let owner = |container: &str, interface: Option<&str>| Owner {
+            container: container.into(),
+            interface: interface.map(str::to_owned),
+        };
+        for (text, expected) in [
+            ("abc\r\neth0", owner("abc", Some("eth0"))),
+            ("abc\neth0\n", owner("abc", Some("eth0"))),
+            ("abc", owner("abc", None)),
+            ("", owner("", None)),
+        ] {
+            assert_eq!(Owner::read(text), expected, "{text:?}");
+        }
+        assert!(owner("abc", None).is("abc", "eth0") && !owner("abc", Some("eth0")).is("abc", "eth1"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_somebodys(text: String) {
+            let owner = Owner::read(&text);
+            proptest::prop_assert!(owner.container.len() <= text.len());
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! A pod's pair of interfaces, and what is set inside the pod.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+use berth_cni::{Call, Cidr, CniResult, IpConfig, PluginError, Route};
+use berth_netlink::{Link, NewRoute, Routes, Veth};
+use berth_sys::netns::run_in;
+
+use super::{FAILED, fail, refused};
+use crate::names;
+
+/// The namespace; all but DEL come with one.
+pub(super) fn netns<'a>(call: &Call<'a>) -> Result<BorrowedFd<'a>, PluginError> {
+    call.netns.ok_or_else(|| PluginError::new(PluginError::INVALID_CONFIG, "there is no network namespace"))
+}
+
+/// The pod's interface on the host. From its names, so that what a failed call left is found again.
+pub(super) fn host_name(call: &Call<'_>) -> String {
+    names::veth(call.container, call.interface)
+}
+
+/// A hardware address as people write it.
+pub(super) fn parse_mac(text: &str) -> Result<[u8; 6], PluginError> {
+    let wrong = || PluginError::new(PluginError::INVALID_CONFIG, format!("{text:?} is no hardware address"));
+    let mut mac = [0; 6];
+    let parts: Vec<&str> = text.split(':').collect();
+    if parts.len() != mac.len() {
+        return Err(wrong());
+    }
+    for (byte, part) in mac.iter_mut().zip(parts) {
+        let digits = part.len() <= 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+        *byte = u8::from_str_radix(part, 16).ok().filter(|_| digits).ok_or_else(wrong)?;
+    }
+    Ok(mac)
+}
+
+/// Makes the pair; one of the same name, left by a call that was cut off, goes first. Gives the host's end.
+pub(super) fn pair(
+    routes: &Routes,
+    call: &Call<'_>,
+    master: Option<u32>,
+    mtu: u32,
+) -> Result<Link, PluginError> {
+    let name = host_name(call);
+    let making = || format!("make interface {name}");
+    if let Some(index) = routes.index(&name).map_err(fail(making()))? {
+        routes.delete_link(index).map_err(fail(format!("remove the interface {name} of before")))?;
+    }
+    let peer_mac = call.runtime.mac.as_deref().map(parse_mac).transpose()?;
+    let (peer, peer_netns) = (call.interface, netns(call)?);
+    let veth = Veth { name: &name, master, peer, peer_netns, peer_mac, mtu };
+    routes.add_veth(&veth).map_err(fail(making()))?;
+    let made = routes.link(&name).map_err(fail(making()))?;
+    made.ok_or_else(|| refused(format!("interface {name} was removed while it was being made")))
+}
+
+/// Removes the host's end, and so both.
+pub(super) fn remove(routes: &Routes, call: &Call<'_>) {
+    let name = host_name(call);
+    if let Ok(Some(index)) = routes.index(&name)
+        && let Err(error) = routes.delete_link(index)
+    {
+        tracing::warn!(interface = name, %error, "a half-made interface stays until its pod is made again");
+    }
+}
+
+fn tunable(version: &str, interface: &str, key: &str, value: &str) -> io::Result<()> {
+    std::fs::write(format!("/proc/sys/net/{version}/conf/{interface}/{key}"), value)
+}
+
+/// What the pod's end is given, inside the namespace; gives the interface as it is then.
+pub(super) fn configure(
+    call: &Call<'_>,
+    result: &CniResult,
+    detect_duplicates: bool,
+    neighbours: &[IpAddr],
+) -> Result<Link, PluginError> {
+    let (interface, ips, routes) = (call.interface, &result.ips, &result.routes);
+    run_in(netns(call)?, || {
+        let inside = Routes::open()?;
+        let index = inside.index(interface)?.ok_or(io::ErrorKind::NotFound)?;
+        let v6 = ips.iter().any(|ip| ip.address.is_ipv6());
+        // Before it is up: no other pod tells this one its routes (CVE-2020-10749).
+        let quiet = [("accept_ra", true), ("accept_dad", !detect_duplicates)];
+        for (key, _) in quiet.iter().filter(|(_, set)| *set) {
+            match tunable("ipv6", interface, key, "0") {
+                Err(error) if v6 => return Err(error),
+                _ => {}
+            }
+        }
+        for ip in ips {
+            inside.add_address(index, ip.address.address, ip.address.prefix)?;
+        }
+        inside.set_up(index)?;
+        for ip in neighbours {
+            let prefix = if ip.is_ipv4() { 32 } else { 128 };
+            let to = Cidr::new(*ip, prefix).ok_or(io::ErrorKind::InvalidInput)?;
+            add_route(&inside, index, &route_to(to, None), None)?;
+        }
+        for route in routes {
+            let gateway = route.gw.or_else(|| gateway(ips, route.dst.is_ipv6()));
+            add_route(&inside, index, route, gateway)?;
+        }
+        inside.link_at(index)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+    })
+    .map_err(fail(format!("configure {interface} in the pod")))
+}
+
+fn gateway(ips: &[IpConfig], v6: bool) -> Option<IpAddr> {
+    ips.iter().find(|ip| ip.address.is_ipv6() == v6).and_then(|ip| ip.gateway)
+}
+
+fn add_route(inside: &Routes, interface: u32, route: &Route, gateway: Option<IpAddr>) -> io::Result<()> {
+    let added = inside.add_route(&NewRoute {
+        destination: network(route.dst),
+        prefix: route.dst.prefix,
+        gateway,
+        interface,
+        mtu: route.mtu,
+        advmss: route.advmss,
+        priority: route.priority,
+        table: route.table,
+        scope: route.scope,
+    });
+    match added {
+        // Two addresses of one network, or the same default route said twice.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        done => done,
+    }
+}
+
+/// A route without anything special.
+pub(super) fn route_to(dst: Cidr, gw: Option<IpAddr>) -> Route {
+    Route { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None }
+}
+
+/// The address without the bits below the prefix.
+pub(super) fn network(cidr: Cidr) -> IpAddr {
+    let bits = crate::subnet::bits(cidr.address);
+    match cidr.address {
+        IpAddr::V4(_) => {
+            let free = 32 - u32::from(cidr.prefix);
+            let bits = if free >= 32 { 0 } else { (bits as u32) >> free << free };
+            std::net::Ipv4Addr::from(bits).into()
+        }
+        IpAddr::V6(_) => {
+            let free = 128 - u32::from(cidr.prefix);
+            let bits = if free >= 128 { 0 } else { bits >> free << free };
+            std::net::Ipv6Addr::from(bits).into()
+        }
+    }
+}
+
+/// The pod's interface has the addresses that ADD gave it.
+pub(super) fn check(call: &Call<'_>) -> Result<(), PluginError> {
+    let wanted = call.previous.map(|result| result.addresses(call.interface)).unwrap_or_default();
+    let name = call.interface;
+    let found = run_in(netns(call)?, || {
+        let inside = Routes::open()?;
+        let Some(index) = inside.index(name)? else { return Ok(None) };
+        Ok(Some(inside.addresses(index)?))
+    })
+    .map_err(fail(format!("look at {name} in the pod")))?;
+    let Some(found) = found else {
+        return Err(PluginError::new(FAILED, format!("the pod has no interface {name}")));
+    };
+    match wanted.iter().find(|ip| !found.iter().any(|(has, _)| has == *ip)) {
+        Some(ip) => Err(PluginError::new(FAILED, format!("{name} in the pod has lost {ip}"))),
+        None => Ok(()),
+    }
+}
+
+/// Packets for others are passed on.
+pub(super) fn forward(ips: &[IpConfig]) -> Result<(), PluginError> {
+    let [v4, v6] = [false, true].map(|v6| ips.iter().any(|ip| ip.address.is_ipv6() == v6));
+    let files = [("/proc/sys/net/ipv4/ip_forward", v4), ("/proc/sys/net/ipv6/conf/all/forwarding", v6)];
+    for (file, _) in files.iter().filter(|(_, wanted)| *wanted) {
+        let now = std::fs::read_to_string(file).map_err(fail(format!("read {file}")))?;
+        if now.trim() == "0" {
+            std::fs::write(file, "1").map_err(fail(format!("write 1 to {file}")))?;
+        }
+    }
+    Ok(())
+}

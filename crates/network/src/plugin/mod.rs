@@ -1,0 +1,159 @@
+//! The standard plugins of the Container Network Interface without a program: one module each, over netlink.
+//!
+//! What a pod has in the nf_tables table is kept in a file of its own ([`rules::Rules`]), so that a restart knows which
+//! ports are held and a pod goes although its configuration is gone.
+
+mod bandwidth;
+mod bridge;
+mod ipam;
+mod link;
+mod loopback;
+mod portmap;
+mod ptp;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod tuning;
+
+use std::path::Path;
+
+use berth_cni::{Call, CniResult, InProcess, InUse, Ipam, Known, PluginError};
+
+use self::rules::Rules;
+use crate::NetworkError;
+
+/// Every plugin that needs no program.
+#[derive(Debug)]
+pub struct Plugins {
+    rules: Rules,
+}
+
+/// A plugin's own failures (CNI 1.1, section 5: 100 and more).
+const FAILED: u32 = 100;
+
+fn fail(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> PluginError {
+    let doing = doing.into();
+    move |error| PluginError { code: FAILED, msg: doing, details: error.to_string() }
+}
+
+fn refused(why: impl Into<String>) -> PluginError {
+    PluginError::new(FAILED, why)
+}
+
+impl From<NetworkError> for PluginError {
+    fn from(error: NetworkError) -> Self {
+        let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
+        let details = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        PluginError { code: FAILED, msg: error.to_string(), details }
+    }
+}
+
+/// Of the plugin before; those that only add to what is there have nothing to do without it.
+fn previous<'a>(call: &Call<'a>) -> Result<&'a CniResult, PluginError> {
+    let missing = || {
+        PluginError::new(PluginError::INVALID_CONFIG, "it must come after a plugin that makes an interface")
+    };
+    call.previous.ok_or_else(missing)
+}
+
+impl Plugins {
+    /// Takes up what an earlier daemon left in the table. Touches nothing of the kernel's yet.
+    pub fn open(instance: &str, state: &Path) -> Result<Self, NetworkError> {
+        Ok(Self { rules: Rules::open(instance, state)? })
+    }
+
+    /// Removes the table, the bridges that were made here, and what was remembered.
+    pub fn reset(&self) -> Result<(), NetworkError> {
+        self.rules.reset()
+    }
+
+    /// Makes the table anew with what pods have: at start, and when somebody flushed it.
+    pub fn restore(&self) -> Result<(), NetworkError> {
+        self.rules.restore()
+    }
+
+    fn release(ipam: Option<&Ipam>, call: &Call<'_>) -> Result<(), PluginError> {
+        ipam.map_or(Ok(()), |ipam| ipam::release(ipam, call))
+    }
+}
+
+impl InProcess for Plugins {
+    fn does(&self, plugin: &Known) -> bool {
+        match plugin {
+            Known::Bridge(bridge) => bridge::does(bridge),
+            Known::Portmap(portmap) => portmap::does(portmap),
+            Known::Tuning(tuning) => tuning::does(tuning),
+            Known::Ptp(ptp) => ptp.ipam.is_some(),
+            Known::Loopback | Known::Bandwidth(_) => true,
+            // Its effect is on rules of others, which its program knows.
+            Known::Firewall(_) => false,
+        }
+    }
+
+    fn add(&self, plugin: &Known, call: &Call<'_>) -> Result<CniResult, PluginError> {
+        match plugin {
+            Known::Bridge(bridge) => bridge::add(bridge, call, &self.rules),
+            Known::Ptp(ptp) => ptp::add(ptp, call, &self.rules),
+            Known::Loopback => loopback::add(call),
+            Known::Portmap(portmap) => portmap::add(portmap, call, &self.rules),
+            Known::Bandwidth(conf) => bandwidth::add(conf, call),
+            Known::Tuning(tuning) => tuning::add(tuning, call),
+            Known::Firewall(_) => Err(refused("firewall is done by its program")),
+        }
+    }
+
+    fn del(&self, plugin: &Known, call: &Call<'_>) -> Result<(), PluginError> {
+        match plugin {
+            Known::Bridge(bridge) => {
+                self.rules.forget(call.container)?;
+                Self::release(bridge.ipam.as_ref(), call)
+            }
+            Known::Ptp(ptp) => {
+                self.rules.forget(call.container)?;
+                Self::release(ptp.ipam.as_ref(), call)
+            }
+            Known::Portmap(_) => Ok(self.rules.change(call.container, |pod| pod.host_ports.clear())?),
+            Known::Bandwidth(_) => bandwidth::del(call),
+            Known::Tuning(tuning) => tuning::del(tuning, call),
+            // The namespace takes it along.
+            Known::Loopback | Known::Firewall(_) => Ok(()),
+        }
+    }
+
+    fn check(&self, plugin: &Known, call: &Call<'_>) -> Result<(), PluginError> {
+        match plugin {
+            Known::Bridge(bridge) => {
+                link::check(call)?;
+                ipam::check(bridge.ipam.as_ref(), call)
+            }
+            Known::Ptp(ptp) => {
+                link::check(call)?;
+                ipam::check(ptp.ipam.as_ref(), call)
+            }
+            Known::Loopback => loopback::check(call),
+            Known::Portmap(_) => portmap::check(call, &self.rules),
+            Known::Bandwidth(conf) => bandwidth::check(conf, call),
+            Known::Tuning(tuning) => tuning::check(tuning, call),
+            Known::Firewall(_) => Ok(()),
+        }
+    }
+
+    fn gc(&self, plugin: &Known, network: &str, in_use: &[InUse]) -> Result<(), PluginError> {
+        match plugin {
+            Known::Bridge(berth_cni::Bridge { ipam, .. }) | Known::Ptp(berth_cni::Ptp { ipam, .. }) => {
+                self.rules.keep(network, in_use)?;
+                ipam.as_ref().map_or(Ok(()), |ipam| ipam::gc(ipam, network, in_use))
+            }
+            Known::Portmap(_) => Ok(self.rules.keep(network, in_use)?),
+            _ => Ok(()),
+        }
+    }
+
+    fn status(&self, plugin: &Known, network: &str) -> Result<(), PluginError> {
+        match plugin {
+            Known::Bridge(bridge) => bridge::status(bridge, network),
+            Known::Ptp(ptp) => ipam::status(ptp.ipam.as_ref(), network),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `portmap`: ports of the host that lead to the pod, as elements of the table.
+
+use berth_cni::{Call, CniResult, PluginError, Portmap};
+use berth_model::{PortMapping, Protocol};
+use berth_netlink::Routes;
+
+use super::rules::Rules;
+use super::{previous, refused};
+use crate::NetworkError;
+use crate::host_ports::{HostPort, wanted};
+
+/// What names rules of iptables has no meaning without it.
+pub(super) fn does(conf: &Portmap) -> bool {
+    let plain = conf.conditions_v4.is_none() && conf.conditions_v6.is_none();
+    plain
+        && conf.external_set_mark_chain.is_none()
+        && conf.mark_masq_bit.is_none()
+        && !conf.masq_all
+        && conf.backend.as_deref().is_none_or(|backend| backend == "nftables")
+}
+
+fn ports(call: &Call<'_>) -> Result<Vec<HostPort>, PluginError> {
+    let mut mappings = Vec::new();
+    for port in call.runtime.port_mappings.iter().flatten() {
+        let protocol = match port.protocol.to_ascii_lowercase().as_str() {
+            "tcp" | "" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            other => return Err(refused(format!("{other:?} is no protocol with ports"))),
+        };
+        let host_ip = port.host_ip.clone();
+        mappings.push(PortMapping {
+            protocol,
+            container_port: port.container_port,
+            host_port: port.host_port,
+            host_ip,
+        });
+    }
+    Ok(wanted(&mappings))
+}
+
+pub(super) fn add(conf: &Portmap, call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginError> {
+    let result = previous(call)?.clone();
+    let ports = ports(call)?;
+    if ports.is_empty() {
+        return Ok(result);
+    }
+    // The first of each IP version, as the program does.
+    let all = result.addresses(call.interface);
+    let of = |v6: bool| all.iter().find(|ip| ip.is_ipv6() == v6).copied();
+    let addresses: Vec<_> = [of(false), of(true)].into_iter().flatten().collect();
+    for (at, port) in ports.iter().enumerate() {
+        if ports[..at].iter().any(|other| other.conflicts(*port)) {
+            return Err(NetworkError::Taken { port: *port, holder: call.pod.to_owned() }.into());
+        }
+        port.is_free()?;
+    }
+    if let Some((port, holder)) = rules.holder(call.container, &ports) {
+        return Err(NetworkError::Taken { port, holder }.into());
+    }
+    reach_loopback(&result, rules)?;
+    rules.change(call.container, |pod| {
+        (pod.network, pod.pod) = (call.network.to_owned(), call.pod.to_owned());
+        // Without `snat` what asks by the host keeps its address, and a pod does not reach itself.
+        if conf.snat != Some(false) && pod.addresses.is_empty() {
+            pod.addresses = addresses;
+        }
+        pod.host_ports = ports;
+    })?;
+    Ok(result)
+}
+
+/// Clients at 127.0.0.1 and ::1 are answered by the interfaces that lead to the pod.
+fn reach_loopback(result: &CniResult, rules: &Rules) -> Result<(), PluginError> {
+    let routes = Routes::open().map_err(super::fail("open a netlink socket"))?;
+    for interface in result.interfaces.iter().filter(|interface| interface.sandbox.is_empty()) {
+        let looking = super::fail(format!("look for interface {}", interface.name));
+        let Some(link) = routes.link(&interface.name).map_err(looking)? else { continue };
+        if link.master.is_some() {
+            // The bridge is who speaks IP.
+            continue;
+        }
+        let file = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", link.name);
+        std::fs::write(&file, "1").map_err(super::fail(format!("write 1 to {file}")))?;
+        if result.ips.iter().any(|ip| ip.address.is_ipv6()) {
+            match routes.add_address(link.index, rules.loopback6().into(), 128) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                done => done.map_err(super::fail(format!("give {} the stand-in of ::1", link.name)))?,
+            }
+        }
+        if link.kind == "bridge" {
+            rules.link(&link.name, false)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn check(call: &Call<'_>, rules: &Rules) -> Result<(), PluginError> {
+    let held = rules.of(call.container).unwrap_or_default().host_ports;
+    match ports(call)?.into_iter().find(|port| !held.contains(port)) {
+        Some(port) => Err(refused(format!("the host's {port} does not lead to the pod"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,88 @@
+//! `ptp`: a pair of interfaces, routed on the host; a pod's neighbour is the host alone.
+
+use std::net::IpAddr;
+
+use berth_cni::{Call, Cidr, CniResult, Interface, PluginError, Ptp};
+use berth_netlink::{Link, NewRoute, Routes};
+
+use super::link;
+use super::rules::Rules;
+use super::{fail, ipam, refused};
+
+pub(super) fn add(conf: &Ptp, call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginError> {
+    let routes = Routes::open().map_err(fail("open a netlink socket"))?;
+    let leased = ipam::lease(conf.ipam.as_ref(), call)?;
+    let made = connect(conf, call, &routes, leased).and_then(|result| {
+        let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.address).collect();
+        rules.change(call.container, |pod| {
+            (pod.network, pod.pod) = (call.network.to_owned(), call.pod.to_owned());
+            (pod.addresses, pod.masquerade) = (addresses, conf.ip_masq);
+            pod.own_link = Some(link::host_name(call));
+        })?;
+        Ok(result)
+    });
+    if made.is_err() {
+        link::remove(&routes, call);
+        if let Some(Err(error)) = conf.ipam.as_ref().map(|ipam| ipam::release(ipam, call)) {
+            tracing::warn!(%error, container = call.container, "an address stays taken until it is collected");
+        }
+    }
+    made
+}
+
+fn connect(
+    conf: &Ptp,
+    call: &Call<'_>,
+    routes: &Routes,
+    mut result: CniResult,
+) -> Result<CniResult, PluginError> {
+    if let Some(ip) = result.ips.iter().find(|ip| ip.gateway.is_none()) {
+        return Err(refused(format!("ptp needs a gateway for {}", ip.address)));
+    }
+    let host = link::pair(routes, call, None, conf.mtu)?;
+    link::forward(&result.ips)?;
+    let name = &host.name;
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
+    for ip in &result.ips {
+        let full = if ip.address.is_ipv6() { 128 } else { 32 };
+        if let Some(gateway) = ip.gateway {
+            routes
+                .add_address(host.index, gateway, full)
+                .map_err(fail(format!("give {gateway} to {name}")))?;
+        }
+        routes
+            .add_route(&NewRoute {
+                destination: ip.address.address,
+                prefix: full,
+                gateway: None,
+                interface: host.index,
+                mtu: None,
+                advmss: None,
+                priority: None,
+                table: None,
+                scope: None,
+            })
+            .map_err(fail(format!("lead {} to {name}", ip.address.address)))?;
+    }
+    // Inside, the host is the only neighbour: everything of the pod's own network goes through it.
+    let mut inside = result.clone();
+    let gateways: Vec<IpAddr> = result.ips.iter().filter_map(|ip| ip.gateway).collect();
+    for ip in &mut inside.ips {
+        ip.address.prefix = if ip.address.is_ipv6() { 128 } else { 32 };
+    }
+    for ip in &result.ips {
+        let own = Cidr::new(link::network(ip.address), ip.address.prefix);
+        inside.routes.splice(0..0, own.map(|own| link::route_to(own, ip.gateway)));
+    }
+    let pod = link::configure(call, &inside, false, &gateways)?;
+    let of = |link: &Link| Interface { name: link.name.clone(), mac: link.mac(), ..Default::default() };
+    result.interfaces = vec![of(&host), Interface { sandbox: call.sandbox.to_owned(), ..of(&pod) }];
+    for ip in &mut result.ips {
+        ip.interface = Some(1);
+    }
+    if let Some(dns) = &conf.dns {
+        result.dns = dns.clone();
+    }
+    Ok(result)
+}

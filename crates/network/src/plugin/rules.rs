@@ -1,0 +1,257 @@
+//! What pods of plugins have in the instance's second nf_tables table.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use berth_cni::InUse;
+use berth_netlink::{Routes, conntrack, nft};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::{HostPort, NetworkError, names, step};
+
+/// What one pod has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct PodRules {
+    pub(super) network: String,
+    /// For people: `namespace/name`.
+    pub(super) pod: String,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) masquerade: bool,
+    pub(super) host_ports: Vec<HostPort>,
+    /// The interface of its own that leads to it; that of a bridge is everybody's.
+    pub(super) own_link: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Saved {
+    pods: HashMap<String, PodRules>,
+    /// Bridges that lead to pods.
+    links: BTreeSet<String>,
+    /// Those of them that were made here.
+    made: BTreeSet<String>,
+}
+
+/// One instance's. Written to disk before the kernel is told, so that what is in the table is never unknown.
+#[derive(Debug)]
+pub(super) struct Rules {
+    instance: String,
+    table: String,
+    path: PathBuf,
+    tables: nft::Tables,
+    saved: Mutex<Saved>,
+    /// Whether the table is as it should be. Held while it is changed.
+    ready: Mutex<bool>,
+}
+
+impl Rules {
+    pub(super) fn open(instance: &str, state: &Path) -> Result<Self, NetworkError> {
+        let path = state.join("plugins.json");
+        // A file that cannot be read is as good as none: pods that run are then without ports until they are made anew.
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        let saved = Mutex::new(serde_json::from_slice(&bytes).unwrap_or_default());
+        let table = names::plugin_table(instance);
+        let (instance, tables, ready) = (instance.to_owned(), nft::Tables::default(), Mutex::new(false));
+        Ok(Self { instance, table, path, tables, saved, ready })
+    }
+
+    fn write(&self, saved: &Saved) -> Result<(), NetworkError> {
+        let write = || {
+            let beside = self.path.with_extension("json.tmp");
+            std::fs::write(&beside, serde_json::to_vec(saved)?)?;
+            std::fs::rename(&beside, &self.path)
+        };
+        write().map_err(|source| NetworkError::Save { path: self.path.clone(), source })
+    }
+
+    fn elements(&self, pod: &PodRules) -> Result<nft::Pod, NetworkError> {
+        let mut forwards = Vec::new();
+        for port in &pod.host_ports {
+            forwards.extend(port.forwards(&pod.addresses, self.loopback6())?);
+        }
+        Ok(nft::Pod { addresses: pod.addresses.clone(), masquerade: pod.masquerade, forwards })
+    }
+
+    /// Stands for ::1 on the way to a pod.
+    pub(super) fn loopback6(&self) -> std::net::Ipv6Addr {
+        names::loopback6(&self.instance)
+    }
+
+    fn install(&self, saved: &Saved) -> Result<(), NetworkError> {
+        let pods: Vec<nft::Pod> = saved.pods.values().filter_map(|pod| self.elements(pod).ok()).collect();
+        let own = saved.pods.values().filter_map(|pod| pod.own_link.clone());
+        let links: Vec<String> = saved.links.iter().cloned().chain(own).collect();
+        self.tables
+            .install(&nft::Table {
+                name: &self.table,
+                links: &links,
+                isolated: false,
+                loopback6: Some(self.loopback6()),
+                pods: &pods,
+            })
+            .map_err(step(format!("make nf_tables table {}", self.table)))
+    }
+
+    /// The table, made where it is not. One that nobody needs is not made.
+    pub(super) fn restore(&self) -> Result<(), NetworkError> {
+        let mut ready = self.ready.lock();
+        let saved = self.saved.lock();
+        if !saved.pods.is_empty() {
+            self.install(&saved)?;
+            *ready = true;
+        }
+        Ok(())
+    }
+
+    /// A bridge that leads to pods; `made`: it is ours to remove at a reset.
+    pub(super) fn link(&self, name: &str, made: bool) -> Result<(), NetworkError> {
+        let mut ready = self.ready.lock();
+        let mut saved = self.saved.lock();
+        let new = saved.links.insert(name.to_owned()) | (made && saved.made.insert(name.to_owned()));
+        if new {
+            self.write(&saved)?;
+        }
+        if *ready && new && self.tables.add_link(&self.table, name).is_err() {
+            *ready = false;
+        }
+        Ok(())
+    }
+
+    /// Changes what a pod has, in memory, on disk and in the table; a refusal leaves all as it was.
+    pub(super) fn change(
+        &self,
+        container: &str,
+        change: impl FnOnce(&mut PodRules),
+    ) -> Result<(), NetworkError> {
+        let mut ready = self.ready.lock();
+        let mut saved = self.saved.lock();
+        let before = saved.pods.get(container).cloned();
+        let mut after = before.clone().unwrap_or_default();
+        change(&mut after);
+        if before.as_ref() == Some(&after) && *ready || before.is_none() && after == PodRules::default() {
+            return Ok(());
+        }
+        let elements = self.elements(&after)?;
+        saved.pods.insert(container.to_owned(), after.clone());
+        let put_back = |saved: &mut Saved| match &before {
+            Some(pod) => drop(saved.pods.insert(container.to_owned(), pod.clone())),
+            None => drop(saved.pods.remove(container)),
+        };
+        if let Err(error) = self.write(&saved) {
+            put_back(&mut saved);
+            return Err(error);
+        }
+        let old = before.as_ref().and_then(|pod| self.elements(pod).ok());
+        let changed = match *ready {
+            true => self.exchange(old.as_ref(), &elements, after.own_link.as_deref()),
+            false => Err(io::ErrorKind::NotFound.into()),
+        };
+        if let Err(error) = changed {
+            tracing::debug!(%error, table = self.table, "the table is made anew");
+            if let Err(error) = self.install(&saved) {
+                put_back(&mut saved);
+                self.write(&saved)?;
+                return Err(error);
+            }
+            *ready = true;
+        }
+        drop((saved, ready));
+        let ports: Vec<HostPort> =
+            before.into_iter().flat_map(|pod| pod.host_ports).chain(after.host_ports).collect();
+        forget_flows(&elements.addresses, &ports);
+        Ok(())
+    }
+
+    fn exchange(&self, old: Option<&nft::Pod>, new: &nft::Pod, link: Option<&str>) -> io::Result<()> {
+        if let Some(old) = old.filter(|old| *old != new) {
+            self.tables.remove(&self.table, old)?;
+        }
+        if let Some(link) = link {
+            self.tables.add_link(&self.table, link)?;
+        }
+        self.tables.add(&self.table, new)
+    }
+
+    /// Another pod that holds one of these ports.
+    pub(super) fn holder(&self, container: &str, ports: &[HostPort]) -> Option<(HostPort, String)> {
+        let saved = self.saved.lock();
+        for (other, pod) in saved.pods.iter().filter(|(other, _)| *other != container) {
+            let held = ports.iter().find(|port| pod.host_ports.iter().any(|held| held.conflicts(**port)));
+            if let Some(port) = held {
+                let name = if pod.pod.is_empty() { other.clone() } else { pod.pod.clone() };
+                return Some((*port, name));
+            }
+        }
+        None
+    }
+
+    pub(super) fn of(&self, container: &str) -> Option<PodRules> {
+        self.saved.lock().pods.get(container).cloned()
+    }
+
+    /// Removes what a pod has. Idempotent.
+    pub(super) fn forget(&self, container: &str) -> Result<(), NetworkError> {
+        let mut ready = self.ready.lock();
+        let mut saved = self.saved.lock();
+        let Some(pod) = saved.pods.remove(container) else { return Ok(()) };
+        self.write(&saved)?;
+        drop(saved);
+        let elements = self.elements(&pod).unwrap_or_default();
+        let removed = self.tables.remove(&self.table, &elements).and_then(|()| match &pod.own_link {
+            Some(link) => self.tables.remove_link(&self.table, link),
+            None => Ok(()),
+        });
+        if let Err(error) = removed {
+            tracing::warn!(%error, table = self.table, "the table is made anew for the next pod");
+            *ready = false;
+        }
+        drop(ready);
+        forget_flows(&elements.addresses, &pod.host_ports);
+        Ok(())
+    }
+
+    /// Removes what is there of pods of the network that are not in use.
+    pub(super) fn keep(&self, network: &str, in_use: &[InUse]) -> Result<(), NetworkError> {
+        let gone: Vec<String> = {
+            let saved = self.saved.lock();
+            let of = saved.pods.iter().filter(|(_, pod)| pod.network == network);
+            let unused = of.filter(|(id, _)| !in_use.iter().any(|used| used.container == **id));
+            unused.map(|(id, _)| id.clone()).collect()
+        };
+        gone.iter().try_for_each(|container| self.forget(container))
+    }
+
+    pub(super) fn reset(&self) -> Result<(), NetworkError> {
+        let mut ready = self.ready.lock();
+        *ready = false;
+        let mut saved = self.saved.lock();
+        let routes = Routes::open().map_err(step("open a netlink socket"))?;
+        for name in &saved.made {
+            if let Some(index) = routes.index(name).map_err(step(format!("look for bridge {name}")))? {
+                routes.delete_link(index).map_err(step(format!("remove bridge {name}")))?;
+            }
+        }
+        self.tables.delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
+        *saved = Saved::default();
+        match std::fs::remove_file(&self.path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(NetworkError::Save { path: self.path.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn forget_flows(addresses: &[IpAddr], ports: &[HostPort]) {
+    let udp = ports.iter().filter(|port| port.protocol == berth_model::Protocol::Udp);
+    let ports: Vec<u16> = udp.map(|port| port.port).collect();
+    if !ports.is_empty()
+        && let Err(error) = conntrack::forget_udp(addresses, &ports)
+    {
+        tracing::warn!(%error, "UDP flows of before are not forgotten; they end 30 to 120 s after their last packet");
+    }
+}
