@@ -154,19 +154,21 @@ impl Figures {
     }
 }
 
-pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
+/// `part`: only the figures of `streams`.
+pub(crate) async fn run(checks: &mut Checks, part: Option<&str>) -> Result<()> {
+    anyhow::ensure!(part.is_none_or(|part| part == "streams"), "the bench has one part of its own: streams");
     let mut daemon = Daemon::new().await?;
     let archive = daemon.path("bench.tar");
     image::write(&archive, IMAGE, "bench")?;
     let peer = Peer::start(&archive).await?;
-    let done = measure(checks, &daemon, &peer).await;
+    let done = measure(checks, &daemon, &peer, part.is_some()).await;
     if done.is_err() {
         eprintln!("berth:\n{}\ncontainerd:\n{}", daemon.log_tail(), peer.log_tail());
     }
     done.and(daemon.reset().await)
 }
 
-async fn measure(checks: &mut Checks, daemon: &Daemon, peer: &Peer) -> Result<()> {
+async fn measure(checks: &mut Checks, daemon: &Daemon, peer: &Peer, streams_only: bool) -> Result<()> {
     let ours = Client::connect(&daemon.socket()).await?;
     let mut berth = Side { client: ours, logs: daemon.path("logs"), cgroup_parent: String::new() };
     let theirs = Client::connect(&peer.socket()).await?;
@@ -178,6 +180,11 @@ async fn measure(checks: &mut Checks, daemon: &Daemon, peer: &Peer) -> Result<()
     // The first of each reads programs from disk.
     berth.round("warm", &mut Figures::default()).await?;
     containerd.round("warm", &mut Figures::default()).await?;
+    if streams_only {
+        let [mut ours, mut theirs] = streams(daemon, &mut berth, peer, &mut containerd).await?;
+        streams::report(&mut Report::new(checks), &mut ours, &mut theirs);
+        return Ok(());
+    }
     (a.idle_memory, b.idle_memory) = (pss(berth_pid)?, pss(peer.pid())?);
     let ((), ()) = tokio::try_join!(a.at_rest(berth_pid, false), b.at_rest(peer.pid(), false))?;
     for turn in 0..TURNS {
@@ -214,12 +221,7 @@ async fn measure(checks: &mut Checks, daemon: &Daemon, peer: &Peer) -> Result<()
     b.at_rest(peer.pid(), true).await?;
     containerd.clear(pods).await?;
     let listed = lists(&mut berth, &mut containerd).await?;
-    let shims = || daemon.shims();
-    let workers = streams::Workers { daemon: berth_pid, shims: &shims };
-    let mut ours_streams = streams::measure(&mut berth, &workers, true).await?;
-    let shims = || peer.shims();
-    let workers = streams::Workers { daemon: peer.pid(), shims: &shims };
-    let mut theirs_streams = streams::measure(&mut containerd, &workers, false).await?;
+    let [mut ours_streams, mut theirs_streams] = streams(daemon, &mut berth, peer, &mut containerd).await?;
     let ours = in_thread(daemon.socket(), daemon.path("critest")).await?;
     let theirs = in_thread(peer.socket(), peer.path("critest")).await?;
     let mut report = Report::new(checks);
@@ -229,6 +231,22 @@ async fn measure(checks: &mut Checks, daemon: &Daemon, peer: &Peer) -> Result<()
     streams::report(&mut report, &mut ours_streams, &mut theirs_streams);
     suite::report(&mut report, &ours, &theirs);
     Ok(())
+}
+
+/// Of both sides.
+async fn streams(
+    daemon: &Daemon,
+    berth: &mut Side,
+    peer: &Peer,
+    containerd: &mut Side,
+) -> Result<[streams::Streams; 2]> {
+    let pid = daemon.pid().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+    let shims = || daemon.shims();
+    let ours = streams::measure(berth, &streams::Workers { daemon: pid, shims: &shims }).await?;
+    let shims = || peer.shims();
+    let theirs =
+        streams::measure(containerd, &streams::Workers { daemon: peer.pid(), shims: &shims }).await?;
+    Ok([ours, theirs])
 }
 
 async fn in_thread(socket: PathBuf, home: PathBuf) -> Result<suite::Suite> {

@@ -98,7 +98,7 @@ async fn run(lane: &str) -> Result<bool> {
                 .await?
         }
         "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
-        "bench" => bench::run(&mut checks).await?,
+        "bench" => bench::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench-pull" => bench::pull::run(&mut checks).await?,
         "bench-node" => kubelet::bench(&mut checks).await?,
         other => bail!(

@@ -1,7 +1,7 @@
 //! Doors for `crates/fuzz` to what no other crate may see. Nothing here waits for anybody: what a client sends is all there.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::http;
 use crate::negotiate::{Ending, Protocol, agree};
-use crate::session::{Around, Destination, Outlet, Said, Sizes, Source, forward, remote};
+use crate::session::{Around, Destination, Outlet, Said, Sizes, Source, catch, forward, remote, worth};
 use crate::spdy::{self, Headers};
 use crate::transport::{Reader, Socket, Writer};
 use crate::{Backend, Control, Failure, Process, Streams, Target};
@@ -122,6 +122,58 @@ pub fn channels(bytes: &[u8], step: usize, base64: bool, close: bool) -> (Vec<To
         false
     });
     (told, broken)
+}
+
+/// The same for a client of SPDY, whose frames of `least` bytes or more pass through a pipe. An error's text ends it.
+pub fn caught(bytes: &[u8], step: usize, least: usize) -> (Vec<Told>, Option<String>) {
+    use std::io::{Read as _, Write as _};
+    let (mut client, mut server) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+    server.set_nonblocking(true).expect("not to wait");
+    let mut decoder = spdy::Decoder::new();
+    let (mut told, mut head) = (Vec::new(), Vec::new());
+    for piece in bytes.chunks(step) {
+        client.write_all(piece).expect("the socket holds as much");
+        loop {
+            let mut rest = Vec::new();
+            let mut looked = false;
+            if worth(&decoder, least) {
+                match catch(&mut decoder, &mut head, server.as_fd(), least) {
+                    Ok(Some(caught)) => {
+                        looked = true;
+                        rest = caught.rest;
+                        if let Some((spdy::StreamId(channel), mut pipe, fin)) = caught.piped {
+                            let mut bytes = Vec::new();
+                            pipe.copy(&mut bytes).expect("what is in the pipe");
+                            told.push(Told::Data { channel, bytes, fin });
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(_) => break,
+                }
+            }
+            if !looked {
+                let mut room = [0; 512];
+                let Ok(length) = server.read(&mut room) else { break };
+                rest.extend(room.iter().take(length));
+            }
+            let mut input = rest.as_slice();
+            while !input.is_empty() {
+                let (taken, event) = match decoder.decode(input) {
+                    Ok(decoded) => decoded,
+                    Err(error) => return (told, Some(error.to_string())),
+                };
+                input = input.get(taken..).unwrap_or_default();
+                match event {
+                    Some(spdy::Event::Data { stream, bytes, fin }) => {
+                        told.push(Told::Data { channel: stream.0, bytes: bytes.to_vec(), fin });
+                    }
+                    Some(other) => told.push(Told::Other(format!("{other:?}"))),
+                    None => {}
+                }
+            }
+        }
+    }
+    (told, None)
 }
 
 /// A request's path, and all that the server would answer: as status and header values, for a port-forward and else.

@@ -8,6 +8,7 @@ mod backend;
 pub mod fuzz;
 mod http;
 mod negotiate;
+mod pipe;
 mod pool;
 mod server;
 mod session;

@@ -172,11 +172,12 @@ async fn connection(stream: TcpStream, shared: &Shared) {
                 Connection::Tls(Box::new(accepted.map_err(HeadError::Read)?))
             }
         };
+        let plain = connection.plain();
         let (mut reader, writer) = connection.split();
         let (request, first) = http::head(&mut reader).await?;
-        Ok::<_, HeadError>((reader, writer, request, first))
+        Ok::<_, HeadError>((Client { reader, writer, first, plain }, request))
     };
-    let (reader, mut writer, request, first) = match tokio::time::timeout(GREETING, greeting).await {
+    let (mut client, request) = match tokio::time::timeout(GREETING, greeting).await {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "no request came");
@@ -189,7 +190,7 @@ async fn connection(stream: TcpStream, shared: &Shared) {
     };
     let Some(target) = shared.urls.redeem(&request.path) else {
         let text = "this URL leads nowhere: it is used, older than a minute or was never given out";
-        let _ = http::refuse(&mut writer, "404 Not Found", &[], text).await;
+        let _ = http::refuse(&mut client.writer, "404 Not Found", &[], text).await;
         return;
     };
     let forward = matches!(target, Target::PortForward { .. });
@@ -199,18 +200,18 @@ async fn connection(stream: TcpStream, shared: &Shared) {
         Err(refused) => {
             let headers: Vec<_> =
                 refused.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            let _ = http::refuse(&mut writer, refused.status, &headers, &refused.text).await;
+            let _ = http::refuse(&mut client.writer, refused.status, &headers, &refused.text).await;
             return;
         }
     };
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    if http::upgrade(&mut writer, &headers).await.is_err() {
+    if http::upgrade(&mut client.writer, &headers).await.is_err() {
         return;
     }
     tracing::debug!(?protocol, ?target, "a stream begins");
     let activity = Arc::new(AtomicU64::new(0));
     let around = Around { socket, stop: shared.stop.clone(), activity, idle: shared.idle };
-    begin((reader, writer, first), around, protocol, target, shared.backend.clone()).await;
+    begin(client, around, protocol, target, shared.backend.clone()).await;
 }
 
 /// Small frames go out at once, and a client whose machine is gone is noticed within two minutes.
@@ -238,8 +239,18 @@ fn ports(agreed: Agreed, target: &Target) -> Result<Agreed, Refused> {
     }
 }
 
+/// A connection whose request was read.
+struct Client {
+    reader: Reader,
+    writer: Writer,
+    /// What came behind the request.
+    first: Vec<u8>,
+    /// What reader and writer are, without TLS.
+    plain: Option<Socket>,
+}
+
 async fn begin(
-    (reader, writer, first): (Reader, Writer, Vec<u8>),
+    Client { reader, writer, first, plain }: Client,
     around: Around,
     protocol: Protocol,
     target: Target,
@@ -248,7 +259,8 @@ async fn begin(
     let activity = around.activity.clone();
     let (source, outlet) = match protocol {
         Protocol::Spdy { .. } | Protocol::SpdyForward => {
-            (Source::spdy(reader, &first, activity.clone()), Outlet::spdy(writer, activity))
+            let source = Source::spdy(reader, &first, activity.clone()).over(plain.clone());
+            (source, Outlet::spdy(writer, activity).over(plain))
         }
         Protocol::TunnelForward => {
             let (reader, writer) = session::tunnel(reader, writer, &first, activity.clone());
@@ -256,11 +268,11 @@ async fn begin(
         }
         Protocol::Channels { base64, close, .. } => (
             Source::channels(reader, &first, activity.clone(), base64, close),
-            Outlet::channels(writer, activity, base64),
+            Outlet::channels(writer, activity, base64).over(plain),
         ),
         Protocol::ChannelsForward { base64 } => (
             Source::channels(reader, &first, activity.clone(), base64, false),
-            Outlet::channels(writer, activity, base64),
+            Outlet::channels(writer, activity, base64).over(plain),
         ),
     };
     match target {

@@ -2,11 +2,13 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, send};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -36,6 +38,34 @@ impl Socket {
                 _ => return,
             }
         }
+    }
+}
+
+impl Socket {
+    /// Waits until `read`, which never waits, does not answer that it would have to.
+    pub(crate) async fn read_with<T>(
+        &self,
+        mut read: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.0.async_io(Interest::READABLE, || read(self.0.as_fd())).await
+    }
+
+    /// Sends what more follows soon.
+    pub(crate) async fn begin(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::from_bits_retain(nix::libc::MSG_MORE);
+            let sent = self.write_with(|fd| Ok(send(fd.as_raw_fd(), bytes, flags)?)).await?;
+            bytes = bytes.get(sent..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Waits until `write`, which never waits, does not answer that it would have to.
+    pub(crate) async fn write_with<T>(
+        &self,
+        mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.0.async_io(Interest::WRITABLE, || write(self.0.as_fd())).await
     }
 }
 
@@ -99,6 +129,14 @@ pub(crate) enum Connection {
 }
 
 impl Connection {
+    /// The socket itself, where nothing lies between it and the protocol.
+    pub(crate) fn plain(&self) -> Option<Socket> {
+        match self {
+            Self::Plain(socket) => Some(socket.clone()),
+            Self::Tls(_) => None,
+        }
+    }
+
     pub(crate) fn split(self) -> (Reader, Writer) {
         match self {
             Self::Plain(socket) => (Box::new(socket.clone()), Box::new(socket)),

@@ -45,6 +45,35 @@ async fn many_connections_each_with_its_own_end() {
     }
 }
 
+/// Large frames take another way than small ones, and the order of both is kept; so is the end that comes with one.
+#[tokio::test]
+async fn large_frames_and_small_ones_keep_their_order() {
+    let rig = Rig::new().await;
+    let port = reverse();
+    let mut client = Spdy::upgrade(&rig.forward(&[]), V1).await;
+    let (one, _) = client.pair(port, 0).await;
+    let (two, _) = client.pair(port, 1).await;
+    let mut sent = [Vec::new(), Vec::new()];
+    let lengths = [100_000, 30_000, 20_000, 3, 17_000, 16_384, 16_383, 400_000, 0, 1, 70_000, 40_000];
+    for round in 0..3 {
+        for (number, length) in lengths.iter().enumerate() {
+            let which = (round + number) % 2;
+            let bytes: Vec<u8> = (0..*length).map(|n: usize| (n * 31 + number * 7 + round) as u8).collect();
+            client.send([one, two][which], &bytes, false).await;
+            sent[which].extend(bytes);
+        }
+        client.ping(round as u32).await;
+    }
+    for (id, sent) in [one, two].into_iter().zip(&mut sent) {
+        let last = vec![id as u8; 90_000];
+        client.send(id, &last, true).await;
+        sent.extend(last);
+        sent.reverse();
+    }
+    client.until(|client| client.fin(one) && client.fin(two) && client.pongs.len() == 3).await;
+    assert!(client.got[&one].bytes == sent[0] && client.got[&two].bytes == sent[1], "bytes differ");
+}
+
 #[tokio::test]
 async fn one_refused_connection_is_its_own_error() {
     let rig = Rig::new().await;

@@ -42,7 +42,7 @@ enum Task {
     Fuzz(fuzz::Fuzz),
     /// Berth beside Debian's containerd and runc, in one run on this machine. Needs root.
     Bench {
-        /// One part only: bench or bench-node.
+        /// One part only: bench, bench-node or bench-pull, or of the first the figures of streams.
         part: Option<String>,
     },
     /// Build the daemon and its shim side by side, in target/berth.
@@ -96,9 +96,12 @@ fn bench(part: Option<&str>) -> Result<()> {
     packages::need(&packages::BENCH)?;
     packages::need(&packages::KUBELET)?;
     let built = build::all()?;
+    if part == Some("streams") {
+        return run::lane(&built, "bench", part);
+    }
     let parts = BENCHES.iter().filter(|name| part.is_none_or(|part| part == **name));
     let done: Vec<Result<()>> = parts.map(|part| run::lane(&built, part, None)).collect();
-    anyhow::ensure!(!done.is_empty(), "there are {}", BENCHES.join(", "));
+    anyhow::ensure!(!done.is_empty(), "there are streams, {}", BENCHES.join(", "));
     done.into_iter().collect()
 }
 

@@ -79,7 +79,7 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
             .env("BERTH_E2E_LEFT_OUT", root().join("e2e/left-out.txt"))
             .env("BERTH_E2E_HOME", home);
     }
-    if name == "bench" {
+    if name == "bench" && argument.is_none() {
         command.env(
             "BERTH_E2E_CRITEST",
             go("e2e", "critest", &["test", "-c"], "sigs.k8s.io/cri-tools/cmd/critest")?,

@@ -45,7 +45,7 @@ impl Workers<'_> {
     }
 }
 
-pub(super) async fn measure(side: &mut Side, workers: &Workers<'_>, rest: bool) -> Result<Streams> {
+pub(super) async fn measure(side: &mut Side, workers: &Workers<'_>) -> Result<Streams> {
     let (pod, container) = side.up("streams").await?;
     let config = side.config("streams");
     let echo = side.client.run(&pod, &config, "echo", args(&["tcp", &ECHO.to_string()])).await?;
@@ -77,15 +77,13 @@ pub(super) async fn measure(side: &mut Side, workers: &Workers<'_>, rest: bool) 
     let url = side.client.runtime.port_forward(request).await?.into_inner().url;
     streams.forward = cost(workers, vec!["forward".into(), "-port".into(), ECHO.to_string()], url).await?;
 
-    if rest {
-        let mut open = Vec::new();
-        for _ in 0..RESTING {
-            let url = exec(side, &container, "talk").await?;
-            open.push(blocking(move || Session::begin(&url)).await?);
-        }
-        streams.resting = pss(workers.daemon)?;
-        drop(open);
+    let mut open = Vec::new();
+    for _ in 0..RESTING {
+        let url = exec(side, &container, "talk").await?;
+        open.push(blocking(move || Session::begin(&url)).await?);
     }
+    streams.resting = pss(workers.daemon)?;
+    drop(open);
     side.client.stop(&echo, Duration::ZERO).await?;
     side.client.remove_pod(&pod).await?;
     Ok(streams)
@@ -144,6 +142,7 @@ pub(super) fn report(report: &mut Report<'_>, ours: &mut Streams, theirs: &mut S
         "ms",
         Some(theirs.forward / 3.0),
     );
-    let kib = ours.resting as f64 / 1024.0;
-    report.line(&format!("{RESTING} execs at rest, the daemon"), kib, 0.0, "KiB", Some(20.0 * 1024.0));
+    let kib = |bytes: u64| bytes as f64 / 1024.0;
+    let (ours, theirs) = (kib(ours.resting), kib(theirs.resting));
+    report.line(&format!("{RESTING} execs at rest, the daemon"), ours, theirs, "KiB", Some(20.0 * 1024.0));
 }

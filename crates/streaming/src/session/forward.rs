@@ -121,22 +121,14 @@ impl Session<'_> {
         match said {
             Said::Open { channel, headers, fin } => self.open(channel, &headers, fin).await?,
             Said::Data { channel, bytes, fin } => {
-                let early = self.halves.values().find(|half| half.data == Some(channel));
-                let pair = self.pairs.get(&channel);
-                let inlet = pair.map(|pair| &pair.inlet).or(early.map(|half| &half.inlet));
-                let Some(inlet) = inlet else { return Ok(None) };
-                if !bytes.is_empty() {
-                    inlet.offer(&bytes);
-                }
-                if fin {
-                    inlet.finish();
-                }
-                match pair {
-                    Some(pair) => return Ok(inlet.full().then(|| pair.clone())),
-                    // There is nothing yet that could take them.
-                    None if inlet.full() => return Err(Ended::Early),
-                    None => {}
-                }
+                return self.take(channel, fin, |inlet| {
+                    if !bytes.is_empty() {
+                        inlet.offer(&bytes);
+                    }
+                });
+            }
+            Said::Piped { channel, pipe, fin } => {
+                return self.take(channel, fin, |inlet| inlet.offer_piped(pipe));
             }
             Said::Reset { channel } => {
                 if let Some(pair) = self.pairs.get(&channel) {
@@ -149,6 +141,24 @@ impl Session<'_> {
             Said::Nothing => {}
         }
         Ok(None)
+    }
+
+    /// Bytes of a connection, through `offer`. A pair whose bytes pile up is returned.
+    fn take(&self, channel: u32, fin: bool, offer: impl FnOnce(&Inlet)) -> Result<Option<Pair>, Ended> {
+        let early = self.halves.values().find(|half| half.data == Some(channel));
+        let pair = self.pairs.get(&channel);
+        let inlet = pair.map(|pair| &pair.inlet).or(early.map(|half| &half.inlet));
+        let Some(inlet) = inlet else { return Ok(None) };
+        offer(inlet);
+        if fin {
+            inlet.finish();
+        }
+        match pair {
+            Some(pair) => Ok(inlet.full().then(|| pair.clone())),
+            // There is nothing yet that could take them.
+            None if inlet.full() => Err(Ended::Early),
+            None => Ok(None),
+        }
     }
 
     async fn open(&mut self, channel: u32, headers: &Headers, fin: bool) -> Result<(), Ended> {

@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use crate::pipe::{Pipe, WORTH, enlarge, spliceable};
+
 /// Bytes that wait for a slow descriptor before its sender is no longer read.
 const BACKLOG_MAX: usize = 256 * 1024;
 
@@ -25,6 +27,10 @@ pub(super) struct Inlet {
 struct State {
     /// None before it is there, and after it was closed.
     to: Option<Arc<AsyncFd<OwnedFd>>>,
+    /// The descriptor takes pages as they are.
+    spliceable: bool,
+    /// Much came at once.
+    enlarged: bool,
     backlog: Vec<u8>,
     /// Of the backlog, written already.
     written: usize,
@@ -39,6 +45,17 @@ impl State {
         self.backlog.len() - self.written
     }
 
+    /// Much at once is seldom alone.
+    fn expect(&mut self, length: usize) {
+        if length >= WORTH
+            && !self.enlarged
+            && let Some(to) = &self.to
+        {
+            enlarge(to.get_ref());
+            self.enlarged = true;
+        }
+    }
+
     fn close(&mut self) {
         (self.to, self.backlog, self.written, self.closed) = (None, Vec::new(), 0, true);
     }
@@ -47,9 +64,10 @@ impl State {
 impl Inlet {
     /// The descriptor bytes go to from now on.
     pub(super) fn open(&self, to: Arc<AsyncFd<OwnedFd>>) {
+        let spliceable = spliceable(to.get_ref());
         let mut state = self.state.lock();
         if !state.closed {
-            state.to = Some(to);
+            (state.to, state.spliceable) = (Some(to), spliceable);
         }
         drop(state);
         self.work.notify_one();
@@ -61,6 +79,7 @@ impl Inlet {
         if state.closed || state.finished {
             return;
         }
+        state.expect(bytes.len());
         if let (0, Some(to)) = (state.waiting(), &state.to) {
             // It does not block: the descriptor does not.
             match nix::unistd::write(to.get_ref(), bytes) {
@@ -77,6 +96,31 @@ impl Inlet {
         }
         if !bytes.is_empty() {
             state.backlog.extend(bytes);
+            drop(state);
+            self.work.notify_one();
+        }
+    }
+
+    /// Takes the bytes of a pipe, all of them.
+    pub(super) fn offer_piped(&self, mut pipe: Pipe) {
+        let mut state = self.state.lock();
+        if state.closed || state.finished {
+            return;
+        }
+        state.expect(pipe.held());
+        while let (1.., 0, true, Some(to)) = (pipe.held(), state.waiting(), state.spliceable, &state.to) {
+            match pipe.pour(to.get_ref()) {
+                Ok(1..) => {}
+                // Some kinds cannot be spliced after all; whatever is wrong, writing tells it.
+                Ok(0) | Err(_) => break,
+            }
+        }
+        if pipe.held() > 0 {
+            // A pipe that is short of bytes was emptied by nobody: nobody else has it.
+            if let Err(error) = pipe.copy(&mut state.backlog) {
+                tracing::error!(%error, "bytes of a stream are lost");
+                state.close();
+            }
             drop(state);
             self.work.notify_one();
         }

@@ -4,6 +4,7 @@
 //! through the connection's one [`Outlet`]. Each holds a bounded number of bytes, so whoever stops reading stops the one
 //! who sends to him.
 
+mod catch;
 mod forward;
 mod inlet;
 mod outlet;
@@ -23,6 +24,8 @@ use berth_ids::ErrorClass;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+#[cfg(feature = "fuzz")]
+pub(crate) use catch::{catch, worth};
 pub(crate) use forward::{Destination, forward};
 pub(crate) use outlet::Outlet;
 pub(crate) use remote::remote;

@@ -9,9 +9,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 
 use super::Ended;
+use crate::pipe::Pipe;
 use crate::pool::{Buffer, HEADROOM};
 use crate::spdy::{self, GoAwayStatus, ResetStatus, StreamId};
-use crate::transport::Writer;
+use crate::transport::{Socket, Writer};
 use crate::websocket::{self, Opcode};
 
 enum Form {
@@ -24,6 +25,8 @@ struct Inner {
     form: Form,
     /// A frame was begun and not ended, because its writer was dropped: nothing that makes sense can follow.
     torn: bool,
+    /// What the writer is, where nothing lies between it and the protocol.
+    plain: Option<Socket>,
 }
 
 /// The writing end of a connection. A frame goes out whole: the lock is the queue of those who write to this one client.
@@ -35,7 +38,8 @@ pub(crate) struct Outlet {
 /// What reading a descriptor came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Poured {
-    Some,
+    /// So many bytes.
+    Some(usize),
     /// Nothing to read now.
     Empty,
     End,
@@ -44,14 +48,28 @@ pub(super) enum Poured {
 impl Outlet {
     pub(crate) fn spdy(writer: Writer, activity: Arc<AtomicU64>) -> Self {
         Self {
-            inner: Mutex::new(Inner { writer, form: Form::Spdy(spdy::Encoder::default()), torn: false }),
+            inner: Mutex::new(Inner {
+                writer,
+                form: Form::Spdy(spdy::Encoder::default()),
+                torn: false,
+                plain: None,
+            }),
             activity,
         }
     }
 
+    /// The writer is this socket and nothing else: much at once need not come through here.
+    pub(crate) fn over(mut self, plain: Option<Socket>) -> Self {
+        self.inner.get_mut().plain = plain;
+        self
+    }
+
     /// Messages that begin with a channel's byte, or its digit and base64.
     pub(crate) fn channels(writer: Writer, activity: Arc<AtomicU64>, base64: bool) -> Self {
-        Self { inner: Mutex::new(Inner { writer, form: Form::Channels { base64 }, torn: false }), activity }
+        Self {
+            inner: Mutex::new(Inner { writer, form: Form::Channels { base64 }, torn: false, plain: None }),
+            activity,
+        }
     }
 
     /// One read of the descriptor into one frame on the channel.
@@ -75,7 +93,31 @@ impl Outlet {
         };
         self.activity.fetch_add(1, Ordering::Relaxed);
         inner.data(channel, &mut buffer, length).await.map_err(Ended::Write)?;
-        Ok(Poured::Some)
+        Ok(Poured::Some(length))
+    }
+
+    /// The same for a pipe or a socket that has much, and its pages go on as they are. Nothing where that cannot be.
+    pub(super) async fn splice(
+        &self,
+        channel: u32,
+        from: &AsyncFd<OwnedFd>,
+    ) -> Result<Option<Poured>, Ended> {
+        let mut inner = self.inner.lock().await;
+        if matches!(&inner.form, Form::Channels { base64: true }) {
+            return Ok(None);
+        }
+        let Some(socket) = inner.plain.clone() else { return Ok(None) };
+        let Ok(mut pipe) = Pipe::take() else { return Ok(None) };
+        let length = match pipe.fill(from.get_ref(), pipe.room()) {
+            Ok(0) => return Ok(Some(Poured::End)),
+            Ok(length) => length,
+            Err(Errno::EAGAIN) => return Ok(Some(Poured::Empty)),
+            // Reading tells what is wrong.
+            Err(_) => return Ok(None),
+        };
+        self.activity.fetch_add(1, Ordering::Relaxed);
+        inner.piped(channel, &mut pipe, &socket).await.map_err(Ended::Write)?;
+        Ok(Some(Poured::Some(length)))
     }
 
     /// A short text, and with `fin` the end of the channel.
@@ -185,6 +227,31 @@ impl Inner {
             }
         };
         self.write(buffer.get(start..end).unwrap_or_default()).await
+    }
+
+    /// Sends all that is in a pipe as one frame.
+    async fn piped(&mut self, channel: u32, pipe: &mut Pipe, socket: &Socket) -> io::Result<()> {
+        let length = pipe.held();
+        let head = match &self.form {
+            Form::Spdy(_) => spdy::data_head(StreamId(channel), length, false).to_vec(),
+            Form::Channels { .. } => {
+                let mut head = websocket::head(Opcode::Binary, length + 1, None).as_ref().to_vec();
+                head.push(channel as u8);
+                head
+            }
+        };
+        if std::mem::replace(&mut self.torn, true) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        socket.begin(&head).await?;
+        while pipe.held() > 0 {
+            let moved = socket.write_with(|fd| Ok(pipe.pour(fd)?)).await?;
+            if moved == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        self.torn = false;
+        Ok(())
     }
 
     async fn base64(&mut self, channel: u32, bytes: &[u8]) -> io::Result<()> {

@@ -171,14 +171,17 @@ impl Session<'_> {
                             self.outlet.reset(channel, ResetStatus::Refused).await?;
                         }
                     }
-                    Said::Data { ref bytes, .. } => {
-                        early += bytes.len();
+                    said => {
+                        early += match &said {
+                            Said::Data { bytes, .. } => bytes.len(),
+                            Said::Piped { pipe, .. } => pipe.held(),
+                            _ => 0,
+                        };
                         if early > EARLY_MAX {
                             return Err(Ended::Early);
                         }
                         self.hear(said).await?;
                     }
-                    said => self.hear(said).await?,
                 }
             }
         }
@@ -202,6 +205,15 @@ impl Session<'_> {
                 // The rest flows the other way.
                 _ => {}
             },
+            Said::Piped { channel, pipe, fin } => {
+                // On no other channel does a client have so much to say.
+                if self.lines.line(channel) == Some(Line::Stdin) {
+                    self.inlet.offer_piped(pipe);
+                    if fin {
+                        self.inlet.finish();
+                    }
+                }
+            }
             Said::Reset { channel } if self.lines.line(channel) == Some(Line::Stdin) => self.inlet.finish(),
             Said::Reset { .. } | Said::Nothing => {}
             Said::Ping(payload) => self.outlet.pong(&payload).await?,

@@ -3,9 +3,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Ended;
+use super::catch::Catcher;
+use crate::pipe::Pipe;
 use crate::pool::Buffer;
 use crate::spdy::{self, Headers, StreamId};
-use crate::transport::{Reader, read_some};
+use crate::transport::{Reader, Socket, read_some};
 use crate::websocket::{self, Base64Decoder, CLOSE_SIGNAL, Role};
 
 /// One thing a client said, whatever it speaks. Channels are SPDY's streams or the first bytes of messages.
@@ -20,6 +22,12 @@ pub(crate) enum Said<'a> {
     Data {
         channel: u32,
         bytes: Cow<'a, [u8]>,
+        fin: bool,
+    },
+    /// The same as data, and the bytes are in the kernel still.
+    Piped {
+        channel: u32,
+        pipe: Pipe,
         fin: bool,
     },
     Reset {
@@ -64,26 +72,41 @@ pub(crate) struct Source {
     buffer: Option<Buffer>,
     at: usize,
     end: usize,
+    catcher: Option<Catcher>,
+    /// Told before what is in the buffer.
+    piped: Option<(StreamId, Pipe, bool)>,
     activity: Arc<AtomicU64>,
 }
 
 impl Source {
     /// `first`: bytes that came with the request's head.
     fn new(reader: Reader, form: Form, first: &[u8], activity: Arc<AtomicU64>) -> Self {
-        let mut source = Self { reader, form, buffer: None, at: 0, end: 0, activity };
-        if !first.is_empty() {
-            let mut buffer = Buffer::take();
-            for (to, from) in buffer.iter_mut().zip(first) {
-                *to = *from;
-            }
-            source.end = first.len().min(buffer.len());
-            source.buffer = Some(buffer);
-        }
+        let mut source =
+            Self { reader, form, buffer: None, at: 0, end: 0, catcher: None, piped: None, activity };
+        source.keep(first);
         source
+    }
+
+    /// To be decoded next, before anything else is read.
+    fn keep(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let mut buffer = Buffer::take();
+        for (to, from) in buffer.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        (self.at, self.end) = (0, bytes.len().min(buffer.len()));
+        self.buffer = Some(buffer);
     }
 
     pub(crate) fn spdy(reader: Reader, first: &[u8], activity: Arc<AtomicU64>) -> Self {
         Self::new(reader, Form::Spdy(spdy::Decoder::new()), first, activity)
+    }
+
+    /// The reader is this socket and nothing else: large frames of SPDY need not come through here.
+    pub(crate) fn over(self, plain: Option<Socket>) -> Self {
+        Self { catcher: plain.map(Catcher::new), ..self }
     }
 
     pub(crate) fn channels(
@@ -116,7 +139,15 @@ impl Source {
 
     /// Waits until [`Source::said`] has something to work on. Nothing is lost when it is dropped.
     pub(crate) async fn fill(&mut self) -> Result<(), Ended> {
-        if self.at < self.end {
+        if self.at < self.end || self.piped.is_some() {
+            return Ok(());
+        }
+        if let (Form::Spdy(decoder), Some(catcher)) = (&mut self.form, &mut self.catcher)
+            && let Some(caught) = catcher.fill(decoder).await.map_err(Ended::Read)?
+        {
+            self.activity.fetch_add(1, Ordering::Relaxed);
+            self.piped = caught.piped;
+            self.keep(&caught.rest);
             return Ok(());
         }
         let (buffer, length) = read_some(&mut self.reader, 0).await.map_err(Ended::Read)?;
@@ -130,6 +161,9 @@ impl Source {
 
     /// The next of what was read; `None` when all of it was told.
     pub(crate) fn said(&mut self) -> Result<Option<Said<'_>>, Ended> {
+        if let Some((StreamId(channel), pipe, fin)) = self.piped.take() {
+            return Ok(Some(Said::Piped { channel, pipe, fin }));
+        }
         let Self { form, buffer, at, end, .. } = self;
         if at >= end {
             *buffer = None;

@@ -47,6 +47,8 @@ pub struct Decoder {
     kept: Vec<u8>,
     inflater: Option<Inflater>,
     deaf: bool,
+    /// Length of the data frame that came last, 0 after another.
+    last: usize,
 }
 
 impl fmt::Debug for Decoder {
@@ -63,7 +65,7 @@ impl Default for Decoder {
 
 impl Decoder {
     pub fn new() -> Self {
-        Self { state: State::Head, kept: Vec::new(), inflater: None, deaf: false }
+        Self { state: State::Head, kept: Vec::new(), inflater: None, deaf: false, last: 0 }
     }
 
     /// No stream will be opened any more: header blocks are skipped from now on, and the 40 KiB that inflating takes
@@ -71,6 +73,45 @@ impl Decoder {
     pub fn skip_headers(&mut self) {
         self.deaf = true;
         self.inflater = None;
+    }
+
+    /// Stream and missing bytes of the data frame that is coming in.
+    pub fn coming(&self) -> Option<(StreamId, usize)> {
+        match self.state {
+            State::Data { stream, left, .. } if left > 0 => Some((stream, left)),
+            _ => None,
+        }
+    }
+
+    /// So many bytes of that frame were taken elsewhere; whether the stream ended with them.
+    pub fn skip(&mut self, length: usize) -> bool {
+        let State::Data { stream, fin, left } = self.state else { return false };
+        let left = left.saturating_sub(length);
+        self.state = match left {
+            0 => State::Head,
+            _ => State::Data { stream, fin, left },
+        };
+        fin && left == 0
+    }
+
+    /// Of the data frame that came last, if nothing of what follows it came yet.
+    pub fn between(&self) -> Option<usize> {
+        (matches!(self.state, State::Head) && self.kept.is_empty()).then_some(self.last)
+    }
+
+    /// Goes on with a data frame of `least` bytes or more, of this stream if one is named, if `head` begins one; else nothing
+    /// happened.
+    pub fn go_on(&mut self, head: [u8; HEAD], of: Option<StreamId>, least: usize) -> bool {
+        let (first, second) = (word(&head, 0), word(&head, 4));
+        let length = (second & 0x00ff_ffff) as usize;
+        let named = first >> 31 == 0 && first != 0 && of.is_none_or(|stream| stream.0 == first);
+        let goes_on = self.between().is_some() && named && length >= least.max(1);
+        if goes_on {
+            let fin = (second >> 24) as u8 & FLAG_FIN != 0;
+            self.state = State::Data { stream: StreamId(first), fin, left: length };
+            self.last = length;
+        }
+        goes_on
     }
 
     /// Takes from the front of `input`; says how much, and what it came to. Without an event all of it was taken.
@@ -133,8 +174,10 @@ impl Decoder {
             }
             let fin = flags & FLAG_FIN != 0;
             self.state = State::Data { stream: StreamId(first), fin, left: length };
+            self.last = length;
             return Ok(());
         }
+        self.last = 0;
         let version = (first >> 16 & 0x7fff) as u16;
         let kind = (first & 0xffff) as u16;
         if version != VERSION {
