@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use berth_images::{Images, ImagesConfig};
+use berth_images::{Images, ImagesConfig, LayerReport, LayerState};
 use berth_network::{Network, NetworkConfig};
 use berth_pods::ports::Ports;
 use berth_pods::{Pods, Settings};
@@ -15,7 +15,7 @@ use berth_streaming::{Server, TlsVersion};
 use crate::adapters::{
     CriBackend, ImagePort, LauncherPort, MeterPort, NetworkPort, StorePort, StreamBackend,
 };
-use crate::admin::{AdminBackend, Failure, ImportedImage};
+use crate::admin::{AdminBackend, Failure, ImportedImage, VerifiedLayer, VerifiedState};
 use crate::config::Config;
 use crate::daemon::{Wired, boot_id, find_shim};
 
@@ -39,6 +39,10 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
     let streaming = Server::bind(streaming(&config.streaming)).await?;
     let pods = Pods::new(ports, settings);
     let found = pods.recover().await?;
+    // After the leases are back, so that nothing that is in use is taken for garbage.
+    let (images, directory) = (parts.images.clone(), config.preload.clone());
+    // Beside everything else: an archive of gigabytes must not keep the pods from being answered for.
+    tokio::task::spawn_blocking(move || preload(&images, &directory));
     let subnets: Vec<String> = parts.network.subnets().iter().map(ToString::to_string).collect();
     tracing::info!(?found, subnets = subnets.join(","), bridge = parts.network.bridge(), "ready");
     let user_namespaces = parts.shims.facts().user_namespaces;
@@ -109,6 +113,35 @@ fn open(config: &Config) -> Result<Parts, Failure> {
     Ok(Parts { store, images, network: Arc::new(network), shims, boot_id: boot_id()? })
 }
 
+fn verified(report: LayerReport) -> VerifiedLayer {
+    let (state, found, problem) = match report.state {
+        LayerState::Whole => (VerifiedState::Whole, Vec::new(), None),
+        LayerState::Unrecorded => (VerifiedState::Unrecorded, Vec::new(), None),
+        LayerState::Damaged(found) => (VerifiedState::Damaged, found, None),
+        LayerState::Repaired(found) => (VerifiedState::Repaired, found, None),
+        LayerState::Unrepaired(found, problem) => (VerifiedState::Damaged, found, Some(problem)),
+    };
+    VerifiedLayer { layer: report.layer.to_string(), images: report.images, state, found, problem }
+}
+
+/// Takes in what lies ready for every node. What cannot be read is told and costs nothing else.
+fn preload(images: &Images, directory: &std::path::Path) {
+    let done = images.preload(directory).unwrap_or_else(|error| {
+        let cause = &error as &dyn std::error::Error;
+        tracing::error!(directory = %directory.display(), error = cause, "nothing is preloaded");
+        Vec::new()
+    });
+    for one in done {
+        let archive = one.archive.display();
+        match one.images {
+            Ok(images) => tracing::info!(%archive, images = images.join(" "), "preloaded"),
+            Err(error) => {
+                tracing::error!(%archive, error = &error as &dyn std::error::Error, "not preloaded");
+            }
+        }
+    }
+}
+
 struct Admin {
     pods: Pods,
     images: Images,
@@ -126,6 +159,16 @@ impl AdminBackend for Admin {
             names: image.repo_tags.clone(),
         };
         Ok(imported.iter().map(one).collect())
+    }
+
+    async fn export(&self, references: Vec<String>, archive: File) -> Result<(), Failure> {
+        let images = self.images.clone();
+        Ok(tokio::task::spawn_blocking(move || images.export(&references, archive)).await??)
+    }
+
+    async fn verify(&self, image: Option<String>, repair: bool) -> Result<Vec<VerifiedLayer>, Failure> {
+        let reports = self.images.verify(image.as_deref(), repair).await?;
+        Ok(reports.into_iter().map(verified).collect())
     }
 
     async fn reset(&self) -> Result<(), Failure> {

@@ -35,6 +35,14 @@ pub enum ImageError {
     /// The text begins as CRI's well-known error does (cri-api `errors`).
     #[error("ImageVolumeMountFailed: image {id}, path {sub_path:?}")]
     Volume { id: String, sub_path: String, source: Arc<io::Error> },
+    #[error(
+        "layer {layer} cannot be made into a tar stream again: an older Berth unpacked it, or its archive replaces its own files"
+    )]
+    Unrestorable { layer: Digest },
+    #[error("layer {layer} is damaged: berth image verify --repair")]
+    Damaged { layer: Digest },
+    #[error("write the archive")]
+    Export { source: Arc<io::Error> },
     #[error("the pull of {reference} was lost")]
     Lost { reference: String },
 }
@@ -43,6 +51,12 @@ impl ImageError {
     pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { doing, path, source: Arc::new(source) }
+    }
+}
+
+impl ImageError {
+    pub(crate) fn export(source: io::Error) -> Self {
+        Self::Export { source: Arc::new(source) }
     }
 }
 
@@ -64,6 +78,7 @@ impl Classify for ImageError {
             Self::Reference(error) => error.class(),
             Self::Registry(error) => error.class(),
             Self::Unknown { .. } => ErrorClass::NotFound,
+            Self::Unrestorable { .. } | Self::Damaged { .. } => ErrorClass::FailedPrecondition,
             Self::Archive { .. } => ErrorClass::InvalidArgument,
             Self::Store(error) => error.class(),
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
@@ -74,9 +89,11 @@ impl Classify for ImageError {
                 ErrorClass::Unknown
             }
             Self::Volume { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorClass::NotFound,
-            Self::File { .. } | Self::Volume { .. } | Self::Mount { .. } | Self::Lost { .. } => {
-                ErrorClass::Internal
-            }
+            Self::Export { .. }
+            | Self::File { .. }
+            | Self::Volume { .. }
+            | Self::Mount { .. }
+            | Self::Lost { .. } => ErrorClass::Internal,
         }
     }
 }

@@ -38,6 +38,9 @@ pub(crate) struct LayerRecord {
     /// Bytes on disk.
     pub(crate) size: u64,
     pub(crate) entries: u64,
+    /// Found not to be what was unpacked: who needs it next fetches it again.
+    #[serde(default)]
+    pub(crate) damaged: bool,
 }
 
 impl Image {

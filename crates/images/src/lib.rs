@@ -5,19 +5,23 @@
 //! record implies that the layer is on disk, a directory without a record is garbage.
 
 mod error;
+mod export;
 mod fetch;
 mod image;
 mod import;
 mod layers;
 mod lookup;
+mod preload;
 mod progress;
 mod pull;
 mod rootfs;
 mod usage;
+mod verify;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use berth_ids::{ContainerId, Digest, ImageId};
 use berth_model::FsUsage;
@@ -28,8 +32,10 @@ use parking_lot::{Mutex, RwLock};
 pub use berth_registry::Credentials;
 pub use error::ImageError;
 pub use image::Image;
+pub use preload::Preloaded;
 pub use progress::PullProgress;
 pub use rootfs::Mapped;
+pub use verify::{LayerReport, LayerState};
 
 use crate::image::{ImageRecord, LayerRecord};
 
@@ -51,14 +57,16 @@ pub struct Images {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) root: PathBuf,
-    store: Store,
+    pub(crate) store: Store,
     pub(crate) client: Client,
-    known: RwLock<BTreeMap<ImageId, Arc<Image>>>,
+    pub(crate) known: RwLock<BTreeMap<ImageId, Arc<Image>>>,
     pub(crate) layers: Mutex<HashMap<Digest, LayerRecord>>,
     /// Containers and the images whose layers each keeps: its own, then its volumes.
-    leases: Mutex<HashMap<String, Vec<Arc<Image>>>>,
+    pub(crate) leases: Mutex<HashMap<String, Vec<Arc<Image>>>>,
     /// Layers being unpacked: whoever needs one of these waits for its turn.
     pub(crate) turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    /// Some replaced layers are still on disk.
+    pub(crate) retired: AtomicBool,
     pub(crate) in_flight: Arc<tokio::sync::Semaphore>,
     /// Pulls in flight by reference.
     pub(crate) pulls: Mutex<HashMap<String, (pull::Waiting, Arc<progress::Progress>)>>,
@@ -87,6 +95,13 @@ impl Images {
         }
         let layers: HashMap<Digest, LayerRecord> =
             rows.into_iter().filter_map(|(id, record)| Some((id.parse().ok()?, record))).collect();
+        let on_disk = |id: &Digest| root.join("layers").join(id.hex()).join("fs").is_dir();
+        let (layers, gone): (HashMap<_, _>, HashMap<_, _>) =
+            layers.into_iter().partition(|(id, _)| on_disk(id));
+        for id in gone.keys() {
+            tracing::error!(layer = %id, "a layer is gone from the disk; its images are to be pulled again");
+            store.delete(Table::Layers, id.as_str())?;
+        }
         let (rows, damaged) = store.all::<ImageRecord>(Table::Images)?;
         for row in damaged {
             tracing::error!(
@@ -117,6 +132,7 @@ impl Images {
             layers: Mutex::new(layers),
             leases: Mutex::default(),
             turns: Mutex::default(),
+            retired: AtomicBool::new(false),
             in_flight: Arc::new(tokio::sync::Semaphore::new(fetch::IN_FLIGHT)),
             pulls: Mutex::default(),
             usage: usage::Measured::default(),
@@ -166,8 +182,11 @@ impl Images {
 
     /// Keeps the image's layers for a container.
     pub fn acquire(&self, id: &ImageId, holder: &str) -> Result<(), ImageError> {
-        let image = self.image(id)?;
         let mut leases = self.shared.leases.lock();
+        // Looked up under the lock that a collection takes: either it is forgotten already or the lease is seen.
+        let known = self.shared.known.read().get(id).cloned();
+        let image = known.or_else(|| leases.values().flatten().find(|image| image.id == *id).cloned());
+        let image = image.ok_or_else(|| ImageError::Unknown { id: id.to_string() })?;
         let held = leases.entry(holder.to_owned()).or_default();
         if held.iter().all(|known| known.id != image.id) {
             held.push(image);
@@ -181,8 +200,13 @@ impl Images {
         let forgotten = |image: &Arc<Image>| !self.shared.known.read().contains_key(&image.id);
         match held.iter().flatten().any(forgotten) {
             true => self.shared.collect_garbage(),
-            false => Ok(()),
+            false => self.shared.clear_retired(),
         }
+    }
+
+    /// At start, once every container has its lease again: clears layers that nobody has. Blocks.
+    pub fn settle(&self) -> Result<(), ImageError> {
+        self.shared.collect_garbage()
     }
 
     /// What images take on disk, from records: nothing is walked.
@@ -239,19 +263,27 @@ impl Shared {
         Ok(())
     }
 
-    /// Layers of no image, no container and no pull: first the record, then the directory.
-    fn collect_garbage(&self) -> Result<(), ImageError> {
-        let mut used: HashSet<Digest> = self.known.read().values().flat_map(|i| i.layers.clone()).collect();
-        used.extend(self.leases.lock().values().flatten().flat_map(|image| image.layers.clone()));
-        used.extend(self.wanted.lock().keys().cloned());
-        let unused: Vec<Digest> =
-            self.layers.lock().keys().filter(|id| !used.contains(*id)).cloned().collect();
+    /// Layers of no image, no container and no pull. Decided at one moment: who begins to want a layer later finds it gone
+    /// and brings it again.
+    pub(crate) fn collect_garbage(&self) -> Result<(), ImageError> {
+        let unused: Vec<Digest> = {
+            let (leases, wanted) = (self.leases.lock(), self.wanted.lock());
+            let mut used: HashSet<Digest> =
+                self.known.read().values().flat_map(|image| image.layers.clone()).collect();
+            used.extend(leases.values().flatten().flat_map(|image| image.layers.clone()));
+            let mut layers = self.layers.lock();
+            let unused = layers.keys().filter(|id| !used.contains(*id) && !wanted.contains_key(*id));
+            let unused: Vec<_> = unused.cloned().collect();
+            for id in &unused {
+                layers.remove(id);
+            }
+            unused
+        };
         for id in unused {
-            self.store.delete(Table::Layers, id.as_str())?;
-            self.layers.lock().remove(&id);
             self.discard_layer(&id)?;
         }
-        Ok(())
+        self.turns.lock().retain(|_, turn| Arc::strong_count(turn) > 1);
+        self.clear_retired()
     }
 }
 

@@ -181,3 +181,163 @@ fn rootfs_is_an_overlay_of_its_own() {
     images.remove_rootfs(&container).unwrap();
     assert!(images.rootfs_ids().unwrap().is_empty());
 }
+
+#[test]
+fn an_export_is_read_back_as_the_same_image() {
+    let rig = Rig::new();
+    let images = rig.open();
+    let shared = tar(&[("base", &[3; 4000])]);
+    let both = [archive("r.io/a:1", &[shared.clone(), tar(&[("a", b"1")])]), archive("r.io/b:2", &[shared])];
+    let ids = both.map(|bytes| images.import(rig.file(&bytes)).unwrap()[0].id.clone());
+    let path = rig.directory.path().join("export.tar");
+    let names = ["r.io/a:1".to_owned(), "r.io/b:2".to_owned()];
+    images.export(&names, std::fs::File::create(&path).unwrap()).unwrap();
+    assert!(images.export(&["r.io/none:1".to_owned()], std::fs::File::create(&path).unwrap()).is_err());
+    images.export(&names, std::fs::File::create(&path).unwrap()).unwrap();
+    for name in &names {
+        images.remove(name).unwrap();
+    }
+    assert_eq!(rig.layers(), 0);
+    let again = images.import(std::fs::File::open(&path).unwrap()).unwrap();
+    assert_eq!(again.iter().map(|image| image.id.clone()).collect::<Vec<_>>(), ids);
+    assert_eq!(again.iter().flat_map(|image| image.repo_tags.clone()).collect::<Vec<_>>(), names);
+    assert_eq!(rig.layers(), 2, "the common layer is one");
+}
+
+#[test]
+fn archives_may_be_compressed_or_directories() {
+    let rig = Rig::new();
+    let images = rig.open();
+    let plain = archive("r.io/a:1", &[tar(&[("a", b"1")])]);
+    let run = |program: &str| {
+        let path = rig.directory.path().join("plain.tar");
+        std::fs::write(&path, &plain).unwrap();
+        std::process::Command::new(program).arg("-c").arg(&path).output().unwrap().stdout
+    };
+    let directory = rig.directory.path().join("layout");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(rig.directory.path().join("plain.tar"), &plain).unwrap();
+    let unpacked = std::process::Command::new("tar")
+        .arg("-xf")
+        .arg(rig.directory.path().join("plain.tar"))
+        .arg("-C")
+        .arg(&directory)
+        .status();
+    assert!(unpacked.unwrap().success());
+    let open = |bytes: &[u8]| rig.file(bytes);
+    for (what, file) in [
+        ("plain", open(&plain)),
+        ("gzip", open(&run("gzip"))),
+        ("a directory", std::fs::File::open(&directory).unwrap()),
+    ] {
+        let imported = images.import(file).unwrap();
+        assert_eq!(imported[0].repo_tags, ["r.io/a:1"], "{what}");
+        images.remove("r.io/a:1").unwrap();
+    }
+    let (read, write) = std::io::pipe().unwrap();
+    let squeezed = run("gzip");
+    let writer = std::thread::spawn(move || {
+        let mut write = write;
+        write.write_all(&squeezed).unwrap();
+    });
+    let file = std::fs::File::from(std::os::fd::OwnedFd::from(read));
+    assert_eq!(images.import(file).unwrap()[0].repo_tags, ["r.io/a:1"], "gzip by a pipe");
+    writer.join().unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", directory.join("evil")).unwrap();
+    std::fs::rename(directory.join("evil"), directory.join("index.json")).unwrap();
+    assert!(images.import(std::fs::File::open(&directory).unwrap()).is_err(), "a link out of the directory");
+    let error = images.import(rig.file(b"\xfd7zXZ\0rest")).unwrap_err();
+    assert!(error.to_string().contains("xz"), "{error}");
+}
+
+fn verify(images: &Images, reference: Option<&str>, repair: bool) -> Vec<LayerReport> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(images.verify(reference, repair)).unwrap()
+}
+
+#[test]
+fn a_damaged_layer_is_found_and_comes_back_with_the_next_import() {
+    let rig = Rig::new();
+    let images = rig.open();
+    let bytes = archive("127.0.0.1:1/a:1", &[tar(&[("a", b"1")]), tar(&[("b", b"2")])]);
+    let image = images.import(rig.file(&bytes)).unwrap().remove(0);
+    let whole = verify(&images, None, false);
+    assert!(whole.len() == 2 && whole.iter().all(|layer| layer.state == LayerState::Whole), "{whole:?}");
+    let path = rig.directory.path().join("images/layers").join(image.layers[1].hex());
+    std::fs::write(path.join("fs/b"), b"3").unwrap();
+    let found = verify(&images, Some("127.0.0.1:1/a:1"), false);
+    let state = |id: &Digest, reports: &[LayerReport]| {
+        reports.iter().find(|report| report.layer == *id).unwrap().state.clone()
+    };
+    assert_eq!(state(&image.layers[0], &found), LayerState::Whole);
+    assert!(
+        matches!(state(&image.layers[1], &found), LayerState::Damaged(what) if what[0].starts_with("b has"))
+    );
+    // It came from an archive, and where its name points nobody answers.
+    let found = verify(&images, None, true);
+    assert!(matches!(state(&image.layers[1], &found), LayerState::Unrepaired(..)), "{found:?}");
+    let mut export = tempfile::tempfile().unwrap();
+    let refused = images.export(&["127.0.0.1:1/a:1".into()], export.try_clone().unwrap()).unwrap_err();
+    assert!(matches!(refused, ImageError::Damaged { .. }), "{refused}");
+    export.flush().unwrap();
+    // A container holds the damaged one.
+    images.acquire(&image.id, "c").unwrap();
+    let held = std::fs::File::open(path.join("fs")).unwrap();
+    images.import(rig.file(&bytes)).unwrap();
+    assert_eq!(std::fs::read(path.join("fs/b")).unwrap(), b"2");
+    assert_eq!(rig.layers(), 3, "the damaged one stays for the container");
+    berth_sys::path::open_in_root(&held, "b", nix::fcntl::OFlag::O_RDONLY, nix::sys::stat::Mode::empty())
+        .unwrap();
+    drop(images);
+    let images = rig.open();
+    assert_eq!(rig.layers(), 3, "a start does not know yet who lives");
+    images.acquire(&image.id, "c").unwrap();
+    images.settle().unwrap();
+    assert_eq!(rig.layers(), 3);
+    images.release("c").unwrap();
+    assert_eq!(rig.layers(), 2);
+    let whole = verify(&images, None, false);
+    assert!(whole.iter().all(|layer| layer.state == LayerState::Whole), "{whole:?}");
+    // A layer that is gone altogether.
+    std::fs::remove_dir_all(path).unwrap();
+    let found = verify(&images, None, false);
+    assert!(matches!(state(&image.layers[1], &found), LayerState::Damaged(..)), "{found:?}");
+    images.import(rig.file(&bytes)).unwrap();
+    assert!(verify(&images, None, false).iter().all(|layer| layer.state == LayerState::Whole));
+}
+
+#[test]
+fn preloaded_archives_are_taken_in_once() {
+    let rig = Rig::new();
+    let images = rig.open();
+    let directory = rig.directory.path().join("preload");
+    assert!(images.preload(&directory).unwrap().is_empty(), "no directory");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("a.tar"), archive("r.io/a:1", &[tar(&[("a", b"1")])])).unwrap();
+    std::fs::write(directory.join("b.tar.gz"), "no archive").unwrap();
+    std::fs::write(directory.join("readme"), "x").unwrap();
+    let first = images.preload(&directory).unwrap();
+    assert_eq!(first.len(), 2, "{first:?}");
+    assert_eq!(first[0].images.as_ref().unwrap(), &["r.io/a:1"]);
+    assert!(first[1].images.is_err());
+    // What failed is tried again, what was taken in is not.
+    let second = images.preload(&directory).unwrap();
+    assert!(second.len() == 1 && second[0].images.is_err(), "{second:?}");
+    images.remove("r.io/a:1").unwrap();
+    assert_eq!(images.preload(&directory).unwrap().len(), 1, "removed on purpose");
+    std::fs::write(directory.join("a.tar"), archive("r.io/a:2", &[tar(&[("a", b"2")])])).unwrap();
+    let changed = images.preload(&directory).unwrap();
+    assert_eq!(changed[0].images.as_ref().unwrap(), &["r.io/a:2"]);
+}
+
+#[test]
+fn a_layer_that_is_gone_takes_its_image_off_the_list() {
+    let rig = Rig::new();
+    let bytes = archive("r.io/a:1", &[tar(&[("a", b"1")])]);
+    let layer = rig.open().import(rig.file(&bytes)).unwrap()[0].layers[0].clone();
+    std::fs::remove_dir_all(rig.directory.path().join("images/layers").join(layer.hex())).unwrap();
+    let images = rig.open();
+    assert!(images.resolve("r.io/a:1").is_none());
+    images.import(rig.file(&bytes)).unwrap();
+    assert_eq!(rig.layers(), 1);
+}

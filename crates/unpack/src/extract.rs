@@ -1,5 +1,6 @@
 //! Entries to files below one directory.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -19,6 +20,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
 use crate::sum::Zeros;
+use crate::tape::Tape;
 use crate::tar::{Archive, Entry, Kind, Time};
 use crate::tree::{Node, Notes, crc};
 use crate::{Limits, UnpackError, remove_tree};
@@ -32,6 +34,8 @@ const EARLY: u64 = 128 << 10;
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
 
 pub(crate) struct Extracted {
+    /// Something that an entry made was replaced by a later one.
+    pub(crate) replaced: bool,
     pub(crate) size: u64,
     pub(crate) entries: u64,
 }
@@ -40,6 +44,7 @@ pub(crate) struct Extractor<'a, W: Write> {
     root: BorrowedFd<'a>,
     limits: &'a Limits,
     notes: Notes<W>,
+    tape: Rc<RefCell<Tape<W>>>,
     /// By cleaned path; emptied whenever something is replaced, since a path may then mean another directory.
     directories: HashMap<Vec<u8>, Rc<Parent>>,
     /// Set at the end: each entry made in a directory changes its time.
@@ -96,15 +101,21 @@ impl From<Errno> for Problem {
 }
 
 impl<'a, W: Write> Extractor<'a, W> {
-    pub(crate) fn new(root: BorrowedFd<'a>, limits: &'a Limits, notes: W) -> Self {
+    pub(crate) fn new(
+        root: BorrowedFd<'a>,
+        limits: &'a Limits,
+        notes: W,
+        tape: Rc<RefCell<Tape<W>>>,
+    ) -> Self {
         Self {
             root,
             limits,
             notes: Notes::new(notes),
+            tape,
             directories: HashMap::new(),
             times: Vec::new(),
             zeros: None,
-            done: Extracted { size: 0, entries: 0 },
+            done: Extracted { replaced: false, size: 0, entries: 0 },
         }
     }
 
@@ -346,10 +357,11 @@ impl<'a, W: Write> Extractor<'a, W> {
         let file =
             self.replace(place, || openat(&place.parent.fd, place.name.as_c_str(), flags, mode_now))?;
         let mut file = File::from(file);
-        let (mut node, mut sum) = (node(entry)?, flate2::Crc::new());
+        let (mut node, mut sum, path) = (node(entry)?, flate2::Crc::new(), place.path());
         match &entry.sparse {
             None => {
                 node.size = entry.size;
+                self.tape.borrow_mut().content(&path, 0, entry.size)?;
                 copy(archive, entry.size, |data| {
                     sum.update(data);
                     file.write_all(data)
@@ -363,16 +375,19 @@ impl<'a, W: Write> Extractor<'a, W> {
                 for &(offset, length) in &sparse.pieces {
                     zeros.add(&mut sum, offset - at);
                     at = offset;
+                    self.tape.borrow_mut().content(&path, offset, length)?;
                     copy(archive, length, |data| {
                         sum.update(data);
                         file.write_all_at(data, at)?;
                         at += data.len() as u64;
                         Ok(())
                     })?;
+                    self.tape.borrow_mut().content_ends();
                 }
                 zeros.add(&mut sum, sparse.real_size - at);
             }
         }
+        self.tape.borrow_mut().content_ends();
         node.sum = sum.sum();
         self.done.size += entry.size.next_multiple_of(4096);
         if entry.size >= EARLY {
@@ -387,7 +402,7 @@ impl<'a, W: Write> Extractor<'a, W> {
             node.attribute(&name, value, set_xattr(&file, &name, value))?;
         }
         node.mode = real_mode(&node, entry, || nix::sys::stat::fstat(&file))?;
-        self.notes.made(&place.path(), &node)?;
+        self.notes.made(&path, &node)?;
         Ok(futimens(&file, &spec(entry.atime.unwrap_or(entry.mtime)), &spec(entry.mtime))?)
     }
 
@@ -429,6 +444,7 @@ impl<'a, W: Write> Extractor<'a, W> {
 
     fn clear(&mut self, place: &Place) -> Step<()> {
         self.directories.clear();
+        self.done.replaced = true;
         self.notes.gone(&place.path())?;
         Ok(remove_tree(place.parent.fd.as_fd(), &place.name, &mut || {})?)
     }

@@ -11,18 +11,23 @@ mod pax;
 mod remove;
 mod stream;
 mod sum;
+mod tape;
 mod tar;
 mod tree;
 
 use std::io::{BufRead, Write};
 use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 
 use berth_ids::Digest;
 
+use crate::tape::{Tape, Taped};
 pub use check::{Checked, Difference, check};
 pub use error::{TarError, UnpackError};
 pub use remove::remove_tree;
 pub use stream::decoder;
+pub use tape::Restored;
+
 pub use tar::{Archive, Entry, Kind, Sparse, Time};
 
 /// What a layer may ask for. The defaults are far above what real images have and far below what hurts a node.
@@ -70,31 +75,61 @@ pub struct Unpacked {
     pub size: u64,
     /// Files, directories and links made.
     pub entries: u64,
+    /// Whether [`Restored`] can make the stream again: not where a later entry replaced what an earlier one made.
+    pub restorable: bool,
 }
 
-/// zstd's fastest: a record is two thousandths of its layer.
+/// Where an extraction is written down.
+#[derive(Debug)]
+pub struct Records<W> {
+    /// What was made, for [`check`].
+    pub tree: W,
+    /// The stream without the files' contents, for [`Restored`].
+    pub tape: W,
+}
+
+/// The header of a regular file of an archive that we write: root's, mode 0644, from the epoch. A name may have 100 bytes.
+pub fn file_header(name: &str, size: u64) -> std::io::Result<[u8; 512]> {
+    let mut header = ::tar::Header::new_gnu();
+    header.set_path(name)?;
+    header.set_entry_type(::tar::EntryType::Regular);
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_cksum();
+    Ok(*header.as_bytes())
+}
+
+/// zstd's fastest: the records are two thousandths of their layer.
 const RECORD_LEVEL: i32 = 1;
 
 /// Extracts a layer, compressed or not, into the empty directory `into`.
 ///
-/// What was made is written to `record`, for [`check`]. Nothing is synced. After an error the directory holds a part of the layer and is the caller's to remove.
+/// Nothing is synced. After an error the directory holds a part of the layer and is the caller's to remove.
 pub fn unpack(
     blob: impl BufRead + Send,
     into: BorrowedFd<'_>,
-    record: impl Write,
+    records: Records<impl Write>,
     limits: &Limits,
 ) -> Result<Unpacked, UnpackError> {
     stream::pipeline(blob, limits.bytes, |input| {
-        let mut archive = Archive::new(input, limits.clone());
         let fail = |source| UnpackError::Record { source };
-        let notes = zstd::stream::write::Encoder::new(record, RECORD_LEVEL).map_err(fail)?;
-        let mut extractor = extract::Extractor::new(into, limits, notes);
+        let tree = zstd::stream::write::Encoder::new(records.tree, RECORD_LEVEL).map_err(fail)?;
+        let tape = Tape::new(zstd::stream::write::Encoder::new(records.tape, RECORD_LEVEL).map_err(fail)?);
+        let mut archive = Archive::new(Taped::new(input, tape.clone()), limits.clone());
+        let mut extractor = extract::Extractor::new(into, limits, tree, tape.clone());
         while let Some(entry) = archive.next_entry()? {
             extractor.add(&entry, &mut archive)?;
         }
         archive.drain()?;
-        let (extracted, notes) = extractor.finish()?;
-        notes.finish().and_then(|mut record| record.flush()).map_err(fail)?;
+        drop(archive);
+        let (extracted, tree) = extractor.finish()?;
+        tree.finish().and_then(|mut tree| tree.flush()).map_err(fail)?;
+        if let Some(tape) = Rc::into_inner(tape) {
+            tape.into_inner().finish().and_then(|tape| tape.finish()?.flush()).map_err(fail)?;
+        }
         Ok(extracted)
     })
     .map(|(streamed, extracted)| Unpacked {
@@ -104,6 +139,7 @@ pub fn unpack(
         tar_size: streamed.inflated_size,
         size: extracted.size,
         entries: extracted.entries,
+        restorable: !extracted.replaced,
     })
 }
 

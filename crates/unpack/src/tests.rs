@@ -95,17 +95,33 @@ fn run_with(blob: &[u8], limits: &Limits) -> Out {
     fs::write(dir.path().join("secret"), "outside").unwrap();
     fs::create_dir(dir.path().join("fs")).unwrap();
     let root = File::open(dir.path().join("fs")).unwrap();
-    let mut record = Vec::new();
-    let result = unpack(blob, root.as_fd(), &mut record, limits);
-    if result.is_ok() {
-        let checked = check(root.as_fd(), &record[..]).unwrap();
+    let (mut tree, mut tape) = (Vec::new(), Vec::new());
+    let result = unpack(blob, root.as_fd(), Records { tree: &mut tree, tape: &mut tape }, limits);
+    if let Ok(unpacked) = &result {
+        let checked = check(root.as_fd(), &tree[..]).unwrap();
         assert_eq!(checked.differences, [], "the record disagrees with what was made");
+        if unpacked.restorable {
+            let restored = Restored::new(root.try_clone().unwrap().into(), &tape[..]).unwrap();
+            assert_eq!(hashed(restored), unpacked.diff_id, "the stream cannot be made again");
+        }
     }
     // Whatever the archive was: nothing beside the directory changed.
     assert_eq!(fs::read_to_string(dir.path().join("secret")).unwrap(), "outside");
     assert_eq!(fs::metadata(dir.path().join("secret")).unwrap().nlink(), 1, "linked from outside");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     Out { dir, result }
+}
+
+fn sinks() -> Records<std::io::Sink> {
+    Records { tree: std::io::sink(), tape: std::io::sink() }
+}
+
+fn hashed(mut stream: impl Read) -> Digest {
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Ok(_) => Digest::from_sha256(<sha2::Sha256 as sha2::Digest>::digest(&bytes).into()),
+        Err(error) => panic!("restore the stream: {error}"),
+    }
 }
 
 fn run(blob: &[u8]) -> Out {
@@ -199,6 +215,7 @@ fn whiteouts_become_overlays() {
     assert!(out.opaque("a") && out.is_whiteout("a/gone"));
     assert!(!out.path("a/.wh..wh.plnk").exists() && !out.path("a/.wh..wh..opq").exists());
     assert_eq!(out.read("own"), "kept");
+    assert!(out.result.as_ref().unwrap().restorable);
     assert!(out.opaque("tree") && out.opaque("back") && out.opaque("deep"));
 }
 
@@ -223,8 +240,9 @@ fn the_last_of_duplicates_stays() {
         (out.read("a"), out.read("l"), out.read("keep/x")),
         ("new".into(), "a file now".into(), "2".into())
     );
-    assert!(fs::symlink_metadata(out.path("d")).unwrap().is_symlink());
-    assert!(out.path("was-file").is_dir());
+    assert!(!out.result.unwrap().restorable, "what was replaced is gone");
+    assert!(fs::symlink_metadata(out.dir.path().join("fs/d")).unwrap().is_symlink());
+    assert!(out.dir.path().join("fs/was-file").is_dir());
 }
 
 #[test]
@@ -337,7 +355,7 @@ fn a_link_that_was_there_before_is_not_followed() {
     symlink("/proc/self/root/tmp", dir.path().join("fs/l")).unwrap();
     let root = File::open(dir.path().join("fs")).unwrap();
     let blob = Tar::default().file("l/berth-escape", "x").end();
-    assert!(unpack(&blob[..], root.as_fd(), std::io::sink(), &Limits::default()).is_err());
+    assert!(unpack(&blob[..], root.as_fd(), sinks(), &Limits::default()).is_err());
     assert!(!Path::new("/tmp/berth-escape").exists());
 }
 
@@ -429,13 +447,9 @@ fn a_failing_source_is_told_from_a_bad_archive() {
     let dir = tempfile::tempdir().unwrap();
     let root = File::open(dir.path()).unwrap();
     for after in [0, 100, 300 << 10, 3 << 20] {
-        let error = unpack(
-            std::io::BufReader::new(Failing(after)),
-            root.as_fd(),
-            std::io::sink(),
-            &Limits::default(),
-        )
-        .unwrap_err();
+        let error =
+            unpack(std::io::BufReader::new(Failing(after)), root.as_fd(), sinks(), &Limits::default())
+                .unwrap_err();
         assert!(matches!(error, UnpackError::Read { .. }), "after {after}: {error:?}");
     }
 }
@@ -483,8 +497,9 @@ fn damage_is_found() {
     for (path, what, harm) in cases {
         let dir = tempfile::tempdir().unwrap();
         let root = File::open(dir.path()).unwrap();
-        let mut record = Vec::new();
-        unpack(&blob[..], root.as_fd(), &mut record, &Limits::default()).unwrap();
+        let (mut record, mut tape) = (Vec::new(), Vec::new());
+        let records = Records { tree: &mut record, tape: &mut tape };
+        unpack(&blob[..], root.as_fd(), records, &Limits::default()).unwrap();
         harm(dir.path());
         let found = check(root.as_fd(), &record[..]).unwrap();
         let told = found.differences.iter().any(|found| found.path == path && found.what == what);

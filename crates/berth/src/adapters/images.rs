@@ -80,7 +80,7 @@ impl Images for ImagePort {
                     images.remove_rootfs(&stale)?;
                 }
             }
-            Ok::<_, berth_images::ImageError>(())
+            images.settle()
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! The admin socket: `berth image import`, `berth status` and `berth reset` ask the daemon that owns the store.
+//! The admin socket: `berth image import|export|verify`, `berth status` and `berth reset` ask the daemon that owns the store.
 //!
 //! One SOCK_SEQPACKET connection is one request: a JSON packet with at most one descriptor beside it, answered by JSON
 //! that may span packets and ends with the connection.
@@ -13,7 +13,7 @@ use std::fs::File;
 
 use async_trait::async_trait;
 
-pub(crate) use protocol::ImportedImage;
+pub(crate) use protocol::{ImportedImage, VerifiedLayer, VerifiedState};
 
 /// Any error; a person reads it, nobody matches on it.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -23,6 +23,12 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) trait AdminBackend: Send + Sync {
     /// Reads an OCI archive or a `docker save` tarball. The file is whatever the client has open, also a pipe.
     async fn import(&self, archive: File) -> Result<Vec<ImportedImage>, Failure>;
+
+    /// Writes images as one archive.
+    async fn export(&self, images: Vec<String>, archive: File) -> Result<(), Failure>;
+
+    /// Compares the layers of an image, or of all, with what was unpacked, and brings damaged ones again.
+    async fn verify(&self, image: Option<String>, repair: bool) -> Result<Vec<VerifiedLayer>, Failure>;
 
     /// Ends and removes every pod, the network and the control groups of the instance. Images stay. The daemon ends
     /// after it.

@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 /// A request is one packet of at most this many bytes.
-pub(super) const REQUEST_MAX: usize = 4096;
+pub(super) const REQUEST_MAX: usize = 32 * 1024;
 /// Bytes of a reply in one packet: well below any socket buffer.
 pub(super) const CHUNK: usize = 32 * 1024;
 /// A longer reply is refused by the client.
@@ -17,6 +17,15 @@ pub(super) const REPLY_MAX: usize = 16 * 1024 * 1024;
 pub(crate) enum Request {
     /// The archive's descriptor travels beside it.
     ImageImport {},
+    /// Names or ids; the archive's descriptor travels beside it.
+    ImageExport {
+        images: Vec<String>,
+    },
+    /// One image, or all.
+    ImageVerify {
+        image: Option<String>,
+        repair: bool,
+    },
     Status {},
     Reset {},
     /// To a container's first process, by signal(7)'s number.
@@ -26,12 +35,46 @@ pub(crate) enum Request {
     },
 }
 
+impl Request {
+    /// Whether a descriptor travels with it.
+    fn carries(&self) -> Option<&'static str> {
+        match self {
+            Self::ImageImport {} => Some("image_import"),
+            Self::ImageExport { .. } => Some("image_export"),
+            _ => None,
+        }
+    }
+}
+
 /// What `image_import` brought.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ImportedImage {
     pub(crate) id: String,
     /// References it can be run by; none for an archive without names.
     pub(crate) names: Vec<String>,
+}
+
+/// What `image_verify` found of one layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VerifiedLayer {
+    pub(crate) layer: String,
+    pub(crate) images: Vec<String>,
+    pub(crate) state: VerifiedState,
+    /// The first things that are not as they were unpacked.
+    pub(crate) found: Vec<String>,
+    /// Why it could not be brought again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) problem: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VerifiedState {
+    Whole,
+    /// Unpacked by a release that wrote nothing down to compare with.
+    Unrecorded,
+    Damaged,
+    Repaired,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,8 +96,8 @@ pub(super) enum RequestError {
     Receive(#[source] io::Error),
     #[error("the request is not understood")]
     Decode(#[source] serde_json::Error),
-    #[error("image_import needs exactly one descriptor, {0} came")]
-    Descriptors(usize),
+    #[error("{verb} needs exactly one descriptor, {came} came")]
+    Descriptors { verb: &'static str, came: usize },
 }
 
 /// Sends a request; the descriptor is copied by the kernel.
@@ -72,11 +115,11 @@ pub(super) fn decode(
     bytes: &[u8],
     mut fds: Vec<OwnedFd>,
 ) -> Result<(Request, Option<OwnedFd>), RequestError> {
-    let request = serde_json::from_slice(bytes).map_err(RequestError::Decode)?;
-    match (&request, fds.len()) {
-        (Request::ImageImport {}, 1) => Ok((request, fds.pop())),
-        (Request::ImageImport {}, count) => Err(RequestError::Descriptors(count)),
-        _ => Ok((request, None)),
+    let request: Request = serde_json::from_slice(bytes).map_err(RequestError::Decode)?;
+    match (request.carries(), fds.len()) {
+        (Some(_), 1) => Ok((request, fds.pop())),
+        (Some(verb), came) => Err(RequestError::Descriptors { verb, came }),
+        (None, _) => Ok((request, None)),
     }
 }
 

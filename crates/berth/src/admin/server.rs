@@ -98,7 +98,16 @@ async fn perform(
         (Request::ImageImport {}, Some(archive)) => {
             Ok(serde_json::to_value(backend.import(File::from(archive)).await?)?)
         }
-        (Request::ImageImport {}, None) => Err("image_import came without a descriptor".into()),
+        (Request::ImageExport { images }, Some(archive)) => {
+            backend.export(images, File::from(archive)).await?;
+            Ok(Value::Null)
+        }
+        (Request::ImageImport {} | Request::ImageExport { .. }, None) => {
+            Err("the request came without a descriptor".into())
+        }
+        (Request::ImageVerify { image, repair }, _) => {
+            Ok(serde_json::to_value(backend.verify(image, repair).await?)?)
+        }
         (Request::Status {}, _) => Ok(backend.status().await),
         (Request::Signal { container, signal }, _) => {
             backend.signal(&container, signal).await?;

@@ -23,6 +23,14 @@ impl AdminBackend for Recorder {
         Ok(vec![ImportedImage { id: text, names: vec!["a:1".into()] }])
     }
 
+    async fn export(&self, images: Vec<String>, mut archive: File) -> Result<(), Failure> {
+        Ok(archive.write_all(images.join(" ").as_bytes())?)
+    }
+
+    async fn verify(&self, image: Option<String>, repair: bool) -> Result<Vec<VerifiedLayer>, Failure> {
+        Err(format!("{image:?} {repair}").into())
+    }
+
     async fn reset(&self) -> Result<(), Failure> {
         self.was_reset.store(true, Ordering::Relaxed);
         if self.refuse { Err("a pod stays".into()) } else { Ok(()) }
@@ -69,6 +77,18 @@ async fn the_archive_is_the_clients_own_descriptor() {
     let archive = File::from(std::os::fd::OwnedFd::from(read));
     let (reply, _) = ask(Recorder::default(), Request::ImageImport {}, Some(archive)).await;
     assert_eq!(reply, Reply::Done { value: json!([{ "id": "a tarball", "names": ["a:1"] }]) });
+}
+
+#[tokio::test]
+async fn an_export_writes_to_the_clients_own_descriptor() {
+    let (mut read, write) = std::io::pipe().unwrap();
+    let archive = File::from(std::os::fd::OwnedFd::from(write));
+    let request = Request::ImageExport { images: vec!["a:1".into(), "b:2".into()] };
+    let (reply, _) = ask(Recorder::default(), request, Some(archive)).await;
+    assert_eq!(reply, Reply::Done { value: Value::Null });
+    let mut text = String::new();
+    read.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "a:1 b:2");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The command line: arguments from the settings table, one function per verb, errors to exit codes.
 
+mod archive;
 mod ask;
 mod client;
 mod config;
@@ -35,6 +36,8 @@ enum CliError {
     Open { path: String, source: std::io::Error },
     #[error("write to standard output")]
     Output { source: std::io::Error },
+    #[error("an archive is nothing for a terminal: use -o FILE or a pipe")]
+    Terminal,
     #[error("not without --yes: reset ends and removes every pod of the instance {name:?}")]
     Unconfirmed { name: String },
 }
@@ -42,7 +45,7 @@ enum CliError {
 impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Unconfirmed { .. } => EX_USAGE,
+            Self::Config(_) | Self::Terminal | Self::Unconfirmed { .. } => EX_USAGE,
             Self::Daemon(error) => error.exit_code(),
             Self::Client { verb, source } => source.exit_code(verb),
             Self::Ask(AskError::NoDaemon { .. }) => EX_UNAVAILABLE,
@@ -111,10 +114,9 @@ fn command() -> Command {
                 .subcommand(verb("check", "Say whether the settings hold; exit code 64 if not")),
         )
         .subcommand(
-            verb("image", "Images of the running daemon").subcommand_required(true).subcommand(
-                verb("import", "Take in an OCI archive or a `docker save` tarball")
-                    .arg(Arg::new("FILE").required(true).help("The archive; - is standard input")),
-            ),
+            verb("image", "Images of the running daemon")
+                .subcommand_required(true)
+                .subcommands(archive::commands()),
         )
         .subcommand(
             verb("status", "One screen about the running daemon")
@@ -180,7 +182,14 @@ fn dispatch(matches: &ArgMatches) -> Result<u8, CliError> {
         ("config", Some(("default", _))) => config::default()?,
         ("config", Some(("dump", matches))) => config::dump(&settings(matches)?)?,
         ("config", Some((_, matches))) => config::check(&settings(matches)?)?,
-        ("image", Some((_, matches))) => ask::import(&Config::lower(&settings(matches)?)?, matches)?,
+        ("image", Some((verb, matches))) => {
+            let config = Config::lower(&settings(matches)?)?;
+            match verb {
+                "export" => archive::export(&config, matches)?,
+                "verify" => return archive::verify(&config, matches),
+                _ => archive::import(&config, matches)?,
+            }
+        }
         ("status", _) => ask::status(&Config::lower(&settings(of_verb)?)?, of_verb.get_flag("json"))?,
         ("reset", _) => ask::reset(&Config::lower(&settings(of_verb)?)?, of_verb.get_flag("yes"))?,
         _ => print(&format!("berth {}\n", env!("CARGO_PKG_VERSION")))?,

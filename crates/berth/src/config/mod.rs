@@ -32,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) state: PathBuf,
     /// What stays: database, layers, writable container layers.
     pub(crate) root: PathBuf,
+    /// Archives in it are imported at start.
+    pub(crate) preload: PathBuf,
     /// Where CRI is answered.
     pub(crate) socket: PathBuf,
     /// The shim program, if it is not to be looked for beside this one.
@@ -123,6 +125,7 @@ impl Config {
             name: settings.read("name", parse::name)?,
             state: settings.read("state", parse::absolute)?,
             root: settings.read("root", parse::absolute)?,
+            preload: settings.read("preload", parse::absolute)?,
             socket: settings.read("socket", parse::socket)?,
             shim: settings.read("shim", parse::optional_file)?,
             log: Log {

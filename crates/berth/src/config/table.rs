@@ -74,6 +74,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
                Follows the name: /var/lib/berth, else /var/lib/berth-NAME.",
     },
     Setting {
+        key: "preload",
+        form: Form::Text,
+        default: Default::Derived(|s| Value::Text(format!("{}/preload", s.text("root"))), "root"),
+        help: "Directory whose *.tar* archives (OCI or `docker save`, plain, gzip or zstd) are imported at start, each once \
+               until it changes. It need not be there. Follows the root directory.",
+    },
+    Setting {
         key: "socket",
         form: Form::Text,
         default: Default::Derived(|s| Value::Text(format!("{}/berth.sock", s.text("state"))), "state"),

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::signals::Signals;
 use super::socket::{self, SocketFile};
 use super::{DaemonError, limits, lock, logging, paths};
-use crate::admin::{self, AdminBackend, Failure, ImportedImage};
+use crate::admin::{self, AdminBackend, Failure, ImportedImage, VerifiedLayer};
 use crate::config::Config;
 
 /// At once in system calls that may wait: pulls, disks, the kernel's locks. More wait in line.
@@ -167,6 +167,14 @@ struct Instance {
 impl AdminBackend for Instance {
     async fn import(&self, archive: std::fs::File) -> Result<Vec<ImportedImage>, Failure> {
         self.inner.import(archive).await
+    }
+
+    async fn export(&self, images: Vec<String>, archive: std::fs::File) -> Result<(), Failure> {
+        self.inner.export(images, archive).await
+    }
+
+    async fn verify(&self, image: Option<String>, repair: bool) -> Result<Vec<VerifiedLayer>, Failure> {
+        self.inner.verify(image, repair).await
     }
 
     async fn reset(&self) -> Result<(), Failure> {

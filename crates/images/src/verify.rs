@@ -1,0 +1,165 @@
+//! Layers compared with what was unpacked, and a damaged one brought again, alone, from where its images came.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use berth_ids::Digest;
+use berth_registry::Reference;
+use berth_store::{Durability, Table};
+
+use crate::fetch::{self, Source};
+use crate::layers::Wanted;
+use crate::progress::Progress;
+use crate::{Image, ImageError, Images, Shared};
+
+/// What became of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayerState {
+    Whole,
+    /// Unpacked by a release that wrote nothing down.
+    Unrecorded,
+    /// What is not as it was; the first lines of it. A pull or import of an image with it brings it again.
+    Damaged(Vec<String>),
+    /// It was damaged and is whole again. Containers that run keep the damaged one until they are restarted.
+    Repaired(Vec<String>),
+    /// It is damaged, and could not be brought again: what was found, and why not.
+    Unrepaired(Vec<String>, String),
+}
+
+/// One layer's part of a verification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerReport {
+    pub layer: Digest,
+    /// Names, or ids of images without any.
+    pub images: Vec<String>,
+    pub state: LayerState,
+}
+
+impl Images {
+    /// Reads every layer of an image, or of all, and compares it with its record. With `repair` a damaged one is fetched
+    /// again, without credentials, from a registry that one of its images came from.
+    pub async fn verify(
+        &self,
+        reference: Option<&str>,
+        repair: bool,
+    ) -> Result<Vec<LayerReport>, ImageError> {
+        let images = match reference {
+            Some(reference) => {
+                let unknown = || ImageError::Unknown { id: reference.to_owned() };
+                vec![self.resolve(reference).ok_or_else(unknown)?]
+            }
+            None => self.list(),
+        };
+        let layers: BTreeSet<Digest> = images.iter().flat_map(|image| image.layers.iter().cloned()).collect();
+        let all: Vec<Digest> = layers.iter().cloned().collect();
+        let _wanted = Wanted::new(&self.shared, &all);
+        let mut reports = Vec::new();
+        for layer in layers {
+            let (shared, id) = (self.shared.clone(), layer.clone());
+            let found = tokio::task::spawn_blocking(move || examine(&shared, &id)).await;
+            let found = found.unwrap_or_else(|_| Err(ImageError::Lost { reference: layer.to_string() }))?;
+            // Every image that has it may know a place to fetch it from.
+            let having: Vec<Arc<Image>> =
+                self.list().into_iter().filter(|image| image.layers.contains(&layer)).collect();
+            let state = match found {
+                Found::Whole => LayerState::Whole,
+                Found::Unrecorded => LayerState::Unrecorded,
+                Found::Damaged(what) if !repair => LayerState::Damaged(what),
+                Found::Damaged(what) => match self.shared.fetch_again(&layer, &having).await {
+                    Ok(()) => LayerState::Repaired(what),
+                    Err(why) => LayerState::Unrepaired(what, why),
+                },
+            };
+            let name =
+                |image: &Arc<Image>| image.repo_tags.first().cloned().unwrap_or_else(|| image.id.to_string());
+            reports.push(LayerReport { layer, images: having.iter().map(name).collect(), state });
+        }
+        Ok(reports)
+    }
+}
+
+enum Found {
+    Whole,
+    Unrecorded,
+    Damaged(Vec<String>),
+}
+
+/// Blocks for as long as reading the layer takes.
+fn examine(shared: &Arc<Shared>, id: &Digest) -> Result<Found, ImageError> {
+    let _turn = shared.blocking_turn(id);
+    let what = match shared.check_layer(id) {
+        Ok(None) => return Ok(Found::Unrecorded),
+        Ok(Some(checked)) if checked.count == 0 => {
+            shared.mark(id, false)?;
+            return Ok(Found::Whole);
+        }
+        Ok(Some(checked)) => {
+            let told = checked.differences.iter().map(|one| format!("{} {}", one.path, one.what));
+            let mut told: Vec<String> = told.collect();
+            let more = checked.count.saturating_sub(told.len() as u64);
+            if more > 0 {
+                told.push(format!("and {more} more"));
+            }
+            told
+        }
+        // Its directory or its record is gone or cannot be read.
+        Err(error) => {
+            use std::error::Error as _;
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            vec![format!("{error}{cause}")]
+        }
+    };
+    tracing::error!(layer = %id, found = what.join("; "), "a layer is damaged");
+    shared.mark(id, true)?;
+    Ok(Found::Damaged(what))
+}
+
+impl Shared {
+    fn mark(&self, id: &Digest, damaged: bool) -> Result<(), ImageError> {
+        let record = self.layers.lock().get(id).copied();
+        let Some(mut record) = record.filter(|record| record.damaged != damaged) else { return Ok(()) };
+        record.damaged = damaged;
+        self.store.put(Table::Layers, id.as_str(), &record, Durability::Flushed)?;
+        self.layers.lock().insert(id.clone(), record);
+        Ok(())
+    }
+
+    /// From the first place that has it; else why the last one did not give it.
+    async fn fetch_again(self: &Arc<Self>, layer: &Digest, images: &[Arc<Image>]) -> Result<(), String> {
+        let mut why = "no registry is known that has it: import its image again".to_owned();
+        for image in images {
+            for pinned in &image.repo_digests {
+                match self.fetch_from(layer, image, pinned).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => {
+                        let causes = std::iter::successors(
+                            Some(&error as &(dyn std::error::Error + 'static)),
+                            |error| error.source(),
+                        );
+                        why = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+                    }
+                }
+            }
+        }
+        Err(why)
+    }
+
+    async fn fetch_from(
+        self: &Arc<Self>,
+        layer: &Digest,
+        image: &Image,
+        pinned: &str,
+    ) -> Result<(), ImageError> {
+        let reference: Reference = pinned.parse()?;
+        let (manifest, _, _) = self.client.resolve(&reference, None).await?;
+        let problem = || ImageError::Config { problem: format!("{pinned} is another image now") };
+        if manifest.config != image.id.0 || manifest.layers.len() != image.layers.len() {
+            return Err(problem());
+        }
+        let at = image.layers.iter().position(|id| id == layer).ok_or_else(problem)?;
+        let blob = manifest.layers.into_iter().nth(at).ok_or_else(problem)?;
+        let progress = Progress::of(reference.to_string());
+        let source = Source { reference, credentials: None };
+        fetch::layer(self, &source, layer.clone(), blob, &progress).await
+    }
+}
