@@ -90,6 +90,13 @@ impl Client {
         Ok(self.images.list_images(request).await?.into_inner().images.len())
     }
 
+    /// The id of an image that is there.
+    pub(crate) async fn image_id(&mut self, image: &str) -> Result<Option<String>> {
+        let image = ImageSpec { image: image.to_owned(), ..Default::default() };
+        let request = ImageStatusRequest { image: Some(image), ..Default::default() };
+        Ok(self.images.image_status(request).await?.into_inner().image.map(|image| image.id))
+    }
+
     pub(crate) async fn stream_images(&mut self) -> Result<tonic::Streaming<StreamImagesResponse>> {
         Ok(self.images.stream_images(StreamImagesRequest::default()).await?.into_inner())
     }

@@ -56,6 +56,15 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Started in a directory that is there, without any image.
+    pub(crate) async fn bare(home: PathBuf, name: &str) -> Result<Self> {
+        let name = name.to_owned();
+        let mut daemon =
+            Self { home, _temporary: None, name, child: None, flags: Vec::new(), is_reset: false };
+        daemon.start().await?;
+        Ok(daemon)
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.join(name)
     }

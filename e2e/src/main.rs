@@ -15,6 +15,7 @@ mod demo;
 mod escapes;
 mod image;
 mod kubelet;
+mod layers;
 mod limits;
 mod modes;
 mod mounts;
@@ -92,6 +93,7 @@ async fn run(lane: &str) -> Result<bool> {
         "node" => page::lane(&mut checks).await?,
         "limits" => limits::lane(&mut checks).await?,
         "process" => process::lane(&mut checks).await?,
+        "layers" => layers::lane(&mut checks).await?,
         "modes" => modes::lane(&mut checks).await?,
         "vm" => {
             vm::run(&mut checks, &["demo", "modes", "stats", "limits", "userns", "mounts", "process", "cli"])
@@ -102,7 +104,7 @@ async fn run(lane: &str) -> Result<bool> {
         "bench-pull" => bench::pull::run(&mut checks).await?,
         "bench-node" => kubelet::bench(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, restart, requests, limits, process, skew, modes, stats, streaming, network, userns, mounts, escapes, kubelet, node, cli, conformance, vm, bench, bench-pull and bench-node"
+            "no lane {other:?}; there are demo, crictl, layers, restart, requests, limits, process, skew, modes, stats, streaming, network, userns, mounts, escapes, kubelet, node, cli, conformance, vm, bench, bench-pull and bench-node"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.

@@ -81,6 +81,11 @@ impl Registry {
         }
     }
 
+    /// Where it keeps what was pushed, unless that was chosen by the caller.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.home.path().join("data")
+    }
+
     pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }

@@ -38,6 +38,12 @@ pub(crate) const KUBELET: [Tool; 4] = [
     tool("systemd-analyze", "systemd", "verifies the units in deploy"),
 ];
 
+/// For the lane of layers.
+pub(crate) const LAYERS: [Tool; 2] = [
+    tool("/usr/sbin/mkfs.ext4", "e2fsprogs", "makes the disk that fails"),
+    tool("mount", "mount", "mounts it over a loop device"),
+];
+
 /// For the lane in a virtual machine, beside the kernel and the busybox of [`machine`].
 pub(crate) const VM: [Tool; 2] = [
     tool("qemu-system-x86_64", "qemu-system-x86", "is the machine with control groups v2"),

@@ -34,6 +34,12 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
             command.args(["--net", "--mount", "--propagation", "private", "--"]).arg(&built.e2e);
             command
         }
+        // Its disks are its own.
+        "layers" => {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--propagation", "private", "--"]).arg(&built.e2e);
+            command
+        }
         _ => Command::new(&built.e2e),
     };
     command
@@ -87,6 +93,9 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     }
     if name == "bench-pull" {
         command.env("BERTH_E2E_HOME", root().join("target/bench"));
+    }
+    if name == "layers" {
+        packages::need(&packages::LAYERS)?;
     }
     if name == "vm" {
         packages::need(&packages::VM)?;

@@ -1,0 +1,97 @@
+//! Layers on disk: archives in and out, damage found and mended, and every fault on the way of a pull. The lane has a mount
+//! namespace of its own (`cargo xtask` makes it) for the disks that it fills and breaks.
+
+mod archives;
+mod damage;
+mod disks;
+mod faults;
+mod proxy;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::checks::Checks;
+use crate::daemon::Daemon;
+use crate::image::{self, Layer};
+use crate::registry::Registry;
+
+pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
+    let registry = Registry::start(false).await?;
+    let mut daemon = Daemon::new().await?;
+    let done = run(checks, &mut daemon, &registry).await;
+    daemon.finish(done).await?;
+    disks::run(checks, &registry).await
+}
+
+async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Registry) -> Result<()> {
+    archives::run(checks, daemon).await?;
+    damage::run(checks, daemon, registry).await?;
+    faults::run(checks, daemon, registry).await
+}
+
+/// What a command said.
+struct Said {
+    ok: bool,
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn said(command: &mut Command) -> Result<Said> {
+    let done = command.output().with_context(|| format!("{command:?}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    Ok(Said {
+        ok: done.status.success(),
+        code: done.status.code(),
+        out: text(&done.stdout),
+        err: text(&done.stderr),
+    })
+}
+
+/// An image of two layers: a small one, and one of `size` bytes that nothing compresses, in files of 1 MiB and `more` small
+/// ones. Of the same words it is the same image.
+fn write_big(at: &Path, name: &str, size: usize, more: usize) -> Result<()> {
+    let mut number = 1_u64;
+    let mut noise = |length: usize| {
+        let mut data = Vec::with_capacity(length + 8);
+        while data.len() < length {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            data.extend_from_slice(&(number ^ (number >> 29)).to_le_bytes());
+        }
+        data.truncate(length);
+        data
+    };
+    let mut small = Layer::default();
+    small.file("small", b"small", 0o644)?;
+    let mut big = Layer::default();
+    big.directory("d/", 0o755)?;
+    for n in 0..size >> 20 {
+        big.file(&format!("d/large{n}"), &noise(1 << 20), 0o644)?;
+    }
+    for n in 0..more {
+        big.file(&format!("d/file{n}"), &noise(700), 0o640)?;
+    }
+    image::write_layers(at, name, vec![small, big], &serde_json::json!({ "Cmd": ["/none"] }))
+}
+
+/// Names below `layers` of a daemon.
+fn layers(daemon: &Daemon) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(daemon.path("root/images/layers"))? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Every layer of a daemon is as it was unpacked.
+fn whole(daemon: &Daemon) -> Result<(), String> {
+    let verified = daemon.typed(&["image", "verify"]).and_then(|mut command| said(&mut command));
+    match verified {
+        Ok(verified) if verified.ok => Ok(()),
+        Ok(verified) => Err(format!("{} {}", verified.out, verified.err)),
+        Err(error) => Err(format!("{error:#}")),
+    }
+}
