@@ -14,6 +14,7 @@ mod sum;
 mod tape;
 mod tar;
 mod tree;
+mod window;
 
 use std::io::{BufRead, Write};
 use std::os::fd::BorrowedFd;

@@ -7,13 +7,16 @@ use std::thread;
 use berth_ids::Digest;
 use sha2::{Digest as _, Sha256};
 
+use crate::window::{self, Window};
 use crate::{TarError, UnpackError};
 
 /// Inflated bytes travel in buffers of this size, at most [`RING`] of them: 1 MiB per layer in flight.
 const BUFFER: usize = 256 << 10;
 const RING: usize = 4;
-/// Bytes that tell a compression.
-const MAGIC: usize = 4;
+/// The logarithm of the largest window, `zstd --ultra -22`'s.
+const LARGEST: u32 = 27;
+/// Bytes that tell a compression, and how much memory it takes.
+const HEAD: usize = 4 + window::HEADER;
 
 pub(crate) struct Streamed {
     pub(crate) blob: Digest,
@@ -25,11 +28,11 @@ pub(crate) struct Streamed {
 /// Inflates by the magic number: gzip (all members), zstd (all frames), else as it is.
 pub fn decoder<'a>(mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     // The first bytes may come one by one.
-    let mut head = Vec::with_capacity(MAGIC);
-    while head.len() < MAGIC {
+    let mut head = Vec::with_capacity(HEAD);
+    while head.len() < HEAD {
         let have = match blob.fill_buf() {
             Ok([]) => break,
-            Ok(have) => &have[..have.len().min(MAGIC - head.len())],
+            Ok(have) => &have[..have.len().min(HEAD - head.len())],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
@@ -39,15 +42,18 @@ pub fn decoder<'a>(mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Rea
     }
     let is_gzip = head.starts_with(&[0x1f, 0x8b]);
     // A zstd frame, or a skippable one before it (RFC 8878, 3.1.2).
-    let is_zstd = matches!(head[..], [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18]);
+    let is_frame = head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+    let is_zstd = is_frame || matches!(head[..], [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]);
+    let window = if is_frame { window::wanted(&head[4..]) } else { window::USUAL };
     let whole = io::Cursor::new(head).chain(blob);
     Ok(match (is_gzip, is_zstd) {
         (true, _) => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
         (_, true) => {
             let mut zstd = zstd::stream::read::Decoder::with_buffer(whole)?;
-            // 128 MiB of window at most: `zstd --ultra` layers still open, memory bombs do not.
-            zstd.window_log_max(27)?;
-            Box::new(zstd)
+            // As much as the first frame asks for, 128 MiB at most: `zstd --ultra` layers still open, memory bombs do not.
+            let largest = if window > window::USUAL { LARGEST } else { window::USUAL.ilog2() };
+            zstd.window_log_max(largest)?;
+            Box::new(Windowed { inner: zstd, _window: Window::take(window) })
         }
         _ => Box::new(whole),
     })
@@ -55,6 +61,18 @@ pub fn decoder<'a>(mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Rea
 
 fn digest(hash: Sha256) -> Digest {
     Digest::from_sha256(hash.finalize().into())
+}
+
+/// A decoder with its share of memory.
+struct Windowed<R> {
+    inner: R,
+    _window: Window,
+}
+
+impl<R: Read> Read for Windowed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer)
+    }
 }
 
 /// Hashes what is taken from it, and keeps what the reader below failed with, so that this is told from an error of
