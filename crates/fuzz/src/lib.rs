@@ -2,6 +2,7 @@
 //! broken. `cargo xtask fuzz` drives them with libFuzzer, `cargo test` with what is in `corpus`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a target tells what it found")]
 
+mod images;
 mod pieces;
 mod streaming;
 
@@ -14,6 +15,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("base64-channels", streaming::channels),
     ("http-head", streaming::http_head),
+    ("image-archive", images::archive),
     ("spdy-frames", streaming::spdy_frames),
     ("spdy-headers", streaming::spdy_headers),
     ("stream-sessions", streaming::sessions),

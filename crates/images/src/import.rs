@@ -2,36 +2,23 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::io;
 use std::sync::Arc;
 
 use berth_ids::Digest;
 use berth_registry::{Manifest, Reference};
-use berth_unpack::{Archive, Kind, Limits};
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::archive::{Contents, blob_name, broken};
 use crate::layers::Wanted;
 use crate::{Image, ImageError, Shared};
 
-/// A document inside an archive.
-const DOCUMENT_MAX: u64 = 8 * 1024 * 1024;
 /// Images in one archive.
 const IMAGES: usize = 1000;
 const NESTED: usize = 4;
-/// Files in one archive: each is a blob or a document.
-const FILES: usize = 100_000;
-/// Bytes of a file's name in it.
-const NAME: usize = 4095;
-/// Bytes that tell a compression.
-const MAGIC: u64 = 6;
-
-fn broken(problem: impl Into<String>) -> ImageError {
-    ImageError::Archive { problem: problem.into() }
-}
+/// Layers of an image; the overlay takes 500.
+const LAYERS: usize = 500;
 
 fn bounded(images: usize) -> Result<(), ImageError> {
     match images > IMAGES {
@@ -41,189 +28,44 @@ fn bounded(images: usize) -> Result<(), ImageError> {
 }
 
 pub(crate) fn import(shared: &Arc<Shared>, archive: File) -> Result<Vec<Arc<Image>>, ImageError> {
-    let contents = Contents::read(shared, archive)?;
+    let contents = Contents::read(&shared.root, archive)?;
     let mut images = Vec::new();
-    if contents.find("index.json")?.is_some() {
-        from_layout(shared, &contents, &mut images)?;
-    } else if contents.find("manifest.json")?.is_some() {
-        from_docker(shared, &contents, &mut images)?;
-    } else {
-        return Err(broken("it has neither index.json (OCI) nor manifest.json (docker save)"));
-    }
+    each(&contents, &mut |described| {
+        images.push(finish(shared, &contents, described)?);
+        Ok(())
+    })?;
     match images.is_empty() {
         true => Err(broken("it has no image for this platform")),
         false => Ok(images),
     }
 }
 
-/// The archive's files by name, read in place.
-enum Contents {
-    Archive {
-        file: Arc<File>,
-        /// Where each begins, and its size.
-        files: HashMap<String, (u64, u64)>,
-    },
-    Directory(File),
+/// An image as an archive describes it.
+pub(crate) struct Described {
+    image: Image,
+    layers: Vec<Layer>,
 }
 
-/// A part of the archive as a stream.
-struct Part {
-    file: Arc<File>,
-    at: u64,
-    left: u64,
+struct Layer {
+    id: Digest,
+    /// The archive's file.
+    name: String,
+    /// What that file hashes to, where the archive says so.
+    blob: Option<Digest>,
 }
 
-impl Read for Part {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let read = self.file.read_at(&mut buffer[..most], self.at)?;
-        if read == 0 && most > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.at += read as u64;
-        self.left -= read as u64;
-        Ok(read)
+/// Gives every image for this machine to `take`, one after the other.
+pub(crate) fn each(
+    contents: &Contents,
+    take: &mut dyn FnMut(Described) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
+    if contents.find("index.json")?.is_some() {
+        from_layout(contents, take)
+    } else if contents.find("manifest.json")?.is_some() {
+        from_docker(contents, take)
+    } else {
+        Err(broken("it has neither index.json (OCI) nor manifest.json (docker save)"))
     }
-}
-
-impl Contents {
-    fn read(shared: &Shared, archive: File) -> Result<Self, ImageError> {
-        let metadata = archive.metadata().map_err(|error| broken(format!("look at it: {error}")))?;
-        if metadata.is_dir() {
-            return Ok(Self::Directory(archive));
-        }
-        let file = seekable(shared, archive)?;
-        let reader = io::BufReader::with_capacity(1 << 16, &file);
-        let mut tar = Archive::new(reader, Limits::default());
-        let mut files = HashMap::new();
-        let fail = |error: berth_unpack::TarError| broken(format!("it is no tar file: {error}"));
-        let mut links: Vec<(String, String)> = Vec::new();
-        while let Some(entry) = tar.next_entry().map_err(fail)? {
-            let Ok(name) = String::from_utf8(entry.name) else { continue };
-            if name.len() > NAME || entry.link.len() > NAME {
-                return Err(broken(format!("it has a name of more than {NAME} bytes")));
-            }
-            let name = name.trim_start_matches("./").to_owned();
-            if files.len() + links.len() > FILES {
-                return Err(broken(format!("it has more than {FILES} files")));
-            }
-            match entry.kind {
-                Kind::File => {
-                    files.insert(name, (entry.offset, entry.size));
-                }
-                // Older `docker save` links layers that several images share.
-                Kind::Symlink | Kind::HardLink => {
-                    if let Ok(target) = String::from_utf8(entry.link) {
-                        links.push((name, target));
-                    }
-                }
-                _ => {}
-            }
-        }
-        for (name, target) in links {
-            let beside = target.trim_start_matches("../");
-            if let Some(place) = files.get(beside).or_else(|| files.get(&target)).copied() {
-                files.insert(name, place);
-            }
-        }
-        Ok(Self::Archive { file: Arc::new(file), files })
-    }
-
-    fn find(&self, name: &str) -> Result<Option<Part>, ImageError> {
-        match self {
-            Self::Archive { file, files } => {
-                Ok(files.get(name).map(|&(at, left)| Part { file: file.clone(), at, left }))
-            }
-            Self::Directory(directory) => {
-                // A fifo must not hang the daemon, and no link leads out of the directory.
-                let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-                match berth_sys::path::open_in_root(directory, name, flags, Mode::empty()) {
-                    Ok(opened) => {
-                        let file = File::from(opened);
-                        let metadata =
-                            file.metadata().map_err(|error| broken(format!("look at {name}: {error}")))?;
-                        match metadata.is_file() {
-                            true => Ok(Some(Part { file: Arc::new(file), at: 0, left: metadata.len() })),
-                            false => Ok(None),
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(broken(format!("open {name}: {error}"))),
-                }
-            }
-        }
-    }
-
-    fn part(&self, name: &str) -> Result<Part, ImageError> {
-        self.find(name)?.ok_or_else(|| broken(format!("{name} is missing")))
-    }
-
-    fn document(&self, name: &str) -> Result<Vec<u8>, ImageError> {
-        let part = self.part(name)?;
-        if part.left > DOCUMENT_MAX {
-            return Err(broken(format!("{name} is larger than {DOCUMENT_MAX} bytes")));
-        }
-        let mut bytes = Vec::new();
-        let mut part = part;
-        part.read_to_end(&mut bytes).map_err(|error| broken(format!("read {name}: {error}")))?;
-        Ok(bytes)
-    }
-
-    /// A document named by its digest, checked.
-    fn blob(&self, digest: &Digest) -> Result<Vec<u8>, ImageError> {
-        let bytes = self.document(&blob_name(digest))?;
-        let found = Digest::from_sha256(Sha256::digest(&bytes).into());
-        match found == *digest {
-            true => Ok(bytes),
-            false => Err(ImageError::Blob { wanted: digest.clone(), found }),
-        }
-    }
-}
-
-fn blob_name(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
-}
-
-/// A pipe or a compressed archive is copied to a file that nobody can see; layers are read from it in any order.
-fn seekable(shared: &Shared, mut archive: File) -> Result<File, ImageError> {
-    let failed = |error: io::Error| broken(format!("read it: {error}"));
-    let in_place = archive.seek(SeekFrom::Start(0)).is_ok();
-    let mut head = Vec::new();
-    Read::by_ref(&mut archive).take(MAGIC).read_to_end(&mut head).map_err(failed)?;
-    if head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) || head.starts_with(b"BZh") {
-        return Err(broken("xz and bzip2 are not read; gzip, zstd and plain tar are"));
-    }
-    let compressed = head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
-    if in_place && !compressed {
-        archive.seek(SeekFrom::Start(0)).map_err(failed)?;
-        return Ok(archive);
-    }
-    let whole = io::BufReader::with_capacity(1 << 18, io::Cursor::new(head).chain(archive));
-    let mut plain = berth_unpack::decoder(whole).map_err(failed)?.take(Limits::default().bytes);
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let path = shared.root.clone();
-    let unnamed = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(nix::libc::O_TMPFILE)
-        .mode(0o600)
-        .open(&path);
-    let mut copy = unnamed.map_err(ImageError::file("make a temporary file in", &path))?;
-    let (mut buffer, mut written) = (vec![0; 1 << 18], 0);
-    loop {
-        // The archive's fault is told from the disk's.
-        let got = match plain.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(got) => got,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        copy.write_all(&buffer[..got]).map_err(ImageError::file("copy the archive to", &path))?;
-        written += got as u64;
-    }
-    tracing::debug!(bytes = written, "the archive is copied, for it is a pipe or compressed");
-    copy.seek(SeekFrom::Start(0)).map_err(ImageError::file("rewind", &path))?;
-    Ok(copy)
 }
 
 #[derive(Deserialize)]
@@ -265,9 +107,8 @@ impl IndexEntry {
 }
 
 fn from_layout(
-    shared: &Arc<Shared>,
     contents: &Contents,
-    images: &mut Vec<Arc<Image>>,
+    take: &mut dyn FnMut(Described) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
     let index: Index = serde_json::from_slice(&contents.document("index.json")?)
         .map_err(|e| broken(format!("index.json: {e}")))?;
@@ -281,8 +122,11 @@ fn from_layout(
             return Err(broken("its manifest and config disagree about the number of layers"));
         }
         let layers = image.layers.iter().zip(&manifest.layers);
-        let layers =
-            layers.map(|(id, blob)| (id.clone(), blob_name(&blob.digest), Some(blob.digest.clone())));
+        let layers = layers.map(|(id, blob)| Layer {
+            id: id.clone(),
+            name: blob_name(&blob.digest),
+            blob: Some(blob.digest.clone()),
+        });
         let layers: Vec<_> = layers.collect();
         if let Some(name) = entry.name() {
             let reference: Reference = name.parse()?;
@@ -294,7 +138,7 @@ fn from_layout(
         }
         image.repo_tags.sort();
         image.repo_tags.dedup();
-        images.push(finish(shared, contents, image, &layers)?);
+        take(Described { image, layers })?;
     }
     Ok(())
 }
@@ -342,9 +186,8 @@ fn saved_names(contents: &Contents) -> Result<HashMap<Digest, Vec<String>>, Imag
 }
 
 fn from_docker(
-    shared: &Arc<Shared>,
     contents: &Contents,
-    images: &mut Vec<Arc<Image>>,
+    take: &mut dyn FnMut(Described) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
     let saved: Vec<Saved> = serde_json::from_slice(&contents.document("manifest.json")?)
         .map_err(|e| broken(format!("manifest.json: {e}")))?;
@@ -359,25 +202,24 @@ fn from_docker(
         for tag in one.repo_tags.unwrap_or_default() {
             image.repo_tags.extend(tag.parse::<Reference>()?.tagged());
         }
-        let layers: Vec<_> =
-            image.layers.iter().cloned().zip(one.layers).map(|(id, name)| (id, name, None)).collect();
-        images.push(finish(shared, contents, image, &layers)?);
+        if image.layers.len() > LAYERS {
+            return Err(broken(format!("an image of it has more than {LAYERS} layers")));
+        }
+        let layers = image.layers.iter().cloned().zip(one.layers);
+        let layers = layers.map(|(id, name)| Layer { id, name, blob: None }).collect();
+        take(Described { image, layers })?;
     }
     Ok(())
 }
 
-fn finish(
-    shared: &Arc<Shared>,
-    contents: &Contents,
-    mut image: Image,
-    layers: &[(Digest, String, Option<Digest>)],
-) -> Result<Arc<Image>, ImageError> {
+fn finish(shared: &Arc<Shared>, contents: &Contents, described: Described) -> Result<Arc<Image>, ImageError> {
+    let Described { mut image, layers } = described;
     let _wanted = Wanted::new(shared, &image.layers);
-    for (id, name, expected) in layers {
-        let _turn = shared.blocking_turn(id);
-        if !shared.has_layer(id) {
-            let blob = io::BufReader::with_capacity(1 << 18, contents.part(name)?);
-            shared.add_layer(id, expected.as_ref(), blob)?;
+    for layer in &layers {
+        let _turn = shared.blocking_turn(&layer.id);
+        if !shared.has_layer(&layer.id) {
+            let blob = io::BufReader::with_capacity(1 << 18, contents.part(&layer.name)?);
+            shared.add_layer(&layer.id, layer.blob.as_ref(), blob)?;
         }
     }
     image.size += shared.size_of(&image.layers);

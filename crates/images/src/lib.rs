@@ -4,9 +4,12 @@
 //! A layer is a directory named by its diff id, unpacked once whoever asks, synced before its record is written: a
 //! record implies that the layer is on disk, a directory without a record is garbage.
 
+mod archive;
 mod error;
 mod export;
 mod fetch;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod image;
 mod import;
 mod layers;

@@ -67,7 +67,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "berth-sys",
         ],
     ),
-    ("berth-fuzz", &["berth-streaming"]),
+    ("berth-fuzz", &["berth-images", "berth-streaming"]),
     ("xtask", &[]),
     ("berth-e2e", &["berth-cri-api", "berth-netlink", "berth-sys"]),
     ("berth-guest", &["berth-sys"]),
