@@ -6,6 +6,7 @@ mod damage;
 mod disks;
 mod faults;
 mod proxy;
+mod races;
 
 use std::path::Path;
 use std::process::Command;
@@ -28,7 +29,8 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
 async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Registry) -> Result<()> {
     archives::run(checks, daemon).await?;
     damage::run(checks, daemon, registry).await?;
-    faults::run(checks, daemon, registry).await
+    faults::run(checks, daemon, registry).await?;
+    races::run(checks, daemon, registry).await
 }
 
 /// What a command said.

@@ -31,6 +31,9 @@ pub(crate) struct ImageRecord {
     size: u64,
     id: ImageId,
     config: String,
+    /// Forgotten by name and id, but a container still has it.
+    #[serde(default)]
+    pub(crate) removed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +84,7 @@ impl Image {
             size: self.size,
             id: self.id.clone(),
             config: self.raw.clone(),
+            removed: false,
         }
     }
 

@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) client: Client,
     pub(crate) known: RwLock<BTreeMap<ImageId, Arc<Image>>>,
+    /// Removed while containers have them.
+    removed: Mutex<BTreeMap<ImageId, Arc<Image>>>,
     pub(crate) layers: Mutex<HashMap<Digest, LayerRecord>>,
     /// Containers and the images whose layers each keeps: its own, then its volumes.
     pub(crate) leases: Mutex<HashMap<String, Vec<Arc<Image>>>>,
@@ -114,12 +116,13 @@ impl Images {
             );
             store.delete(Table::Images, &row.id)?;
         }
-        let mut known = BTreeMap::new();
+        let (mut known, mut removed) = (BTreeMap::new(), BTreeMap::new());
         for (id, record) in rows {
+            let list = if record.removed { &mut removed } else { &mut known };
             match Image::from_record(record) {
                 // An image without all its layers is pulled again.
                 Ok(image) if image.layers.iter().all(|l| layers.contains_key(l)) => {
-                    known.insert(image.id.clone(), Arc::new(image));
+                    list.insert(image.id.clone(), Arc::new(image));
                 }
                 Ok(_) | Err(_) => {
                     tracing::warn!(image = id, "an image that is not whole is dropped; pull it again");
@@ -132,6 +135,7 @@ impl Images {
             store,
             client: Client::new(config.certs_d),
             known: RwLock::new(known),
+            removed: Mutex::new(removed),
             layers: Mutex::new(layers),
             leases: Mutex::default(),
             turns: Mutex::default(),
@@ -151,10 +155,7 @@ impl Images {
     }
 
     pub fn image(&self, id: &ImageId) -> Result<Arc<Image>, ImageError> {
-        let known = self.shared.known.read().get(id).cloned();
-        // A removed image stays usable for containers that have it.
-        let leased = || self.shared.leases.lock().values().flatten().find(|image| image.id == *id).cloned();
-        known.or_else(leased).ok_or_else(|| ImageError::Unknown { id: id.to_string() })
+        self.shared.image(id).ok_or_else(|| ImageError::Unknown { id: id.to_string() })
     }
 
     pub fn list(&self) -> Vec<Arc<Image>> {
@@ -178,8 +179,7 @@ impl Images {
     /// Forgets an image under all its names. Its layers go once nobody uses them. Unknown: no error.
     pub fn remove(&self, reference: &str) -> Result<(), ImageError> {
         let Some(image) = self.resolve(reference) else { return Ok(()) };
-        self.shared.store.delete(Table::Images, &image.id.to_string())?;
-        self.shared.known.write().remove(&image.id);
+        self.shared.forget(&image)?;
         self.shared.collect_garbage()
     }
 
@@ -187,8 +187,7 @@ impl Images {
     pub fn acquire(&self, id: &ImageId, holder: &str) -> Result<(), ImageError> {
         let mut leases = self.shared.leases.lock();
         // Looked up under the lock that a collection takes: either it is forgotten already or the lease is seen.
-        let known = self.shared.known.read().get(id).cloned();
-        let image = known.or_else(|| leases.values().flatten().find(|image| image.id == *id).cloned());
+        let image = self.shared.image(id);
         let image = image.ok_or_else(|| ImageError::Unknown { id: id.to_string() })?;
         let held = leases.entry(holder.to_owned()).or_default();
         if held.iter().all(|known| known.id != image.id) {
@@ -202,13 +201,14 @@ impl Images {
         let held = self.shared.leases.lock().remove(holder);
         let forgotten = |image: &Arc<Image>| !self.shared.known.read().contains_key(&image.id);
         match held.iter().flatten().any(forgotten) {
-            true => self.shared.collect_garbage(),
+            true => self.settle(),
             false => self.shared.clear_retired(),
         }
     }
 
-    /// At start, once every container has its lease again: clears layers that nobody has. Blocks.
+    /// At start, once every container has its lease again: clears images and layers that nobody has. Blocks.
     pub fn settle(&self) -> Result<(), ImageError> {
+        self.shared.let_go()?;
         self.shared.collect_garbage()
     }
 
@@ -229,6 +229,47 @@ impl Images {
 }
 
 impl Shared {
+    /// By id, also one that was removed and that containers have.
+    fn image(&self, id: &ImageId) -> Option<Arc<Image>> {
+        let known = self.known.read().get(id).cloned();
+        known.or_else(|| self.removed.lock().get(id).cloned())
+    }
+
+    /// Takes an image off the list. One that a container has stays on record for it, also over a restart.
+    fn forget(&self, image: &Arc<Image>) -> Result<(), ImageError> {
+        // In the order in which a lease takes them: it sees the image on one of the lists, or this sees the lease.
+        let leases = self.leases.lock();
+        let mut known = self.known.write();
+        let id = image.id.to_string();
+        if leases.values().flatten().any(|held| held.id == image.id) {
+            let mut record = image.to_record();
+            record.removed = true;
+            self.store.put(Table::Images, &id, &record, Durability::Ordinary)?;
+            self.removed.lock().insert(image.id.clone(), image.clone());
+        } else {
+            self.store.delete(Table::Images, &id)?;
+        }
+        known.remove(&image.id);
+        Ok(())
+    }
+
+    /// Removed images that no container has any more.
+    fn let_go(&self) -> Result<(), ImageError> {
+        let leases = self.leases.lock();
+        // A pull may be about to list one again.
+        let known = self.known.write();
+        let mut removed = self.removed.lock();
+        let held = |id: &ImageId| leases.values().flatten().any(|image| image.id == *id);
+        let unheld: Vec<ImageId> = removed.keys().filter(|id| !held(id)).cloned().collect();
+        for id in unheld {
+            if !known.contains_key(&id) {
+                self.store.delete(Table::Images, &id.to_string())?;
+            }
+            removed.remove(&id);
+        }
+        Ok(())
+    }
+
     /// Records an image whose layers are all there, or adds names to one that is known. Names move from other images:
     /// a tag points at one.
     pub(crate) fn record(&self, mut image: Image) -> Result<Arc<Image>, ImageError> {
@@ -257,6 +298,7 @@ impl Shared {
         self.store.put(Table::Images, &image.id.to_string(), &image.to_record(), Durability::Flushed)?;
         let image = Arc::new(image);
         known.insert(image.id.clone(), image.clone());
+        self.removed.lock().remove(&image.id);
         Ok(image)
     }
 
@@ -273,6 +315,7 @@ impl Shared {
             let (leases, wanted) = (self.leases.lock(), self.wanted.lock());
             let mut used: HashSet<Digest> =
                 self.known.read().values().flat_map(|image| image.layers.clone()).collect();
+            used.extend(self.removed.lock().values().flat_map(|image| image.layers.clone()));
             used.extend(leases.values().flatten().flat_map(|image| image.layers.clone()));
             let mut layers = self.layers.lock();
             let unused = layers.keys().filter(|id| !used.contains(*id) && !wanted.contains_key(*id));

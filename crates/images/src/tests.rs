@@ -341,3 +341,31 @@ fn a_layer_that_is_gone_takes_its_image_off_the_list() {
     images.import(rig.file(&bytes)).unwrap();
     assert_eq!(rig.layers(), 1);
 }
+
+#[test]
+fn a_removed_image_stays_for_its_containers_over_a_restart() {
+    let rig = Rig::new();
+    let bytes = archive("r.io/a:1", &[tar(&[("a", b"1")])]);
+    let images = rig.open();
+    let image = images.import(rig.file(&bytes)).unwrap().remove(0);
+    images.acquire(&image.id, "c").unwrap();
+    images.remove("r.io/a:1").unwrap();
+    drop(images);
+    let images = rig.open();
+    assert!(images.list().is_empty() && images.resolve(&image.id.to_string()).is_none());
+    images.acquire(&image.id, "c").unwrap();
+    images.settle().unwrap();
+    assert_eq!(rig.layers(), 1);
+    assert_eq!(images.image(&image.id).unwrap().id, image.id);
+    // Pulled again meanwhile: it stays when the container goes.
+    images.import(rig.file(&bytes)).unwrap();
+    images.release("c").unwrap();
+    assert_eq!((rig.layers(), images.list().len()), (1, 1));
+    images.acquire(&image.id, "c").unwrap();
+    images.remove("r.io/a:1").unwrap();
+    images.release("c").unwrap();
+    assert_eq!(rig.layers(), 0);
+    drop(images);
+    let images = rig.open();
+    assert!(images.image(&image.id).is_err() && images.list().is_empty());
+}

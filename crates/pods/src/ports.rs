@@ -296,6 +296,8 @@ pub struct ImageHandle {
 pub trait Images: Send + Sync {
     /// By tag, digest or id.
     async fn resolve(&self, reference: &str) -> Option<ImageHandle>;
+    /// The image that a container has leased, also when it was removed since.
+    async fn leased(&self, id: &ImageId) -> Option<ImageHandle>;
     /// A small file of the image, followed safely; `None` when it has none.
     async fn read_file(&self, id: &ImageId, path: &str) -> Result<Option<Vec<u8>>, PortError>;
     /// Whether the image has something at this path that can be mounted.

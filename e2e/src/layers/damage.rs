@@ -58,6 +58,10 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Reg
     client.remove_image(&name).await?;
     let read = client.out(&new, &["cat", "/greeting"]).await?;
     checks.that("a removed image stays usable", read.contains("as it was"), &read);
+    daemon.kill()?;
+    let mut client = daemon.start().await?;
+    let read = client.out(&new, &["cat", "/greeting"]).await?;
+    checks.that("  also over the daemon's death", read.contains("as it was"), &read);
     client.remove_pod(&sandbox).await?;
     let kept = layers(daemon)?;
     let left = kept.iter().any(|name| name.starts_with('.'));

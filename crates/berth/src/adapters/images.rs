@@ -23,22 +23,24 @@ pub(crate) fn reference(image: &Image) -> String {
     image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string())
 }
 
+fn handle(image: &Image) -> ImageHandle {
+    ImageHandle { id: image.id.clone(), reference: reference(image), config: Arc::new(image.config.clone()) }
+}
+
 #[async_trait]
 impl Images for ImagePort {
     async fn resolve(&self, wanted: &str) -> Option<ImageHandle> {
-        let image = self.images.resolve(wanted)?;
-        Some(ImageHandle {
-            id: image.id.clone(),
-            reference: reference(&image),
-            config: Arc::new(image.config.clone()),
-        })
+        self.images.resolve(wanted).map(|image| handle(&image))
+    }
+
+    async fn leased(&self, id: &ImageId) -> Option<ImageHandle> {
+        self.images.image(id).ok().map(|image| handle(&image))
     }
 
     async fn read_file(&self, id: &ImageId, path: &str) -> Result<Option<Vec<u8>>, PortError> {
-        let (images, id, path) = (self.images.clone(), id.to_string(), path.to_owned());
-        blocking("read a file of the image", move || match images.resolve(&id) {
-            Some(image) => images.read_file(&image, &path, 1024 * 1024),
-            None => Ok(None),
+        let (images, id, path) = (self.images.clone(), id.clone(), path.to_owned());
+        blocking("read a file of the image", move || {
+            images.read_file(&*images.image(&id)?, &path, 1024 * 1024)
         })
         .await
     }

@@ -64,9 +64,8 @@ async fn prepare(state: &State, container: &Container) -> Result<(Spec, StartReq
     let sandbox = container.sandbox.read(|r| r.config.clone());
     let ports = &state.ports;
     let image: ImageHandle = {
-        let id = record.image_id.to_string();
-        let found = ports.images.resolve(&id).await;
-        found.ok_or(PodsError::NoImage { reference: id })?
+        let found = ports.images.leased(&record.image_id).await;
+        found.ok_or_else(|| PodsError::NoImage { reference: record.image_id.to_string() })?
     };
     let choice = berth_plan::seccomp_choice(&record.config.security)?;
     let caps = berth_plan::bounding_caps(&record.config.security, ports.launcher.facts())?;

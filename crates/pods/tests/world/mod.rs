@@ -334,6 +334,9 @@ impl Images for Fake {
             config: Arc::default(),
         })
     }
+    async fn leased(&self, id: &ImageId) -> Option<ImageHandle> {
+        self.resolve(&id.to_string()).await
+    }
     async fn read_file(&self, _: &ImageId, _: &str) -> Result<Option<Vec<u8>>, PortError> {
         Ok(None)
     }
