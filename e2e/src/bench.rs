@@ -1,7 +1,7 @@
 //! Berth and Debian's containerd with runc, by turns, on one machine in one run: same client, same image, medians. In
 //! network and mount namespaces of its own (`cargo xtask bench` makes them), so that neither touches the host's.
 
-mod big;
+pub(crate) mod big;
 pub(crate) mod figures;
 pub(crate) mod pull;
 mod streams;

@@ -235,7 +235,7 @@ pub fn session(kind: u8, bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
                 };
                 let streams = Streams { tty, stdin: true, stdout: true, stderr: !tty };
                 let target = Target::Exec { container: String::new(), command: Vec::new(), streams };
-                remote(source, outlet, around, protocol, target, backend).await;
+                remote(Box::new(source), Arc::new(outlet), around, protocol, target, backend).await;
             }
         };
         tokio::time::timeout(HANGS / 2, over).await.expect("a session whose client is gone ends");

@@ -19,6 +19,6 @@ mod transport;
 pub mod websocket;
 
 pub use backend::{Backend, Control, Failure, Process, Streams, Target};
-pub use server::{BindError, Server, Settings};
+pub use server::{BindError, Gauge, Server, Settings};
 pub use tls::{Tls, TlsError, TlsVersion};
 pub use token::Urls;

@@ -9,7 +9,7 @@ pub(crate) const SIZE: usize = HEADROOM + 64 * 1024;
 /// A head of either protocol and a channel's byte fit.
 pub(crate) const HEADROOM: usize = 16;
 /// Idle buffers that are kept; more are given back to the allocator.
-const KEPT: usize = 16;
+const KEPT: usize = 4;
 
 static IDLE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 

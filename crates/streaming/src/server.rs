@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::http::{self, HeadError};
+use crate::http::{self, HeadError, Request};
 use crate::negotiate::{Agreed, Protocol, Refused, agree};
 use crate::session::{self, Around, Destination, Outlet, Source};
 use crate::tls::Keeper;
@@ -64,11 +64,38 @@ pub struct Server {
     urls: Urls,
     tls: Option<Arc<Keeper>>,
     idle: Duration,
+    places: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server").field("urls", &self.urls).finish_non_exhaustive()
+    }
+}
+
+/// What goes on in a server, for whoever looks at it; clones look at the same one.
+#[derive(Clone)]
+pub struct Gauge {
+    places: Arc<Semaphore>,
+    urls: Urls,
+}
+
+impl std::fmt::Debug for Gauge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gauge").field("open", &self.open()).finish_non_exhaustive()
+    }
+}
+
+impl Gauge {
+    /// Connections of clients.
+    pub fn open(&self) -> usize {
+        // One place is that of the client who is waited for.
+        (CONNECTIONS_MAX as usize).saturating_sub(self.places.available_permits() + 1)
+    }
+
+    /// URLs that were given out and not yet used.
+    pub fn waiting(&self) -> usize {
+        self.urls.waiting()
     }
 }
 
@@ -100,7 +127,13 @@ impl Server {
         }
         let scheme = if tls.is_some() { "https" } else { "http" };
         let urls = Urls::new(format!("{scheme}://{bound}"));
-        Ok(Self { listener, urls, tls, idle: settings.idle })
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+        Ok(Self { listener, urls, tls, idle: settings.idle, places })
+    }
+
+    /// Shows what goes on.
+    pub fn gauge(&self) -> Gauge {
+        Gauge { places: self.places.clone(), urls: self.urls.clone() }
     }
 
     /// Hands out the URLs that this server answers.
@@ -111,7 +144,7 @@ impl Server {
     /// Answers until `stop` resolves; then streams are told, and get a moment to end.
     pub async fn serve(self, backend: Arc<dyn Backend>, stop: impl Future<Output = ()>) {
         let (stopping, stopped) = watch::channel(false);
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+        let places = self.places;
         let shared =
             Arc::new(Shared { urls: self.urls, backend, tls: self.tls, idle: self.idle, stop: stopped });
         let accepting = accept(self.listener, shared.clone(), places.clone());
@@ -158,40 +191,53 @@ async fn refresh(tls: Option<Arc<Keeper>>) {
     }
 }
 
-/// One client: its one request, then the stream.
+/// One client: its one request, then the stream. Each part is a box of its own: a stream that rests does not keep the room
+/// that its beginning took.
 async fn connection(stream: TcpStream, shared: &Shared) {
     if let Err(error) = tune(&stream) {
         tracing::debug!(%error, "a connection keeps the kernel's settings");
     }
     let socket = Socket::new(stream);
-    let greeting = async {
-        let connection = match &shared.tls {
-            None => Connection::Plain(socket.clone()),
-            Some(keeper) => {
-                let accepted = TlsAcceptor::from(keeper.config()).accept(socket.clone()).await;
-                Connection::Tls(Box::new(accepted.map_err(HeadError::Read)?))
+    let (client, request) =
+        match tokio::time::timeout(GREETING, Box::pin(greet(socket.clone(), shared))).await {
+            Ok(Ok(greeted)) => greeted,
+            Ok(Err(error)) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "no request came");
+                return;
+            }
+            Err(_) => {
+                tracing::debug!("no request came within {GREETING:?}");
+                return;
             }
         };
-        let plain = connection.plain();
-        let (mut reader, writer) = connection.split();
-        let (request, first) = http::head(&mut reader).await?;
-        Ok::<_, HeadError>((Client { reader, writer, first, plain }, request))
-    };
-    let (mut client, request) = match tokio::time::timeout(GREETING, greeting).await {
-        Ok(Ok(greeted)) => greeted,
-        Ok(Err(error)) => {
-            tracing::debug!(error = &error as &dyn std::error::Error, "no request came");
-            return;
+    let Some((client, target, protocol)) = Box::pin(answer(client, request, shared)).await else { return };
+    tracing::debug!(?protocol, ?target, "a stream begins");
+    let activity = Arc::new(AtomicU64::new(0));
+    let around = Around { socket, stop: shared.stop.clone(), activity, idle: shared.idle };
+    Box::pin(begin(client, around, protocol, target, shared.backend.clone())).await;
+}
+
+/// TLS where it is spoken, and the request.
+async fn greet(socket: Socket, shared: &Shared) -> Result<(Client, Request), HeadError> {
+    let connection = match &shared.tls {
+        None => Connection::Plain(socket),
+        Some(keeper) => {
+            let accepted = TlsAcceptor::from(keeper.config()).accept(socket).await;
+            Connection::Tls(Box::new(accepted.map_err(HeadError::Read)?))
         }
-        Err(_) => {
-            tracing::debug!("no request came within {GREETING:?}");
-            return;
-        }
     };
+    let plain = connection.plain();
+    let (mut reader, writer) = connection.split();
+    let (request, first) = http::head(&mut reader).await?;
+    Ok((Client { reader, writer, first, plain }, request))
+}
+
+/// What the URL stands for and the protocol, once the client knows it too; nothing where it was refused.
+async fn answer(mut client: Client, request: Request, shared: &Shared) -> Option<(Client, Target, Protocol)> {
     let Some(target) = shared.urls.redeem(&request.path) else {
         let text = "this URL leads nowhere: it is used, older than a minute or was never given out";
         let _ = http::refuse(&mut client.writer, "404 Not Found", &[], text).await;
-        return;
+        return None;
     };
     let forward = matches!(target, Target::PortForward { .. });
     let agreed = agree(&request, forward).and_then(|agreed| ports(agreed, &target));
@@ -201,17 +247,12 @@ async fn connection(stream: TcpStream, shared: &Shared) {
             let headers: Vec<_> =
                 refused.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let _ = http::refuse(&mut client.writer, refused.status, &headers, &refused.text).await;
-            return;
+            return None;
         }
     };
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    if http::upgrade(&mut client.writer, &headers).await.is_err() {
-        return;
-    }
-    tracing::debug!(?protocol, ?target, "a stream begins");
-    let activity = Arc::new(AtomicU64::new(0));
-    let around = Around { socket, stop: shared.stop.clone(), activity, idle: shared.idle };
-    begin(client, around, protocol, target, shared.backend.clone()).await;
+    http::upgrade(&mut client.writer, &headers).await.ok()?;
+    Some((client, target, protocol))
 }
 
 /// Small frames go out at once, and a client whose machine is gone is noticed within two minutes.
@@ -281,8 +322,11 @@ async fn begin(
                 Protocol::ChannelsForward { .. } => ports,
                 _ => Vec::new(),
             };
-            session::forward(source, outlet, around, Destination { backend, sandbox, fixed }).await;
+            Box::pin(session::forward(source, outlet, around, Destination { backend, sandbox, fixed })).await;
         }
-        target => session::remote(source, outlet, around, protocol, target, backend).await,
+        target => {
+            let (source, outlet) = (Box::new(source), Arc::new(outlet));
+            Box::pin(session::remote(source, outlet, around, protocol, target, backend)).await;
+        }
     }
 }

@@ -66,6 +66,12 @@ impl Urls {
         Ok(url)
     }
 
+    /// Tokens that wait for their clients.
+    pub(crate) fn waiting(&self) -> usize {
+        let now = Instant::now();
+        self.waiting.lock().targets.values().filter(|(_, until)| *until > now).count()
+    }
+
     /// What a request's path stands for; never again.
     pub(crate) fn redeem(&self, path: &str) -> Option<Target> {
         let (asked, token) = path.strip_prefix('/')?.split_once('/')?;

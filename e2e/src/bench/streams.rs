@@ -17,8 +17,9 @@ const TURNS: usize = 200;
 const MUCH: u32 = 256;
 /// Where the pod echoes.
 const ECHO: i32 = 7007;
-/// Execs that rest.
+/// Execs that rest, and how long before they are looked at: what opening them left behind is not theirs.
 const RESTING: usize = 500;
+const REST: Duration = Duration::from_secs(8);
 
 /// One side's.
 #[derive(Default)]
@@ -82,6 +83,7 @@ pub(super) async fn measure(side: &mut Side, workers: &Workers<'_>) -> Result<St
         let url = exec(side, &container, "talk").await?;
         open.push(blocking(move || Session::begin(&url)).await?);
     }
+    tokio::time::sleep(REST).await;
     streams.resting = pss(workers.daemon)?;
     drop(open);
     side.client.stop(&echo, Duration::ZERO).await?;

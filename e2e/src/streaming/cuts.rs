@@ -2,73 +2,207 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use super::{Ask, Lane, blocking};
+use crate::bench::big::Numbers;
 use crate::checks::until;
 use crate::daemon::Daemon;
 
 const CLIENTS: usize = 1000;
+/// Sets the seed, so that a run can be had again.
+const SEED: &str = "BERTH_E2E_SEED";
+
+/// What a daemon has while nobody is connected.
+#[derive(Debug, PartialEq, Eq, PartialOrd)]
+struct Held {
+    descriptors: usize,
+    tasks: u64,
+    open: u64,
+    waiting: u64,
+}
+
+impl Held {
+    fn by(daemon: &Daemon) -> Result<Self> {
+        let pid = daemon.pid().context("no daemon runs")?;
+        let said = daemon.typed(&["status", "--json"])?.output()?;
+        let status: serde_json::Value = serde_json::from_slice(&said.stdout).context("berth status")?;
+        let number =
+            |part: &str, name: &str| status[part][name].as_u64().with_context(|| format!("{part}.{name}"));
+        Ok(Self {
+            descriptors: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+            tasks: number("instance", "tasks")?,
+            open: number("streams", "open")?,
+            waiting: number("streams", "waiting")?,
+        })
+    }
+}
 
 pub(super) async fn run(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
-    let pid = daemon.pid().context("no daemon runs")?;
-    let descriptors = move || -> Result<usize> { Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count()) };
-    let before = descriptors()?;
-    let mut waiting = Vec::new();
-    for number in 0..CLIENTS {
-        let url = lane.url(Ask::Exec, &["/guest", "sleep", "6464"], "io").await?;
-        waiting.push(tokio::spawn(blocking(move || cut(&url, number))));
+    let seed = match std::env::var(SEED) {
+        Ok(text) => text.parse().with_context(|| format!("{SEED} is a number"))?,
+        Err(_) => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros() as u64,
+    };
+    let mut numbers = Numbers::new(seed);
+    let before = Held::by(daemon)?;
+    let (mut waiting, mut unused) = (Vec::new(), 0);
+    for _ in 0..CLIENTS {
+        let spdy = numbers.between(0, 2) == 0;
+        let (url, said) = match numbers.between(0, 4) {
+            0 => (lane.url(Ask::Exec, &["/guest", "sleep", "6464"], "ito").await?, Client::exec(spdy, true)),
+            1 => (lane.attached().await?, Client::exec(spdy, false)),
+            2 => (lane.forward_url().await?, Client::forward(spdy)),
+            _ => (lane.url(Ask::Exec, &["/guest", "sleep", "6464"], "io").await?, Client::exec(spdy, false)),
+        };
+        let request = said.request(&url)?;
+        let frames = said.frames.len() as u64;
+        let much = match numbers.between(0, 4) {
+            0 => numbers.between(0, request.len() as u64) as usize,
+            _ => request.len() + numbers.between(0, frames + 1) as usize,
+        };
+        // What never asked leaves its URL to the next minute.
+        unused += u64::from(much < request.len());
+        // Who has asked is answered.
+        let heard = if much < request.len() { 0 } else { numbers.between(0, 300) as usize };
+        let bytes = [request, said.frames].concat();
+        let cut = Cut { much, heard, half: numbers.between(0, 2) == 0 };
+        waiting.push(tokio::spawn(blocking(move || cut.run(&url, &bytes))));
     }
     let mut done = Ok(());
     for client in waiting {
         done = done.and(client.await?);
     }
     lane.checks.note(
-        &format!("{CLIENTS} clients come and go at any moment"),
+        &format!("{CLIENTS} clients come and go at any moment ({SEED}={seed})"),
         done.map_err(|error| format!("{error:#}")),
     );
     let gone = lane.sleeps("6464", false).await;
     lane.checks.note("  none of their processes is left", gone.map_err(|error| format!("{error:#}")));
-    let settled = until("the daemon to close their descriptors", || {
-        let now = descriptors();
-        async move { Ok((now? <= before + 4).then_some(())) }
+    let settled = until("the daemon to forget them", || {
+        let now = Held::by(daemon);
+        let before = &before;
+        async move {
+            let now = now?;
+            let less = now.descriptors <= before.descriptors + 4 && now.tasks <= before.tasks;
+            Ok((less && now.open == 0 && now.waiting == before.waiting + unused).then_some(()))
+        }
     })
     .await;
-    lane.checks.note(
-        "  nor a descriptor",
-        settled.map_err(|error| format!("{error:#}, {:?} of {before}", descriptors())),
-    );
+    let what =
+        format!("  nor a descriptor, a task, a connection or a URL but the {unused} that nobody asked for");
+    lane.checks
+        .note(&what, settled.map_err(|error| format!("{error:#}: {:?} of {before:?}", Held::by(daemon))));
     Ok(())
 }
 
-/// Goes further with each number: not at all, in the middle of the request, after it, after the first word of the
-/// server, with an order to go or without.
-fn cut(url: &str, number: usize) -> Result<()> {
-    let (host, path) = split(url)?;
-    let mut stream = TcpStream::connect(host)?;
-    let request = request(host, path);
-    let step = number % 6;
-    let much = if step == 0 { number % request.len() } else { request.len() };
-    stream.write_all(&request.as_bytes()[..much])?;
-    if step > 1 {
-        let mut answer = vec![0; 1 + number % 300];
-        let length = stream.read(&mut answer)?;
-        anyhow::ensure!(length > 0, "the server said nothing");
+/// When a client goes: after so many of its bytes, with so many of the server's, all at once or half first.
+struct Cut {
+    much: usize,
+    heard: usize,
+    half: bool,
+}
+
+impl Cut {
+    fn run(&self, url: &str, bytes: &[u8]) -> Result<()> {
+        let (host, _) = split(url)?;
+        let mut stream = TcpStream::connect(host)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        // A server that has heard enough may be gone before the rest is said.
+        let _ = stream.write_all(bytes.get(..self.much).unwrap_or(bytes));
+        if self.heard > 0 {
+            let _ = stream.read(&mut vec![0; self.heard]);
+        }
+        if self.half {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+        Ok(())
     }
-    match step {
-        // Input, masked by zeros.
-        3 => stream.write_all(&[0x82, 0x83, 0, 0, 0, 0, 0, b'x', b'y'])?,
-        // Half of a frame.
-        4 => stream.write_all(&[0x82, 0xfe, 0x10])?,
-        // A close frame.
-        5 => stream.write_all(&[0x88, 0x80, 0, 0, 0, 0])?,
-        _ => {}
+}
+
+/// What a client says after its request.
+struct Client {
+    /// Header lines that ask for its protocol.
+    asks: &'static str,
+    frames: Vec<u8>,
+}
+
+impl Client {
+    fn exec(spdy: bool, tty: bool) -> Self {
+        if spdy {
+            let size: &[&str] = if tty { &["resize"] } else { &[] };
+            let kinds = [&["error", "stdin", "stdout"], size].concat();
+            let streams = kinds.iter().map(|kind| vec![("streamtype", *kind)]);
+            return Self { asks: SPDY_V4, frames: opened(streams.collect(), 3) };
+        }
+        let size = b"\x04{\"Width\":90,\"Height\":30}";
+        Self {
+            asks: WEBSOCKET_V5,
+            frames: [masked(2, b"\x00hello\n"), masked(2, size), masked(8, b"")].concat(),
+        }
     }
-    if number.is_multiple_of(2) {
-        stream.shutdown(Shutdown::Write)?;
+
+    fn forward(spdy: bool) -> Self {
+        if spdy {
+            let stream = |kind| vec![("streamtype", kind), ("port", "6465"), ("requestid", "0")];
+            return Self { asks: SPDY_FORWARD, frames: opened(vec![stream("error"), stream("data")], 3) };
+        }
+        Self { asks: WEBSOCKET_V4, frames: [masked(2, b"\x00hello\n"), masked(8, b"")].concat() }
     }
-    Ok(())
+
+    fn request(&self, url: &str) -> Result<Vec<u8>> {
+        let (host, path) = split(url)?;
+        let asks = self.asks;
+        let head = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n{asks}\r\n");
+        Ok(head.into_bytes())
+    }
+}
+
+const SPDY_V4: &str = "Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n";
+const SPDY_FORWARD: &str = "Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: portforward.k8s.io\r\n";
+const WEBSOCKET_V5: &str = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
+const WEBSOCKET_V4: &str = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n";
+
+/// A WebSocket frame, masked by zeros.
+fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    [&[0x80 | opcode, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+}
+
+/// SPDY streams with these headers, uncompressed within zlib, then input on stream `input` and its end.
+fn opened(streams: Vec<Vec<(&str, &str)>>, input: u32) -> Vec<u8> {
+    let word = |n: usize| (n as u32).to_be_bytes();
+    let mut bytes = Vec::new();
+    for (number, headers) in streams.into_iter().enumerate() {
+        let mut block = word(headers.len()).to_vec();
+        for part in headers.into_iter().flat_map(|(name, value)| [name, value]) {
+            block.extend(word(part.len()));
+            block.extend(part.as_bytes());
+        }
+        let length = block.len() as u16;
+        // The zlib stream begins once, and names the dictionary.
+        let begin: &[u8] = if number == 0 { &[0x78, 0xbb, 0xe3, 0xc6, 0xa7, 0xc2] } else { &[] };
+        let stored =
+            [&[0], length.to_le_bytes().as_slice(), &(!length).to_le_bytes(), &block, &[0, 0, 0, 0xff, 0xff]]
+                .concat();
+        let payload = [word(number * 2 + 1).as_slice(), &[0; 6], begin, &stored].concat();
+        bytes.extend([[0x80, 3, 0, 1], word(payload.len())].concat());
+        bytes.extend(payload);
+    }
+    for (text, fin) in [("hello\n", 0), ("", 1 << 24)] {
+        bytes.extend([input.to_be_bytes(), (text.len() as u32 | fin).to_be_bytes()].concat());
+        bytes.extend(text.as_bytes());
+    }
+    bytes
+}
+
+impl Lane<'_> {
+    async fn attached(&mut self) -> Result<String> {
+        let main = self.main.clone();
+        self.url(Ask::Attach, &[&main], "io").await
+    }
 }
 
 /// Host and path of a URL.

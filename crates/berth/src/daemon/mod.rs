@@ -4,6 +4,7 @@
 //! SIGINT or a reset: serve; then STOPPING and a bounded drain. The pods never notice.
 
 mod error;
+mod heap;
 mod limits;
 mod lock;
 mod logging;

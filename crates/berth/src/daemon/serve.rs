@@ -79,7 +79,8 @@ async fn run(config: &Config) -> Result<(), DaemonError> {
     let listener = admin::server::listen(&admin_path);
     let listener = listener.map_err(|source| DaemonError::Listen { path: admin_path.clone(), source })?;
     let _admin_file = SocketFile::of(admin_path.clone());
-    let instance = Arc::new(Instance { config: config.clone(), inner: wired.admin });
+    let gauge = wired.streaming.gauge();
+    let instance = Arc::new(Instance { config: config.clone(), inner: wired.admin, gauge });
     let mut admin = tokio::spawn(admin::server::serve(listener, instance, stop.clone()));
     tracing::info!(socket = %admin_path.display(), "admin requests are answered");
 
@@ -91,6 +92,7 @@ async fn run(config: &Config) -> Result<(), DaemonError> {
     let mut cri = tokio::spawn(answer_cri(listener, wired.backend, stopped.clone()));
     tracing::info!(socket = %config.socket.display(), "CRI requests are answered");
     notify(NotifyState::Ready);
+    let heap = tokio::spawn(super::heap::give_back());
 
     let mut reset = stopped;
     let cause = tokio::select! {
@@ -128,6 +130,7 @@ async fn run(config: &Config) -> Result<(), DaemonError> {
         }
     }
     admin.abort();
+    heap.abort();
     tracing::info!("ended");
     Ok(())
 }
@@ -161,6 +164,7 @@ fn notify(state: NotifyState<'_>) {
 struct Instance {
     config: Config,
     inner: Arc<dyn AdminBackend>,
+    gauge: berth_streaming::Gauge,
 }
 
 #[async_trait::async_trait]
@@ -194,13 +198,16 @@ impl AdminBackend for Instance {
             "socket": self.config.socket,
             "state": self.config.state,
             "root": self.config.root,
+            "tasks": tokio::runtime::Handle::current().metrics().num_alive_tasks(),
         });
+        let streams = json!({ "open": self.gauge.open(), "waiting": self.gauge.waiting() });
         match &mut status {
             Value::Object(parts) => {
                 parts.insert("instance".into(), instance);
+                parts.insert("streams".into(), streams);
                 status
             }
-            _ => json!({ "instance": instance, "runtime": status }),
+            _ => json!({ "instance": instance, "streams": streams, "runtime": status }),
         }
     }
 }

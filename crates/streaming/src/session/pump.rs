@@ -14,12 +14,13 @@ pub(super) async fn pump(
     from: &AsyncFd<OwnedFd>,
     mut over: watch::Receiver<bool>,
 ) -> Result<(), Ended> {
+    // What a turn takes is a box of its own: between turns there is no need for its room.
     let mut spring =
         Spring { outlet, channel, from, spliceable: spliceable(from.get_ref()), enlarged: false, last: 0 };
     loop {
         let was_over = *over.borrow_and_update();
         if was_over {
-            match spring.pour().await? {
+            match Box::pin(spring.pour()).await? {
                 Poured::Some(_) => continue,
                 Poured::Empty | Poured::End => return Ok(()),
             }
@@ -27,7 +28,7 @@ pub(super) async fn pump(
         tokio::select! {
             ready = from.readable() => {
                 let Ok(mut ready) = ready else { return Ok(()) };
-                match spring.pour().await? {
+                match Box::pin(spring.pour()).await? {
                     Poured::Some(_) => ready.retain_ready(),
                     Poured::Empty => ready.clear_ready(),
                     Poured::End => return Ok(()),

@@ -29,8 +29,8 @@ const EARLY_MAX: usize = 64 * 1024;
 
 /// Runs one exec or attach to its end.
 pub(crate) async fn remote(
-    mut source: Source,
-    outlet: Outlet,
+    mut source: Box<Source>,
+    outlet: Arc<Outlet>,
     around: Around,
     protocol: Protocol,
     target: Target,
@@ -44,7 +44,7 @@ pub(crate) async fn remote(
         inlet: Inlet::default(),
         sizes: Mutex::default(),
     };
-    let told = session.live(&mut source, protocol, streams, target, backend).await;
+    let told = Box::pin(session.live(&mut source, protocol, streams, target, backend)).await;
     let last = session.lines.last;
     match &told {
         Ok(()) => {}
@@ -99,7 +99,7 @@ impl Session<'_> {
     ) -> Result<(), Ended> {
         let form = match protocol {
             Protocol::Spdy { ending, resize } => {
-                let opening = self.open(source, streams, resize);
+                let opening = Box::pin(self.open(source, streams, resize));
                 tokio::time::timeout(OPENING, opening).await.map_err(|_| Ended::Opening)??;
                 source.skip_headers();
                 ending
@@ -127,7 +127,7 @@ impl Session<'_> {
         };
         let leash = Leash { control: process.control.clone(), tied: true };
         let carried = match Ends::watch(process) {
-            Ok(ends) => self.carry(source, ends, &*leash.control).await,
+            Ok(ends) => Box::pin(self.carry(source, ends, &*leash.control)).await,
             Err(failure) => {
                 leash.abandon().await;
                 return self.fail(form, &failure).await;
@@ -235,25 +235,25 @@ impl Session<'_> {
             None => self.inlet.close(),
         }
         let (over, is_over) = watch::channel(false);
-        let waiting = async {
-            let code = control.wait().await;
-            over.send_replace(true);
-            Ok(code)
-        };
-        let output = async {
-            let stdout = self.pour(Line::Stdout, ends.stdout, is_over.clone());
-            let stderr = self.pour(Line::Stderr, ends.stderr, is_over);
-            let (_stdout, _stderr, code) = tokio::try_join!(stdout, stderr, waiting)?;
-            Ok(code)
-        };
-        let writing = async {
-            self.inlet.run().await;
-            std::future::pending::<()>().await;
-        };
+        // Written where they are used: a future that is moved has room for it twice.
         tokio::select! {
-            result = output => result,
+            result = async {
+                let (_stdout, _stderr, code) = tokio::try_join!(
+                    self.pour(Line::Stdout, ends.stdout, is_over.clone()),
+                    self.pour(Line::Stderr, ends.stderr, is_over),
+                    async {
+                        let code = control.wait().await;
+                        over.send_replace(true);
+                        Ok(code)
+                    }
+                )?;
+                Ok(code)
+            } => result,
             ended = self.listen(source, control) => Err(ended),
-            () = writing => Err(Ended::Gone),
+            () = async {
+                self.inlet.run().await;
+                std::future::pending::<()>().await;
+            } => Err(Ended::Gone),
             () = self.around.stopped() => Err(Ended::Stopped),
             () = self.around.idled() => Err(Ended::Idle(self.around.idle)),
         }
@@ -284,7 +284,7 @@ impl Session<'_> {
             }
             loop {
                 let heard = match source.said() {
-                    Ok(Some(said)) => self.hear(said).await,
+                    Ok(Some(said)) => Box::pin(self.hear(said)).await,
                     Ok(None) => break,
                     Err(ended) => Err(ended),
                 };

@@ -8,7 +8,8 @@ mod wait;
 pub use clone::{CloneFlags, Cloned, clone3};
 pub use control::{
     enter, ignore_child_stop, limit_heap_arenas, reset_signals, session_leader, set_child_subreaper,
-    set_dumpable, set_hostname, set_no_new_privs, set_parent_death_signal, set_rlimit, umask, unshare,
+    set_dumpable, set_hostname, set_no_new_privs, set_parent_death_signal, set_rlimit, trim_heap, umask,
+    unshare,
 };
 pub use credentials::{
     Capabilities, clear_ambient, drop_bounding, install_seccomp, keep_capabilities, raise_ambient,
