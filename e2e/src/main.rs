@@ -12,6 +12,7 @@ mod conformance;
 mod crictl;
 mod daemon;
 mod demo;
+mod disk;
 mod escapes;
 mod image;
 mod kubelet;

@@ -21,7 +21,12 @@ impl Peer {
     /// Answers when this returns, with the archive imported. Its mounts and links belong to the namespaces the bench
     /// was started in and go with them.
     pub(crate) async fn start(archive: &Path) -> Result<Self> {
-        let home = tempfile::Builder::new().prefix("berth-peer-").tempdir()?;
+        Self::start_in(&std::env::temp_dir(), archive).await
+    }
+
+    /// With everything it keeps below a directory.
+    pub(crate) async fn start_in(directory: &Path, archive: &Path) -> Result<Self> {
+        let home = tempfile::Builder::new().prefix("berth-peer-").tempdir_in(directory)?;
         let at = |name: &str| home.path().join(name);
         std::fs::write(at("config.toml"), config(home.path()))?;
         std::fs::create_dir(at("cni"))?;

@@ -38,9 +38,9 @@ pub(crate) const KUBELET: [Tool; 4] = [
     tool("systemd-analyze", "systemd", "verifies the units in deploy"),
 ];
 
-/// For the lane of layers.
-pub(crate) const LAYERS: [Tool; 2] = [
-    tool("/usr/sbin/mkfs.ext4", "e2fsprogs", "makes the disk that fails"),
+/// For disks of a lane's own.
+pub(crate) const DISKS: [Tool; 2] = [
+    tool("/usr/sbin/mkfs.ext4", "e2fsprogs", "makes it"),
     tool("mount", "mount", "mounts it over a loop device"),
 ];
 

@@ -94,8 +94,8 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     if name == "bench-pull" {
         command.env("BERTH_E2E_HOME", root().join("target/bench"));
     }
-    if name == "layers" {
-        packages::need(&packages::LAYERS)?;
+    if name == "layers" || name == "bench-pull" {
+        packages::need(&packages::DISKS)?;
     }
     if name == "vm" {
         packages::need(&packages::VM)?;

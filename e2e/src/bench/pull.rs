@@ -1,6 +1,8 @@
-//! The pull of a large image from a registry on loopback, beside containerd's, by turns and into fresh directories. What
-//! was unpacked stays until the end: ext4 is slow to give out inodes again that were freed a minute ago.
+//! The pull of a large image from a registry on loopback, beside containerd's, by turns and into fresh directories of a disk
+//! of the bench's own. What was unpacked stays until the end: ext4 is slow to give out inodes again that were freed a
+//! minute ago, by whomever.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -11,11 +13,14 @@ use super::figures::{Report, Series, ticks};
 use crate::checks::Checks;
 use crate::client::Client;
 use crate::daemon::Daemon;
+use crate::disk::{Mounted, ext4};
 use crate::image;
 use crate::peer::Peer;
 use crate::registry::Registry;
 
 const ROUNDS: usize = 3;
+/// Bytes: the image nine times, and room.
+const DISK: u64 = 12 << 30;
 /// Of containerd's time, and of the floor's.
 const OF_PEER: f64 = 0.55;
 const OF_FLOOR: f64 = 1.25;
@@ -24,7 +29,11 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
     let home = std::env::var_os("BERTH_E2E_HOME").context("BERTH_E2E_HOME names a directory that stays")?;
     let big = Big::made(home.as_ref()).await?;
     let registry = Registry::over(&big.data()).await?;
-    let kept = tempfile::Builder::new().prefix("berth-pull-").tempdir()?;
+    let at = tempfile::Builder::new().prefix("berth-pull-").tempdir()?;
+    let disk = at.path().join("disk");
+    // Nothing is to be made ready in the background while somebody is measured.
+    ext4(&disk, DISK, &["-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"])?;
+    let kept = Mounted::image(&disk, &at.path().join("kept"))?;
     let blobs = big.blobs()?;
     let (mut ours, mut theirs, mut least) = (Series::default(), Series::default(), Series::default());
     let (mut our_work, mut their_work, mut least_work) =
@@ -45,7 +54,7 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
         least.push(took.await??);
         least_work.push(ticks(own)? - worked);
 
-        let mut daemon = Daemon::empty().await?;
+        let mut daemon = fresh(kept.path(), round).await?;
         rest();
         let before = received()?;
         let pid = daemon.pid().and_then(|pid| i32::try_from(pid).ok()).context("no daemon runs")?;
@@ -60,14 +69,14 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
 
         let small = kept.path().join("small.tar");
         image::write(&small, crate::daemon::IMAGE, "bench")?;
-        let peer = Peer::start(&small).await?;
+        let peer = Peer::start_in(kept.path(), &small).await?;
         rest();
         let worked = ticks(peer.pid())?;
         theirs.push(pull(&peer.socket(), &registry).await?);
         their_work.push(ticks(peer.pid())? - worked);
         peers.push(peer);
     }
-    let mut daemon = Daemon::empty().await?;
+    let mut daemon = fresh(kept.path(), ROUNDS).await?;
     rest();
     let before = received()?;
     let (one, all) = together(&daemon, &registry).await?;
@@ -95,7 +104,14 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
     report.line("  as a share of one pull", all / one.min(took), f64::NAN, "", Some(1.25));
     report.line("  bytes, as a share of one pull's", shared as f64 / moved as f64, f64::NAN, "", Some(1.05));
     drop((daemons, peers));
+    drop(kept);
     Ok(())
+}
+
+async fn fresh(at: &Path, round: usize) -> Result<Daemon> {
+    let home = at.join(format!("berth-{round}"));
+    std::fs::create_dir(&home)?;
+    Daemon::bare(home, &format!("p{}", std::process::id())).await
 }
 
 /// What earlier work still writes is not this one's time.
@@ -103,7 +119,7 @@ fn rest() {
     nix::unistd::sync();
 }
 
-async fn pull(socket: &std::path::Path, registry: &Registry) -> Result<Duration> {
+async fn pull(socket: &Path, registry: &Registry) -> Result<Duration> {
     let mut client = Client::connect(socket).await?;
     let since = Instant::now();
     client.pull(&format!("{}/{}", registry.host(), Big::name(0))).await?;
@@ -142,7 +158,7 @@ fn peak_memory(pid: i32) -> Result<u64> {
 }
 
 /// Bytes in blocks, of everything below.
-fn used(at: &std::path::Path) -> Result<u64> {
+fn used(at: &Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt as _;
     let found = at.symlink_metadata()?;
     let mut sum = found.blocks() * 512;

@@ -1,45 +1,14 @@
 //! A disk that is full, and one that fails: a small tmpfs, and an ext4 whose device has no room behind it, so that writing
 //! back gives EIO. (A device mapper target would be the usual way; not every kernel has one.)
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use anyhow::{Context as _, Result, bail};
-use nix::mount::{MsFlags, mount, umount};
+use anyhow::Result;
+use nix::mount::{MsFlags, mount};
 
 use super::{layers, whole, write_big};
 use crate::checks::Checks;
 use crate::daemon::Daemon;
+use crate::disk::{Mounted, ext4};
 use crate::registry::Registry;
-
-/// Unmounted at the end, also when the lane fails.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn tmpfs(at: &Path, size: &str) -> Result<Self> {
-        std::fs::create_dir_all(at)?;
-        let options = format!("size={size},mode=0700");
-        mount(Some("lane"), at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))?;
-        Ok(Self(at.to_owned()))
-    }
-
-    fn image(image: &Path, at: &Path) -> Result<Self> {
-        std::fs::create_dir_all(at)?;
-        let done = Command::new("mount").args(["-o", "loop"]).arg(image).arg(at).output()?;
-        if !done.status.success() {
-            bail!("mount -o loop: {}", String::from_utf8_lossy(&done.stderr));
-        }
-        Ok(Self(at.to_owned()))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if umount(&self.0).is_err() {
-            let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
-        }
-    }
-}
 
 pub(super) async fn run(checks: &mut Checks, registry: &Registry) -> Result<()> {
     let home = tempfile::Builder::new().prefix("berth-disks-").tempdir()?;
@@ -56,14 +25,8 @@ pub(super) async fn run(checks: &mut Checks, registry: &Registry) -> Result<()> 
     drop(full);
 
     let below = Mounted::tmpfs(&home.path().join("below"), "30m")?;
-    let disk = below.0.join("disk");
-    std::fs::File::create(&disk)?.set_len(300 << 20)?;
-    let made = Command::new("/usr/sbin/mkfs.ext4")
-        .args(["-q", "-E", "nodiscard", "-O", "^has_journal"])
-        .arg(&disk)
-        .output();
-    let made = made.context("mkfs.ext4 (package e2fsprogs)")?;
-    anyhow::ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let disk = below.path().join("disk");
+    ext4(&disk, 300 << 20, &["-E", "nodiscard", "-O", "^has_journal"])?;
     let broken = Mounted::image(&disk, &home.path().join("broken/root/images"))?;
     let mut daemon = Daemon::bare(home.path().join("broken"), &format!("b{}", std::process::id())).await?;
     let done = on_a_broken_disk(checks, &mut daemon, &name, broken, &below).await;
@@ -108,11 +71,9 @@ async fn on_a_broken_disk(
     checks.that("  nothing is visible", client.images().await? == 0, "an image is listed");
     daemon.kill()?;
     drop(broken);
-    mount(Some("lane"), &below.0, Some("tmpfs"), MsFlags::MS_REMOUNT, Some("size=300m,mode=0700"))?;
-    let disk = below.0.join("disk");
-    let made =
-        Command::new("/usr/sbin/mkfs.ext4").args(["-q", "-F", "-E", "nodiscard"]).arg(&disk).output()?;
-    anyhow::ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    mount(Some("lane"), below.path(), Some("tmpfs"), MsFlags::MS_REMOUNT, Some("size=300m,mode=0700"))?;
+    let disk = below.path().join("disk");
+    ext4(&disk, 300 << 20, &["-F", "-E", "nodiscard"])?;
     let _mended = Mounted::image(&disk, &daemon.path("root/images"))?;
     let mut client = daemon.start().await?;
     client.pull(name).await?;

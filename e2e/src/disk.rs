@@ -1,0 +1,51 @@
+//! Disks of a lane's own, for lanes that run in a mount namespace of their own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::mount::{MsFlags, mount, umount};
+
+/// Makes a file with an ext4 of so many bytes. It takes room only as it is written.
+pub(crate) fn ext4(at: &Path, bytes: u64, words: &[&str]) -> Result<()> {
+    std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(at)?.set_len(bytes)?;
+    let made = Command::new("/usr/sbin/mkfs.ext4").arg("-q").args(words).arg(at).output();
+    let made = made.context("mkfs.ext4 (package e2fsprogs)")?;
+    ensure!(made.status.success(), "mkfs.ext4: {}", String::from_utf8_lossy(&made.stderr));
+    Ok(())
+}
+
+/// A mount of this mount namespace; unmounted at the end, also when the lane fails.
+pub(crate) struct Mounted(PathBuf);
+
+impl Mounted {
+    pub(crate) fn tmpfs(at: &Path, size: &str) -> Result<Self> {
+        std::fs::create_dir_all(at)?;
+        let options = format!("size={size},mode=0700");
+        mount(Some("lane"), at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))?;
+        Ok(Self(at.to_owned()))
+    }
+
+    pub(crate) fn image(image: &Path, at: &Path) -> Result<Self> {
+        std::fs::create_dir_all(at)?;
+        let done = Command::new("mount").args(["-o", "loop"]).arg(image).arg(at).output()?;
+        if !done.status.success() {
+            bail!("mount -o loop: {}", String::from_utf8_lossy(&done.stderr));
+        }
+        Ok(Self(at.to_owned()))
+    }
+}
+
+impl Mounted {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if umount(&self.0).is_err() {
+            let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
