@@ -1,7 +1,6 @@
 //! `run`: image, pod, container, and the person at its streams.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use berth_cri_api::v1::*;
 
@@ -185,14 +184,9 @@ async fn explain(node: &mut Node, made: &Made, code: u8) -> Result<Ended, Client
     Ok(Ended::Exit(code))
 }
 
-/// Removes pod and container; the daemon removes their logs.
+/// Removes pod and container; the daemon removes their logs, after whatever it does with them now.
 async fn take_back(node: &mut Node, made: &Made) -> Result<(), ClientError> {
-    // The daemon may be busy with what a signal interrupted: once more, then it is said.
-    if node.remove_pod(&made.pod).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        node.remove_pod(&made.pod).await?;
-    }
-    Ok(())
+    node.remove_pod(&made.pod).await
 }
 
 fn uid() -> Result<String, ClientError> {

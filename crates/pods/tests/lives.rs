@@ -83,6 +83,20 @@ async fn a_stop_that_waits_for_a_removal_brings_nothing_back() {
     nothing_left(&fake);
 }
 
+/// Whoever makes a container while the pod is removed gets one that goes with it, or none.
+#[tokio::test]
+async fn a_removal_takes_what_is_just_made_along() {
+    let fake = Fake::default();
+    let pods = fake.pods();
+    let id = pods.run_sandbox(sandbox("a")).await.unwrap();
+    fake.0.lock().slow_leases = true;
+    let (_, removed) =
+        tokio::join!(pods.create_container(id.as_str(), container("c")), pods.remove_sandbox(id.as_str()));
+    removed.unwrap();
+    nothing_left(&fake);
+    assert!(pods.list_containers(&ContainerFilter::default()).is_empty());
+}
+
 #[tokio::test]
 async fn a_failed_sandbox_leaves_nothing() {
     for step in ["put sandbox", "spawn", "attach", "files"] {

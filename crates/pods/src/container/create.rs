@@ -60,6 +60,9 @@ async fn make(
         warnings: berth_plan::warnings(&config, state.ports.launcher.facts()),
         config,
     };
+    // A pod that is on its way out makes nothing any more, and takes along what is there when its turn comes.
+    let _turn = sandbox.turn.lock().await;
+    sandbox.ready()?;
     // The lease first: a lease without a record is dropped at the next start, a record without a lease could lose its
     // layers.
     if let Err(error) = keep(state, &record).await {

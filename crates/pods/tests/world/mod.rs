@@ -35,6 +35,8 @@ pub(crate) struct World {
     pub(crate) fail: Option<&'static str>,
     pub(crate) spawned: usize,
     pub(crate) signals: Vec<(ContainerId, i32)>,
+    /// Others come in between while a lease is taken.
+    pub(crate) slow_leases: bool,
     pub(crate) rebooted: bool,
     /// CPU time that every cgroup used.
     pub(crate) cpu: u64,
@@ -345,6 +347,11 @@ impl Images for Fake {
     }
     async fn lease(&self, _: &ImageId, container: &ContainerId) -> Result<(), PortError> {
         self.step("lease")?;
+        if self.0.lock().slow_leases {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        }
         self.0.lock().leases.insert(container.clone());
         Ok(())
     }
