@@ -1,5 +1,7 @@
 //! What a person types on a node without a kubelet, at a terminal and in a script.
 
+mod secure;
+
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -101,6 +103,7 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     exec(checks, &shell, &mut client).await?;
     mistakes(checks, &shell)?;
     restart(checks, daemon).await?;
+    secure::run(checks, daemon).await?;
     let shell = Shell(daemon);
     let left = shell.run(&["ps", "-a", "-q"])?;
     checks.that("ps -a: nothing is left", left.code == Some(0) && left.out.is_empty(), left.all());

@@ -4,6 +4,7 @@
 
 mod audit;
 mod bench;
+mod certificates;
 mod checks;
 mod cli;
 mod client;

@@ -48,10 +48,6 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     }
     host::run(&mut lane, daemon).await?;
     lane.once().await?;
-    let url = lane.url(Ask::Exec, &["/guest", "copy"], "io").await?;
-    let much =
-        tokio::task::spawn_blocking(move || client_of(&["pipe", "-mib", "16", "-slow"], &url)).await??;
-    lane.checks.that("exec: 16 MiB to a reader with pauses", much.code == 0, much.text());
     cuts::run(&mut lane, daemon).await?;
     crowd::run(&mut lane, daemon).await?;
     lane.restart(daemon).await?;
@@ -293,8 +289,8 @@ impl Lane<'_> {
         let holds = answer.code != 0 && answer.err.contains("nonsense");
         self.checks.that(&format!("{name}: a command that is not there is told"), holds, answer.text());
         let url = self.url(Ask::Exec, &["/guest", "copy"], "io").await?;
-        let answer = blocking(move || client_of(&over.words("pipe", &["-mib", MUCH]), &url)).await?;
-        let what = format!("{name}: {MUCH} MiB in and out again ({})", answer.out.trim());
+        let answer = blocking(move || client_of(&over.words("pipe", &["-mib", MUCH, "-slow"]), &url)).await?;
+        let what = format!("{name}: {MUCH} MiB in and out again, read with pauses ({})", answer.out.trim());
         self.checks.that(&what, answer.code == 0, answer.text());
         Ok(())
     }
@@ -364,9 +360,12 @@ impl Lane<'_> {
         let url = self.forward_url().await?;
         let answer = {
             let port = port.clone();
-            blocking(move || client_of(&over.words("forward", &["-port", &port, "-mib", MUCH]), &url)).await?
+            blocking(move || {
+                client_of(&over.words("forward", &["-port", &port, "-mib", MUCH, "-slow"]), &url)
+            })
+            .await?
         };
-        let what = format!("{name}: {MUCH} MiB through a port ({})", answer.out.trim());
+        let what = format!("{name}: {MUCH} MiB through a port, read with pauses ({})", answer.out.trim());
         self.checks.that(&what, answer.code == 0, answer.text());
         let url = self.forward_url().await?;
         let closed = NOBODY.to_string();

@@ -22,6 +22,7 @@ mod session;
 mod signals;
 mod stream;
 mod terminal;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -29,6 +30,7 @@ use clap::ArgMatches;
 
 pub use command::{VERBS, commands};
 pub use error::ClientError;
+pub use tls::Tls;
 
 use crate::node::Node;
 
@@ -59,6 +61,8 @@ pub struct Place {
     /// Below it `run` keeps the logs of its containers.
     pub logs: PathBuf,
     pub daemon: Box<dyn Daemon>,
+    /// For a streaming server that wants it.
+    pub tls: Tls,
 }
 
 impl std::fmt::Debug for Place {

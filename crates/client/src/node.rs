@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::{ClientError, Daemon, Place};
+use crate::{ClientError, Daemon, Place, Tls};
 
 /// As the kubelet's limit of a message.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
@@ -21,6 +21,7 @@ pub(crate) struct Node {
     pub(crate) images: ImageServiceClient<Channel>,
     pub(crate) logs: PathBuf,
     pub(crate) daemon: Arc<dyn Daemon>,
+    pub(crate) tls: Tls,
 }
 
 impl Node {
@@ -37,6 +38,7 @@ impl Node {
             images: ImageServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX),
             logs: place.logs,
             daemon: place.daemon.into(),
+            tls: place.tls,
         })
     }
 

@@ -121,12 +121,13 @@ async fn foreground(
     let end = match session::attach_url(node, &made.container, wires).await {
         Ok(url) => {
             let mut asked = 0;
+            let tls = node.tls.clone();
             let signalled = async |signal: i32| {
                 asked += usize::from(asks_to_end(signal));
                 pass_on(node, &made.container, signal, asked >= PATIENCE).await;
                 false
             };
-            session::live(&url, wires, signals, signalled).await
+            session::live(&url, &tls, wires, signals, signalled).await
         }
         Err(status) => Ok(End::Failed(status.message().to_owned())),
     };

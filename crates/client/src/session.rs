@@ -8,7 +8,7 @@ use crate::output::{Output, tell};
 use crate::signals::{Signals, window_change};
 use crate::stream::{End, Stream};
 use crate::terminal::{self, Raw};
-use crate::{ClientError, arguments, find};
+use crate::{ClientError, Tls, arguments, find};
 
 /// What is connected.
 #[derive(Debug, Clone, Copy)]
@@ -30,11 +30,12 @@ impl Wires {
 /// Until the stream ends. `signalled` hears of signals to us; with `true` the person leaves.
 pub(crate) async fn live(
     url: &str,
+    tls: &Tls,
     wires: Wires,
     signals: &mut Signals,
     mut signalled: impl AsyncFnMut(i32) -> bool,
 ) -> Result<End, ClientError> {
-    let stream = Stream::open(url).await?;
+    let stream = Stream::open(url, tls).await?;
     let (send, receive) = input::channel();
     // Back in its former mode whatever happens from here on.
     let raw = if wires.tty && wires.stdin { Some(Raw::enter()?) } else { None };
@@ -111,7 +112,7 @@ pub(crate) async fn exec(node: &mut Node, exec: arguments::Exec) -> Result<u8, C
     let answer =
         node.runtime.exec(request).await.map_err(ClientError::call(format!("exec in {}", exec.name)))?;
     // The daemon ends the program when we leave.
-    code(live(&answer.into_inner().url, wires, &mut signals, async |_| true).await?)
+    code(live(&answer.into_inner().url, &node.tls, wires, &mut signals, async |_| true).await?)
 }
 
 pub(crate) async fn attach(node: &mut Node, name: &str) -> Result<u8, ClientError> {
@@ -122,7 +123,7 @@ pub(crate) async fn attach(node: &mut Node, name: &str) -> Result<u8, ClientErro
         .await
         .map_err(ClientError::call(format!("attach to {name}")))?;
     // The container stays as it is when we leave.
-    code(live(&url, wires, &mut signals, async |_| true).await?)
+    code(live(&url, &node.tls, wires, &mut signals, async |_| true).await?)
 }
 
 pub(crate) async fn attach_url(node: &mut Node, id: &str, wires: Wires) -> Result<String, tonic::Status> {

@@ -6,15 +6,15 @@ use base64::Engine as _;
 use berth_streaming::websocket::{
     CLOSE_SIGNAL, Decoder, Event, Opcode, Role, accept_key, close, code, frame,
 };
+use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
-use crate::ClientError;
 use crate::input::Input;
 use crate::output::{Output, To};
+use crate::{ClientError, Tls, tls};
 
 /// Channels of the protocol, the first byte of each message.
 const STDIN: u8 = 0;
@@ -49,9 +49,12 @@ pub(crate) enum End {
     Left(i32),
 }
 
+type Reader = Box<dyn AsyncRead + Send + Unpin>;
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
 pub(crate) struct Stream {
-    reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
+    reader: Reader,
+    writer: Writer,
     /// What came with the head of the answer.
     rest: Vec<u8>,
 }
@@ -60,13 +63,32 @@ fn broken(source: io::Error) -> ClientError {
     ClientError::Io { doing: "talk to the streaming server", source }
 }
 
-/// Host with port, and path.
-fn split(url: &str) -> Result<(&str, &str), ClientError> {
-    let Some(rest) = url.strip_prefix("http://") else {
-        return Err(ClientError::Stream("it wants TLS, which this client does not speak; use crictl".into()));
-    };
-    let at = rest.find('/').unwrap_or(rest.len());
-    Ok(rest.split_at(at))
+/// Whether TLS is spoken, host with port, and path.
+fn split(url: &str) -> Result<(bool, &str, &str), ClientError> {
+    let secure = url.strip_prefix("https://").map(|rest| (true, rest));
+    let found = secure.or_else(|| url.strip_prefix("http://").map(|rest| (false, rest)));
+    let (secure, rest) = found.ok_or_else(|| ClientError::Stream(format!("its URL is {url:?}")))?;
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    Ok((secure, host, path))
+}
+
+/// The name that a certificate has to bear.
+fn name_of(host: &str) -> Result<ServerName<'static>, ClientError> {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    ServerName::try_from(name.to_owned()).map_err(|error| ClientError::Stream(error.to_string()))
+}
+
+async fn connect(host: &str, secure: bool, with: &Tls) -> Result<(Reader, Writer), ClientError> {
+    let socket = TcpStream::connect(host).await.map_err(broken)?;
+    socket.set_nodelay(true).map_err(broken)?;
+    if !secure {
+        let (reader, writer) = socket.into_split();
+        return Ok((Box::new(reader), Box::new(writer)));
+    }
+    let stream = tls::connector(with)?.connect(name_of(host)?, socket).await.map_err(broken)?;
+    let (reader, writer) = tokio::io::split(stream);
+    Ok((Box::new(reader), Box::new(writer)))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], ClientError> {
@@ -76,22 +98,22 @@ fn random<const N: usize>() -> Result<[u8; N], ClientError> {
 }
 
 impl Stream {
-    pub(crate) async fn open(url: &str) -> Result<Self, ClientError> {
-        let (host, path) = split(url)?;
-        let mut socket = TcpStream::connect(host).await.map_err(broken)?;
-        socket.set_nodelay(true).map_err(broken)?;
+    pub(crate) async fn open(url: &str, tls: &Tls) -> Result<Self, ClientError> {
+        let (secure, host, path) = split(url)?;
+        let (mut reader, mut writer) = connect(host, secure, tls).await?;
         let key = base64::engine::general_purpose::STANDARD.encode(random::<16>()?);
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {PROTOCOL}\r\n\r\n"
         );
-        socket.write_all(request.as_bytes()).await.map_err(broken)?;
+        writer.write_all(request.as_bytes()).await.map_err(broken)?;
+        writer.flush().await.map_err(broken)?;
         let mut bytes = Vec::new();
         let length = loop {
             if let Some(at) = bytes.windows(4).position(|end| end == b"\r\n\r\n") {
                 break at + 4;
             }
-            if bytes.len() > HEAD_MAX || socket.read_buf(&mut bytes).await.map_err(broken)? == 0 {
+            if bytes.len() > HEAD_MAX || reader.read_buf(&mut bytes).await.map_err(broken)? == 0 {
                 return Err(ClientError::Stream("its answer is no HTTP".into()));
             }
         };
@@ -106,7 +128,6 @@ impl Stream {
         if !head.contains(&accept_key(&key)) || !head.contains(PROTOCOL) {
             return Err(ClientError::Stream("it does not speak v5.channel.k8s.io".into()));
         }
-        let (reader, writer) = socket.into_split();
         Ok(Self { reader, writer, rest })
     }
 
@@ -135,6 +156,7 @@ impl Stream {
             let farewell = close(code::NORMAL, "", Some(random()?));
             // A server that is gone needs none.
             let _ = writer.write_all(&farewell).await;
+            let _ = writer.flush().await;
         }
         Ok(end)
     }
@@ -142,7 +164,7 @@ impl Stream {
 
 /// What the server says, up to its last word.
 async fn read(
-    mut reader: OwnedReadHalf,
+    mut reader: Reader,
     rest: Vec<u8>,
     output: &Output,
     ping: mpsc::Sender<Vec<u8>>,
@@ -218,7 +240,7 @@ fn understand(last_word: &[u8]) -> End {
 
 /// What the person says. `Ok` when they leave; never while there is nothing more to say.
 async fn write(
-    writer: &mut OwnedWriteHalf,
+    writer: &mut Writer,
     input: &mut mpsc::Receiver<Input>,
     pings: &mut mpsc::Receiver<Vec<u8>>,
 ) -> Result<(), ClientError> {
@@ -246,6 +268,7 @@ async fn write(
         };
         let bytes = frame(opcode, &payload, Some(random()?));
         writer.write_all(&bytes).await.map_err(broken)?;
+        writer.flush().await.map_err(broken)?;
     }
 }
 
@@ -265,7 +288,9 @@ mod tests {
 
     #[test]
     fn urls() {
-        assert!(matches!(split("http://127.0.0.1:7/exec/x"), Ok(("127.0.0.1:7", "/exec/x"))));
-        assert!(split("https://127.0.0.1:7/exec/x").is_err());
+        assert!(matches!(split("http://127.0.0.1:7/exec/x"), Ok((false, "127.0.0.1:7", "/exec/x"))));
+        assert!(matches!(split("https://[::1]:7/exec/x"), Ok((true, "[::1]:7", "/exec/x"))));
+        assert!(split("ftp://127.0.0.1:7/exec/x").is_err());
+        assert_eq!(name_of("[::1]:7").unwrap(), ServerName::try_from("::1").unwrap());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use berth_client::{Daemon, Place, Pull};
+use berth_client::{Daemon, Place, Pull, Tls};
 use clap::ArgMatches;
 
 use super::CliError;
@@ -12,7 +12,12 @@ use crate::config::Config;
 
 pub(super) fn run(verb: &'static str, config: &Config, matches: &ArgMatches) -> Result<u8, CliError> {
     let daemon = Box::new(Admin { socket: config.admin_socket() });
-    let place = Place { socket: config.socket.clone(), logs: config.run_logs(), daemon };
+    let tls = Tls {
+        server: config.streaming.tls.as_ref().map(|tls| tls.certificate.clone()),
+        ca: config.client.ca.clone(),
+        identity: config.client.identity.clone(),
+    };
+    let place = Place { socket: config.socket.clone(), logs: config.run_logs(), daemon, tls };
     berth_client::run(verb, matches, place).map_err(|source| CliError::Client { verb, source })
 }
 

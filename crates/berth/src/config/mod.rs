@@ -44,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) cgroup: Cgroup,
     pub(crate) pods: Pods,
     pub(crate) streaming: Streaming,
+    pub(crate) client: Client,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -103,6 +104,14 @@ pub(crate) struct Streaming {
     pub(crate) idle: Duration,
 }
 
+/// What people's verbs show and trust where the streaming server speaks TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Client {
+    pub(crate) ca: Option<PathBuf>,
+    /// Certificate and key.
+    pub(crate) identity: Option<(PathBuf, PathBuf)>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tls {
     pub(crate) certificate: PathBuf,
@@ -151,6 +160,7 @@ impl Config {
                 tls: Self::tls(settings)?,
                 idle: settings.read("streaming.idle_timeout", parse::idle)?,
             },
+            client: Self::client(settings)?,
             shutdown: Shutdown { drain: settings.read("shutdown.drain", parse::duration)? },
         })
     }
@@ -158,6 +168,22 @@ impl Config {
     /// Below it `berth run` keeps the logs of its containers.
     pub(crate) fn run_logs(&self) -> PathBuf {
         self.root.join("run-logs")
+    }
+
+    fn client(settings: &Settings) -> Result<Client, ConfigError> {
+        let ca = settings.read("client.tls_ca", parse::optional_file)?;
+        let certificate = settings.read("client.tls_cert", parse::optional_file)?;
+        let key = settings.read("client.tls_key", parse::optional_file)?;
+        let lacks = |key: &'static str, other: &str| {
+            let origin = settings.get(key).map_or(Origin::Default, |(_, origin)| origin.clone());
+            Err(ConfigError::Value { key, origin, problem: format!("is needed with {other}") })
+        };
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => Ok(Client { ca, identity: Some((certificate, key)) }),
+            (None, None) => Ok(Client { ca, identity: None }),
+            (Some(_), None) => lacks("client.tls_key", "client.tls_cert"),
+            (None, Some(_)) => lacks("client.tls_cert", "client.tls_key"),
+        }
     }
 
     fn tls(settings: &Settings) -> Result<Option<Tls>, ConfigError> {

@@ -205,6 +205,25 @@ pub(crate) static SETTINGS: &[Setting] = &[
         help: "How long a stream may go without a byte before it is ended, such as 30m or 4h.",
     },
     Setting {
+        key: "client.tls_ca",
+        form: Form::Text,
+        default: Default::Fixed(""),
+        help: "Certificates in PEM, one of which must have signed the streaming server's, for berth run, exec and attach. \
+               Empty: streaming.tls_cert itself is trusted, and no other.",
+    },
+    Setting {
+        key: "client.tls_cert",
+        form: Form::Text,
+        default: Default::Fixed(""),
+        help: "Certificate in PEM that berth run, exec and attach show to a streaming server with streaming.tls_client_ca.",
+    },
+    Setting {
+        key: "client.tls_key",
+        form: Form::Text,
+        default: Default::Fixed(""),
+        help: "Key of that certificate, in PEM.",
+    },
+    Setting {
         key: "shutdown.drain",
         form: Form::Text,
         default: Default::Fixed("10s"),
