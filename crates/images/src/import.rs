@@ -30,10 +30,15 @@ fn bounded(images: usize) -> Result<(), ImageError> {
 pub(crate) fn import(shared: &Arc<Shared>, archive: File) -> Result<Vec<Arc<Image>>, ImageError> {
     let contents = Contents::read(&shared.root, archive)?;
     let mut images = Vec::new();
-    each(&contents, &mut |described| {
+    let all = each(&contents, &mut |described| {
         images.push(finish(shared, &contents, described)?);
         Ok(())
-    })?;
+    });
+    if all.is_err() {
+        // Whole layers of an image that is not: whoever imports again brings them again.
+        shared.collect_garbage()?;
+    }
+    all?;
     match images.is_empty() {
         true => Err(broken("it has no image for this platform")),
         false => Ok(images),

@@ -33,6 +33,8 @@ pub enum UnpackError {
     Refused { name: String, why: &'static str },
     #[error("create {name:?}")]
     Create { name: String, source: io::Error },
+    #[error("set {attribute:?} of {name:?}")]
+    Attribute { name: String, attribute: String, source: io::Error },
     #[error("write the record of the layer's tree")]
     Record { source: io::Error },
 }
@@ -43,6 +45,7 @@ impl UnpackError {
             Self::Read { source }
             | Self::Inflate { source }
             | Self::Create { source, .. }
+            | Self::Attribute { source, .. }
             | Self::Record { source } => Some(source),
             Self::Tar(TarError::Read { source }) => Some(source),
             _ => None,

@@ -1,6 +1,6 @@
 //! Entries to files below one directory.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -23,7 +23,7 @@ use crate::sum::Zeros;
 use crate::tape::Tape;
 use crate::tar::{Archive, Entry, Kind, Time};
 use crate::tree::{Node, Notes, crc};
-use crate::{Limits, UnpackError, remove_tree};
+use crate::{Limits, TarError, UnpackError, remove_tree};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -47,16 +47,31 @@ pub(crate) struct Extractor<'a, W: Write> {
     tape: Rc<RefCell<Tape<W>>>,
     /// By cleaned path; emptied whenever something is replaced, since a path may then mean another directory.
     directories: HashMap<Vec<u8>, Rc<Parent>>,
-    /// Set at the end: each entry made in a directory changes its time.
-    times: Vec<(Vec<u8>, Time, Time)>,
+    untimed: Rc<RefCell<Untimed>>,
     zeros: Option<Zeros>,
     done: Extracted,
 }
 
-/// An open directory, and its path below the root when every link is followed.
+/// The first directory that did not take its times back, and why.
+type Untimed = Option<(Vec<u8>, Errno)>;
+
+/// An open directory, and its path below the root when every link is followed. There is one of each directory at a time, but
+/// for moments in which it makes nothing.
 struct Parent {
     fd: OwnedFd,
     path: Vec<u8>,
+    /// Given back when it is closed: each entry made in a directory changes its time. `None` as long as no entry named it.
+    times: Cell<Option<(TimeSpec, TimeSpec)>>,
+    failed: Rc<RefCell<Untimed>>,
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        let Some((atime, mtime)) = self.times.get() else { return };
+        if let Err(error) = futimens(&self.fd, &atime, &mtime) {
+            self.failed.borrow_mut().get_or_insert((self.path.clone(), error));
+        }
+    }
 }
 
 impl Parent {
@@ -85,6 +100,8 @@ type Step<T> = Result<T, Problem>;
 
 enum Problem {
     Refused(&'static str),
+    Truncated,
+    Attribute(Vec<u8>, io::Error),
     Io(io::Error),
 }
 
@@ -113,7 +130,7 @@ impl<'a, W: Write> Extractor<'a, W> {
             notes: Notes::new(notes),
             tape,
             directories: HashMap::new(),
-            times: Vec::new(),
+            untimed: Rc::default(),
             zeros: None,
             done: Extracted { replaced: false, size: 0, entries: 0 },
         }
@@ -128,27 +145,22 @@ impl<'a, W: Write> Extractor<'a, W> {
             let name = shown(&entry.name);
             match problem {
                 Problem::Refused(why) => UnpackError::Refused { name, why },
+                Problem::Truncated => TarError::Truncated.into(),
+                Problem::Attribute(attribute, source) => {
+                    UnpackError::Attribute { name, attribute: shown(&attribute), source }
+                }
                 Problem::Io(source) => UnpackError::Create { name, source },
             }
         })
     }
 
-    /// Gives the directories their times.
+    /// Closes the directories, which gives them their times.
     pub(crate) fn finish(mut self) -> Result<(Extracted, W), UnpackError> {
         self.directories.clear();
-        for (path, atime, mtime) in self.times.drain(..).rev() {
-            let flags = DIRECTORY | OFlag::O_NOFOLLOW;
-            let opened = if path.is_empty() {
-                openat(self.root, c".", flags | OFlag::O_CLOEXEC, Mode::empty()).map_err(io::Error::from)
-            } else {
-                open_without_links(self.root, path.as_slice(), flags, Mode::empty())
-            };
-            // Gone or replaced since.
-            let Ok(directory) = opened else { continue };
-            futimens(&directory, &spec(atime), &spec(mtime))
-                .map_err(|e| UnpackError::Create { name: shown(&path), source: e.into() })?;
+        match self.untimed.take() {
+            Some((path, error)) => Err(UnpackError::Create { name: shown(&path), source: error.into() }),
+            None => Ok((self.done, self.notes.into_inner())),
         }
-        Ok((self.done, self.notes.into_inner()))
     }
 
     fn make<R: BufRead>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Step<()> {
@@ -172,7 +184,7 @@ impl<'a, W: Write> Extractor<'a, W> {
             // `.wh..wh.*` are notes of a filesystem that layers no longer come from.
             return if hidden.starts_with(WHITEOUT) { Ok(()) } else { self.whiteout(parent, hidden) };
         }
-        let place = Place { parent, name: c_string(last)? };
+        let place = self.place(parent, last)?;
         self.done.entries += 1;
         let mut node = node(entry)?;
         match entry.kind {
@@ -232,8 +244,13 @@ impl<'a, W: Write> Extractor<'a, W> {
             Ok(open) => open,
             Err(error) => match (error.raw_os_error().map(Errno::from_raw), path.split_last()) {
                 (Some(Errno::ENOENT | Errno::ENOTDIR), Some((&last, above))) => {
-                    let place = Place { parent: self.directory(above)?, name: c_string(last)? };
-                    Parent { fd: self.fresh_directory(&place)?, path: place.path() }
+                    let parent = self.directory(above)?;
+                    let place = self.place(parent, last)?;
+                    let fd = self.fresh_directory(&place)?;
+                    Parent { fd, path: place.path(), times: Cell::new(None), failed: self.untimed.clone() }
+                }
+                (Some(Errno::ELOOP), _) => {
+                    return Err(Problem::Refused("a path through a link that leads in a circle"));
                 }
                 _ => return Err(error.into()),
             },
@@ -241,25 +258,54 @@ impl<'a, W: Write> Extractor<'a, W> {
         if self.directories.len() >= CACHED {
             self.directories.clear();
         }
-        let open = Rc::new(open);
+        // By whichever way it is reached, it is one.
+        let open = match self.directories.get(&open.path) {
+            Some(known) => known.clone(),
+            None => Rc::new(open),
+        };
+        self.directories.insert(open.path.clone(), open.clone());
         self.directories.insert(key, open.clone());
         Ok(open)
+    }
+
+    /// Links inside the root lead to places that no entry could name; they are bounded as names are.
+    fn place(&self, parent: Rc<Parent>, name: &[u8]) -> Step<Place> {
+        let place = Place { parent, name: c_string(name)? };
+        let above = &place.parent.path;
+        if above.len() + name.len() >= self.limits.path {
+            return Err(Problem::Refused("a path that is too long"));
+        }
+        let depth = 1 + usize::from(!above.is_empty()) + above.iter().filter(|&&byte| byte == b'/').count();
+        if depth > self.limits.depth {
+            return Err(Problem::Refused("a path that is too deep"));
+        }
+        Ok(place)
     }
 
     /// A directory that is there, links followed inside the root.
     fn open(&self, path: &[u8]) -> io::Result<Parent> {
         if path.is_empty() {
             let fd = openat(self.root, c".", DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-            return Ok(Parent { fd, path: Vec::new() });
+            return self.parent(fd, Vec::new());
         }
         match open_without_links(self.root, path, DIRECTORY, Mode::empty()) {
             Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
                 let fd = open_in_root(self.root, path, DIRECTORY, Mode::empty())?;
                 let path = below(self.root, &fd)?;
-                Ok(Parent { fd, path })
+                self.parent(fd, path)
             }
-            opened => Ok(Parent { fd: opened?, path: path.to_vec() }),
+            opened => self.parent(opened?, path.to_vec()),
         }
+    }
+
+    /// A directory that was there before: what its times are, they are to be.
+    fn parent(&self, fd: OwnedFd, path: Vec<u8>) -> io::Result<Parent> {
+        let found = nix::sys::stat::fstat(&fd)?;
+        let times = (
+            TimeSpec::new(found.st_atime, found.st_atime_nsec),
+            TimeSpec::new(found.st_mtime, found.st_mtime_nsec),
+        );
+        Ok(Parent { fd, path, times: Cell::new(Some(times)), failed: self.untimed.clone() })
     }
 
     fn make_opaque(&mut self, directory: &OwnedFd, path: &[u8]) -> Step<()> {
@@ -270,7 +316,14 @@ impl<'a, W: Write> Extractor<'a, W> {
     /// Makes a directory where there is none; over a whiteout it must hide what is below, so it becomes opaque.
     fn fresh_directory(&mut self, place: &Place) -> Step<OwnedFd> {
         let (parent, name) = (&place.parent.fd, place.name.as_c_str());
-        let hides = is_whiteout(parent, name)?;
+        let hides = match kind_at(parent, name)? {
+            Standing::Nothing => false,
+            Standing::Whiteout => true,
+            Standing::Link => {
+                return Err(Problem::Refused("a path through a link that leads nowhere in this layer"));
+            }
+            Standing::Other => return Err(Problem::Refused("a path through what is no directory")),
+        };
         if hides {
             unlinkat(parent, name, UnlinkatFlags::NoRemoveDir)?;
         }
@@ -327,7 +380,7 @@ impl<'a, W: Write> Extractor<'a, W> {
             Err(error) => {
                 match error.raw_os_error().map(Errno::from_raw) {
                     Some(Errno::ENOENT) => {}
-                    Some(Errno::ENOTDIR | Errno::ELOOP) if is_whiteout(parent, name)? => {}
+                    Some(Errno::ENOTDIR | Errno::ELOOP) if kind_at(parent, name)? == Standing::Whiteout => {}
                     Some(Errno::ENOTDIR | Errno::ELOOP | Errno::ENXIO) => self.clear(place)?,
                     _ => return Err(error.into()),
                 }
@@ -345,10 +398,13 @@ impl<'a, W: Write> Extractor<'a, W> {
         for (name, value) in kept_xattrs(entry)? {
             node.attribute(&name, value, set_xattr(open, &name, value))?;
         }
-        node.mode = real_mode(&node, entry, || nix::sys::stat::fstat(open))?;
-        self.notes.made(&path, &node)?;
-        self.times.push((path, entry.atime.unwrap_or(entry.mtime), entry.mtime));
-        Ok(())
+        let times = (spec(entry.atime.unwrap_or(entry.mtime)), spec(entry.mtime));
+        futimens(open, &times.0, &times.1)?;
+        node.settle(entry, || nix::sys::stat::fstat(open))?;
+        if let Some(parent) = self.directories.get(&path) {
+            parent.times.set(Some(times));
+        }
+        Ok(self.notes.made(&path, &node)?)
     }
 
     fn make_file<R: BufRead>(&mut self, place: &Place, entry: &Entry, archive: &mut Archive<R>) -> Step<()> {
@@ -401,9 +457,9 @@ impl<'a, W: Write> Extractor<'a, W> {
         for (name, value) in kept_xattrs(entry)? {
             node.attribute(&name, value, set_xattr(&file, &name, value))?;
         }
-        node.mode = real_mode(&node, entry, || nix::sys::stat::fstat(&file))?;
-        self.notes.made(&path, &node)?;
-        Ok(futimens(&file, &spec(entry.atime.unwrap_or(entry.mtime)), &spec(entry.mtime))?)
+        futimens(&file, &spec(entry.atime.unwrap_or(entry.mtime)), &spec(entry.mtime))?;
+        node.settle(entry, || nix::sys::stat::fstat(&file))?;
+        Ok(self.notes.made(&path, &node)?)
     }
 
     fn make_link(&mut self, place: &Place, entry: &Entry) -> Step<()> {
@@ -411,13 +467,27 @@ impl<'a, W: Write> Extractor<'a, W> {
         let Some((&last, above)) = target.split_last() else {
             return Err(Problem::Refused("a hard link to the root"));
         };
-        let from = self.open(&above.join(&b'/'))?;
+        const MISSING: Problem = Problem::Refused("a hard link to nothing in this layer");
+        let from = match self.open(&above.join(&b'/')) {
+            Err(error)
+                if matches!(
+                    error.raw_os_error().map(Errno::from_raw),
+                    Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)
+                ) =>
+            {
+                return Err(MISSING);
+            }
+            opened => opened?,
+        };
         let source = c_string(last)?;
         let found = match fstatat(&from.fd, source.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(found) => found,
-            Err(Errno::ENOENT) => return Err(Problem::Refused("a hard link to nothing in this layer")),
+            Err(Errno::ENOENT) => return Err(MISSING),
             Err(error) => return Err(error.into()),
         };
+        if is_whiteout(&found) {
+            return Err(MISSING);
+        }
         if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
             return Err(Problem::Refused("a hard link to a directory"));
         }
@@ -462,11 +532,10 @@ impl<'a, W: Write> Extractor<'a, W> {
             let done = set_xattr_at(parent.as_fd(), name, &attribute, value);
             node.attribute(&attribute, value, done)?;
         }
-        let look = || fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW);
-        node.mode = real_mode(&node, entry, look)?;
-        self.notes.made(&place.path(), &node)?;
         let times = (spec(entry.atime.unwrap_or(entry.mtime)), spec(entry.mtime));
-        Ok(utimensat(parent, name, &times.0, &times.1, UtimensatFlags::NoFollowSymlink)?)
+        utimensat(parent, name, &times.0, &times.1, UtimensatFlags::NoFollowSymlink)?;
+        node.settle(entry, || fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW))?;
+        Ok(self.notes.made(&place.path(), &node)?)
     }
 }
 
@@ -478,7 +547,7 @@ fn copy<R: BufRead>(
     while count > 0 {
         let data = archive.fill_buf()?;
         if data.is_empty() {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            return Err(Problem::Truncated);
         }
         let length = data.len().min(usize::try_from(count).unwrap_or(usize::MAX));
         write(&data[..length])?;
@@ -488,14 +557,31 @@ fn copy<R: BufRead>(
     Ok(())
 }
 
-fn is_whiteout(parent: &OwnedFd, name: &CStr) -> Step<bool> {
+/// What is at a place.
+#[derive(PartialEq, Eq)]
+enum Standing {
+    Nothing,
+    Whiteout,
+    Link,
+    Other,
+}
+
+fn kind_at(parent: &OwnedFd, name: &CStr) -> Step<Standing> {
     match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(stat) => {
-            Ok(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR && stat.st_rdev == 0)
-        }
-        Err(Errno::ENOENT) => Ok(false),
+        Ok(stat) if is_whiteout(&stat) => Ok(Standing::Whiteout),
+        Ok(stat) if format(&stat) == SFlag::S_IFLNK => Ok(Standing::Link),
+        Ok(_) => Ok(Standing::Other),
+        Err(Errno::ENOENT) => Ok(Standing::Nothing),
         Err(error) => Err(error.into()),
     }
+}
+
+fn format(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+fn is_whiteout(stat: &FileStat) -> bool {
+    format(stat) == SFlag::S_IFCHR && stat.st_rdev == 0
 }
 
 /// The last 32-bit id is chown's "leave as it is", so nobody can own anything by it.
@@ -515,10 +601,10 @@ fn spec(time: Time) -> TimeSpec {
     TimeSpec::new(time.seconds, time.nanos.into())
 }
 
-/// Whether an attribute means something on another machine. `trusted.overlay.*` would let an image speak to overlayfs
-/// itself, and security labels belong to the host that made them; both are left out.
+/// Whether an attribute means something on another machine. `trusted.overlay.*` and `user.overlay.*` would let an image speak
+/// to overlayfs itself, and security labels belong to the host that made them; both are left out.
 pub(crate) fn kept(name: &[u8]) -> bool {
-    name.starts_with(b"user.")
+    (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
         || name == b"security.capability"
         || name.starts_with(b"system.posix_acl_")
         || (name.starts_with(b"trusted.") && !name.starts_with(b"trusted.overlay."))
@@ -527,14 +613,31 @@ pub(crate) fn kept(name: &[u8]) -> bool {
 fn kept_xattrs(entry: &Entry) -> Step<Vec<(CString, &[u8])>> {
     let mut found = Vec::new();
     for (name, value) in &entry.xattrs {
-        if kept(name) && (entry.kind != Kind::Symlink || name.starts_with(b"trusted.")) {
+        // What is neither file nor directory has no attributes of users (xattr(7)), and nobody can have meant to set one.
+        let can_have = matches!(entry.kind, Kind::File | Kind::Directory) || name.starts_with(b"trusted.");
+        if kept(name) && can_have {
             found.push((c_string(name)?, value.as_slice()));
         }
     }
     Ok(found)
 }
 
+/// Seconds that every filesystem can keep.
+const KEPT: std::ops::Range<i64> = 0..1 << 31;
+
 impl Node {
+    /// An access list changes the group's bits, and a filesystem keeps the times that it can: both are what they became.
+    fn settle(&mut self, entry: &Entry, look: impl FnOnce() -> nix::Result<FileStat>) -> Step<()> {
+        let is_listed = entry.xattrs.iter().any(|(name, _)| name.starts_with(b"system."));
+        if is_listed || !KEPT.contains(&entry.mtime.seconds) {
+            let found = look()?;
+            self.mode = if is_listed { found.st_mode & 0o7777 } else { self.mode };
+            let nanos = u32::try_from(found.st_mtime_nsec).map_err(io::Error::other)?;
+            self.mtime = Some(Time { seconds: found.st_mtime, nanos });
+        }
+        Ok(())
+    }
+
     /// Writes down an attribute that was set. A filesystem without attributes still holds files; one that drops a
     /// capability does not hold this image.
     fn attribute(&mut self, name: &CStr, value: &[u8], done: io::Result<()>) -> Step<()> {
@@ -546,19 +649,11 @@ impl Node {
                 Ok(())
             }
             done => {
-                done?;
+                done.map_err(|error| Problem::Attribute(name.to_vec(), error))?;
                 self.xattrs.insert(name.to_vec(), crc(value));
                 Ok(())
             }
         }
-    }
-}
-
-/// An access list changes the group's bits, and the kernel keeps it in its own form: the mode is what it became.
-fn real_mode(node: &Node, entry: &Entry, look: impl FnOnce() -> nix::Result<FileStat>) -> Step<u32> {
-    match entry.xattrs.iter().any(|(name, _)| name.starts_with(b"system.")) {
-        true => Ok(look()?.st_mode & 0o7777),
-        false => Ok(node.mode),
     }
 }
 

@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod extract;
+mod field;
 mod pax;
 mod remove;
 mod stream;
@@ -42,7 +43,7 @@ pub struct Limits {
     pub path: usize,
     /// Components of a path.
     pub depth: usize,
-    /// Bytes of one extended header: long name or PAX records.
+    /// Bytes of the extended headers of one entry: long names and PAX records.
     pub extension: u64,
     /// Pieces of a sparse file.
     pub sparse_pieces: usize,

@@ -1,6 +1,8 @@
 //! The two threads of an extraction and the digests they take on the way.
 
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
@@ -15,6 +17,10 @@ const BUFFER: usize = 256 << 10;
 const RING: usize = 4;
 /// The logarithm of the largest window, `zstd --ultra -22`'s.
 const LARGEST: u32 = 27;
+/// Inflated bytes that nobody looks at the ratio of, and how many of them a compressed byte may stand for beyond. DEFLATE
+/// gives a thousand for nothing but zeros.
+const UNASKED: u64 = 1 << 30;
+const RATIO: u64 = 500;
 /// Bytes that tell a compression, and how much memory it takes.
 const HEAD: usize = 4 + window::HEADER;
 
@@ -45,15 +51,26 @@ pub fn decoder<'a>(mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Rea
     let is_frame = head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
     let is_zstd = is_frame || matches!(head[..], [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]);
     let window = if is_frame { window::wanted(&head[4..]) } else { window::USUAL };
-    let whole = io::Cursor::new(head).chain(blob);
+    for (magic, name) in [(&b"\xfd7zXZ\0"[..], "xz"), (b"BZh", "bzip2")] {
+        if head.starts_with(magic) {
+            let problem = format!("{name} is not read; gzip, zstd and plain tar are");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, problem));
+        }
+    }
+    let taken = Arc::new(AtomicU64::new(head.len() as u64));
+    let whole = io::Cursor::new(head).chain(Counted { inner: blob, taken: taken.clone() });
     Ok(match (is_gzip, is_zstd) {
-        (true, _) => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        (true, _) => {
+            let inner = flate2::bufread::MultiGzDecoder::new(whole);
+            Box::new(Proportionate { inner, given: 0, taken })
+        }
         (_, true) => {
             let mut zstd = zstd::stream::read::Decoder::with_buffer(whole)?;
             // As much as the first frame asks for, 128 MiB at most: `zstd --ultra` layers still open, memory bombs do not.
             let largest = if window > window::USUAL { LARGEST } else { window::USUAL.ilog2() };
             zstd.window_log_max(largest)?;
-            Box::new(Windowed { inner: zstd, _window: Window::take(window) })
+            let inner = Windowed { inner: zstd, _window: Window::take(window) };
+            Box::new(Proportionate { inner, given: 0, taken })
         }
         _ => Box::new(whole),
     })
@@ -61,6 +78,50 @@ pub fn decoder<'a>(mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Rea
 
 fn digest(hash: Sha256) -> Digest {
     Digest::from_sha256(hash.finalize().into())
+}
+
+/// Counts what is taken from it.
+struct Counted<R> {
+    inner: R,
+    taken: Arc<AtomicU64>,
+}
+
+impl<R: BufRead> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.taken.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(length)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.taken.fetch_add(length as u64, Ordering::Relaxed);
+        self.inner.consume(length);
+    }
+}
+
+/// Ends where little becomes too much.
+struct Proportionate<R> {
+    inner: R,
+    given: u64,
+    taken: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Proportionate<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.given += length as u64;
+        if self.given > UNASKED && self.given / RATIO > self.taken.load(Ordering::Relaxed) {
+            let problem = format!("it inflates to more than {RATIO} times its size");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        Ok(length)
+    }
 }
 
 /// A decoder with its share of memory.

@@ -5,9 +5,12 @@ use std::io::{self, BufRead, Read};
 
 use tar::{GnuExtSparseHeader, Header};
 
+use crate::field::{number, unsigned};
 use crate::{Limits, TarError, pax};
 
 const BLOCK: u64 = 512;
+/// Bytes of all the global headers of an archive. What they say is looked at for every entry.
+const GLOBAL: u64 = 64 << 10;
 
 /// A time stamp; `nanos` counts forward from `seconds`, also before the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,6 +73,16 @@ pub struct Archive<R> {
     position: u64,
     entries: u64,
     global: Extension,
+    global_size: u64,
+}
+
+/// What the headers before an entry say of it alone.
+#[derive(Debug, Default)]
+struct Said {
+    records: Vec<Vec<u8>>,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+    size: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -91,7 +104,16 @@ struct Extension {
 
 impl<R: BufRead> Archive<R> {
     pub fn new(input: R, limits: Limits) -> Self {
-        Self { input, limits, left: 0, padding: 0, position: 0, entries: 0, global: Extension::default() }
+        Self {
+            input,
+            limits,
+            left: 0,
+            padding: 0,
+            position: 0,
+            entries: 0,
+            global: Extension::default(),
+            global_size: 0,
+        }
     }
 
     fn malformed<T>(&self, what: &'static str) -> Result<T, TarError> {
@@ -100,7 +122,7 @@ impl<R: BufRead> Archive<R> {
 
     /// The next entry, `None` at the end of the archive.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
-        let mut more = self.global.clone();
+        let mut said = Said::default();
         let mut pending = false;
         loop {
             self.skip(self.left + self.padding)?;
@@ -112,30 +134,56 @@ impl<R: BufRead> Archive<R> {
             if self.entries > self.limits.entries {
                 return Err(TarError::Limit { what: "entries", limit: self.limits.entries });
             }
-            let Ok(size) = header.entry_size() else { return self.malformed("size") };
+            let Some(size) = unsigned(&header.as_old().size) else { return self.malformed("size") };
             match header.as_bytes()[156] {
-                b'L' => more.name = Some(until_nul(self.extension(size)?)),
-                b'K' => more.link = Some(until_nul(self.extension(size)?)),
+                b'L' => said.long_name = Some(until_nul(self.extension(size, &mut said.size)?)),
+                b'K' => said.long_link = Some(until_nul(self.extension(size, &mut said.size)?)),
                 b'x' => {
-                    let data = self.extension(size)?;
-                    self.apply(&data, &mut more)?;
+                    let data = self.extension(size, &mut said.size)?;
+                    said.records.push(data);
                 }
                 b'g' => {
-                    let data = self.extension(size)?;
+                    let mut sum = self.global_size;
+                    let data = self.extension(size, &mut sum)?;
+                    if sum > GLOBAL {
+                        return Err(TarError::Limit { what: "bytes in global headers", limit: GLOBAL });
+                    }
+                    self.global_size = sum;
                     let mut global = std::mem::take(&mut self.global);
                     self.apply(&data, &mut global)?;
-                    self.global = global.clone();
-                    more = global;
+                    self.global = global;
                 }
                 // A volume label carries nothing.
                 b'V' => {
                     self.begin(size)?;
                     continue;
                 }
-                kind => return self.entry(&header, kind, size, more).map(Some),
+                kind => {
+                    let more = self.more(said)?;
+                    return self.entry(&header, kind, size, more).map(Some);
+                }
             }
             pending = true;
         }
+    }
+
+    /// What is said of the next entry: by its own headers before the global ones, whatever their order.
+    fn more(&self, said: Said) -> Result<Extension, TarError> {
+        let mut more = self.global.clone();
+        for records in &said.records {
+            self.apply(records, &mut more)?;
+        }
+        // Readers do not agree which of the two counts, so whoever says both hides something from one of them.
+        for (long, pax) in [(said.long_name, &mut more.name), (said.long_link, &mut more.link)] {
+            match (long, &pax) {
+                (Some(long), Some(other)) if long != *other => {
+                    return self.malformed("a long name and a PAX path that disagree");
+                }
+                (Some(long), _) => *pax = Some(long),
+                (None, _) => {}
+            }
+        }
+        Ok(more)
     }
 
     /// The 512 bytes of a header; `None` at two zero blocks or the end of the stream.
@@ -161,8 +209,8 @@ impl<R: BufRead> Archive<R> {
                 .sum()
         };
         let (unsigned, signed) = (sum(i64::from), sum(|b| i64::from(b.cast_signed())));
-        match header.cksum().map(i64::from) {
-            Ok(said) if said == unsigned || said == signed => Ok(Some(header)),
+        match number(&header.as_old().cksum) {
+            Some(said) if said == unsigned.into() || said == signed.into() => Ok(Some(header)),
             _ => self.malformed("checksum"),
         }
     }
@@ -192,9 +240,11 @@ impl<R: BufRead> Archive<R> {
         Ok(())
     }
 
-    fn extension(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
-        if size > self.limits.extension {
-            let limit = self.limits.extension;
+    /// The data of a header that is about others; `sum` counts them.
+    fn extension(&mut self, size: u64, sum: &mut u64) -> Result<Vec<u8>, TarError> {
+        let limit = self.limits.extension;
+        *sum = sum.saturating_add(size);
+        if *sum > limit {
             return Err(TarError::Limit { what: "bytes in an extended header", limit });
         }
         self.begin(size)?;
@@ -212,8 +262,12 @@ impl<R: BufRead> Archive<R> {
                 None => self.malformed("a number in the PAX records"),
             };
             match key {
-                b"path" => to.name = Some(value.to_vec()),
-                b"linkpath" => to.link = Some(value.to_vec()),
+                // Nothing takes back what was said before.
+                b"path" => to.name = Some(value.to_vec()).filter(|name| !name.is_empty()),
+                b"linkpath" => to.link = Some(value.to_vec()).filter(|name| !name.is_empty()),
+                b"size" if value.is_empty() => to.size = None,
+                b"uid" if value.is_empty() => to.uid = None,
+                b"gid" if value.is_empty() => to.gid = None,
                 b"size" => to.size = Some(number()?),
                 b"uid" => to.uid = Some(number()?),
                 b"gid" => to.gid = Some(number()?),
@@ -249,6 +303,8 @@ impl<R: BufRead> Archive<R> {
 
     fn entry(&mut self, header: &Header, kind: u8, size: u64, more: Extension) -> Result<Entry, TarError> {
         let name = more.name.unwrap_or_else(|| header.path_bytes().into_owned());
+        // Only files have data; writers leave the size of a link's target in the header (as Go's reader sees it).
+        let has_data = matches!(kind, 0 | b'0' | b'7' | b'S');
         let kind = match kind {
             // Before ustar a directory was a file whose name ends in a slash.
             b'0' | 0 | b'7' if name.ends_with(b"/") && header.as_ustar().is_none() => Kind::Directory,
@@ -265,8 +321,7 @@ impl<R: BufRead> Archive<R> {
         if header.as_bytes()[156] == b'S' {
             old_sparse = Some(self.old_sparse(header)?);
         }
-        // Only files have data; writers leave the size of a link's target in the header (as Go's reader sees it).
-        let size = if kind == Kind::File { more.size.unwrap_or(size) } else { 0 };
+        let size = if has_data { more.size.unwrap_or(size) } else { 0 };
         self.begin(size)?;
         let sparse = match old_sparse {
             Some(sparse) => Some(sparse),
@@ -284,22 +339,28 @@ impl<R: BufRead> Archive<R> {
         if let Some(sparse) = &sparse {
             self.check_sparse(sparse)?;
         }
-        let Ok(mode) = header.mode() else { return self.malformed("mode") };
-        let owner = |said: Option<u64>, field: io::Result<u64>| match said.map_or(field, Ok) {
-            Ok(id) => Ok(id),
-            Err(_) => self.malformed("owner"),
+        let old = header.as_old();
+        let mode = unsigned(&old.mode).and_then(|mode| u32::try_from(mode).ok());
+        let Some(mode) = mode else { return self.malformed("mode") };
+        let owner = |said: Option<u64>, field: &[u8]| match said.or_else(|| unsigned(field)) {
+            Some(id) => Ok(id),
+            None => self.malformed("owner"),
         };
         let device = match kind {
-            Kind::Char | Kind::Block => match (header.device_major(), header.device_minor()) {
-                (Ok(major), Ok(minor)) => (major.unwrap_or(0), minor.unwrap_or(0)),
-                _ => return self.malformed("device number"),
-            },
+            Kind::Char | Kind::Block => {
+                let part = |at: usize| u32::try_from(unsigned(&header.as_bytes()[at..at + 8])?).ok();
+                match (header.as_ustar().is_some() || header.as_gnu().is_some(), part(329), part(337)) {
+                    (false, ..) => (0, 0),
+                    (true, Some(major), Some(minor)) => (major, minor),
+                    _ => return self.malformed("device number"),
+                }
+            }
             _ => (0, 0),
         };
         let link =
             more.link.unwrap_or_else(|| header.link_name_bytes().map(Cow::into_owned).unwrap_or_default());
         let mtime = more.mtime.unwrap_or_else(|| Time {
-            seconds: header.mtime().ok().and_then(|t| i64::try_from(t).ok()).unwrap_or(0),
+            seconds: number(&old.mtime).and_then(|time| i64::try_from(time).ok()).unwrap_or(0),
             nanos: 0,
         });
         Ok(Entry {
@@ -309,8 +370,8 @@ impl<R: BufRead> Archive<R> {
             offset: self.position,
             link,
             mode,
-            uid: owner(more.uid, header.uid())?,
-            gid: owner(more.gid, header.gid())?,
+            uid: owner(more.uid, &old.uid)?,
+            gid: owner(more.gid, &old.gid)?,
             mtime,
             atime: more.atime,
             xattrs: more.xattrs,
@@ -322,17 +383,17 @@ impl<R: BufRead> Archive<R> {
     fn old_sparse(&mut self, header: &Header) -> Result<Sparse, TarError> {
         let Some(gnu) = header.as_gnu() else { return self.malformed("a sparse entry without GNU header") };
         let mut pieces = Vec::new();
-        let real_size = gnu.real_size();
-        let mut add = |list: &[tar::GnuSparseHeader]| -> io::Result<()> {
+        let real_size = unsigned(&gnu.realsize);
+        let mut add = |list: &[tar::GnuSparseHeader]| -> Option<()> {
             for piece in list.iter().filter(|piece| !piece.is_empty()) {
-                pieces.push((piece.offset()?, piece.length()?));
+                pieces.push((unsigned(&piece.offset)?, unsigned(&piece.numbytes)?));
             }
-            Ok(())
+            Some(())
         };
         let mut good = add(&gnu.sparse);
         let mut extended = gnu.is_extended();
         let mut blocks = 0;
-        while extended && good.is_ok() {
+        while extended && good.is_some() {
             blocks += 1;
             if blocks * 21 > self.limits.sparse_pieces {
                 let limit = self.limits.sparse_pieces as u64;
@@ -346,7 +407,7 @@ impl<R: BufRead> Archive<R> {
             extended = block.is_extended();
         }
         match (good, real_size) {
-            (Ok(()), Ok(real_size)) => Ok(Sparse { pieces, real_size }),
+            (Some(()), Some(real_size)) => Ok(Sparse { pieces, real_size }),
             _ => self.malformed("a sparse map"),
         }
     }

@@ -534,3 +534,65 @@ fn chain(base: &Path, depth: usize) {
         at = openat(&at, name.as_c_str(), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
     }
 }
+
+#[test]
+fn directories_keep_their_times() {
+    let mut parts = Tar::default()
+        .dir("a/")
+        .sym("l", "a")
+        .file("a/1", "")
+        .file("l/2", "")
+        .dir("l/sub/")
+        .file("a/sub/x", "");
+    // More directories than are kept open, then back to the first.
+    for number in 0..300 {
+        parts = parts.dir(&format!("many/{number}/")).file(&format!("many/{number}/f"), "");
+    }
+    let out =
+        run(&parts.dir("many/").file("a/3", "").sym("a/4", "x").hard("a/5", "a/1").file("a/.wh.6", "").end());
+    out.result.as_ref().unwrap();
+    for name in ["a", "a/sub", "many", "many/0", "many/299"] {
+        assert_eq!(fs::metadata(out.path(name)).unwrap().mtime(), 1_000_000, "{name}");
+    }
+}
+
+#[test]
+fn links_lead_no_deeper_than_names() {
+    let path = vec!["d"; 300].join("/");
+    let blob = Tar::default()
+        .pax(&[("path", path.as_bytes())])
+        .dir("d")
+        .pax(&[("linkpath", path.as_bytes())])
+        .sym("l", "d")
+        .pax(&[("path", format!("l/{path}").as_bytes())])
+        .dir("d")
+        .end();
+    assert!(matches!(run(&blob).result, Err(UnpackError::Refused { why: "a path that is too deep", .. })));
+}
+
+#[test]
+fn times_that_a_disk_cannot_keep_are_recorded_as_they_became() {
+    let mtime: &[(&str, &[u8])] = &[("mtime", b"99999999999999.5")];
+    // `run` compares the record with the disk.
+    let out =
+        run(&Tar::default().pax(mtime).file("f", "").pax(mtime).dir("d/").pax(mtime).sym("l", "f").end());
+    out.result.as_ref().unwrap();
+}
+
+#[test]
+fn little_does_not_become_too_much() {
+    let zeros = {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        out.write_all(&vec![0; 8 << 20]).unwrap();
+        out.finish().unwrap()
+    };
+    let mut whole = Vec::new();
+    let bomb = zeros.repeat(200);
+    let error = std::io::copy(&mut decoder(&bomb[..]).unwrap(), &mut std::io::sink()).unwrap_err();
+    assert!(error.to_string().contains("500 times"), "{error}");
+    decoder(&zeros[..]).unwrap().read_to_end(&mut whole).unwrap();
+    assert_eq!(whole.len(), 8 << 20);
+    for (magic, name) in [(&b"\xfd7zXZ\0......"[..], "xz"), (b"BZh91AY&SY", "bzip2")] {
+        assert!(decoder(magic).err().unwrap().to_string().contains(name));
+    }
+}
