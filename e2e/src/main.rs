@@ -15,6 +15,7 @@ mod daemon;
 mod demo;
 mod disk;
 mod escapes;
+mod hostile;
 mod image;
 mod kubelet;
 mod layers;
@@ -90,6 +91,7 @@ async fn run(lane: &str) -> Result<bool> {
         "network" => network::lane(&mut checks).await?,
         "mounts" => mounts::lane(&mut checks).await?,
         "escapes" => escapes::lane(&mut checks).await?,
+        "hostile" => hostile::lane(&mut checks).await?,
         "userns" => userns::lane(&mut checks).await?,
         "kubelet" => kubelet::lane(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "node" => page::lane(&mut checks).await?,
@@ -106,7 +108,7 @@ async fn run(lane: &str) -> Result<bool> {
         "bench-pull" => bench::pull::run(&mut checks).await?,
         "bench-node" => kubelet::bench(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, layers, restart, requests, limits, process, skew, modes, stats, streaming, network, userns, mounts, escapes, kubelet, node, cli, conformance, vm, bench, bench-pull and bench-node"
+            "no lane {other:?}; there are demo, crictl, layers, restart, requests, limits, process, skew, modes, stats, streaming, network, userns, mounts, escapes, hostile, kubelet, node, cli, conformance, vm, bench, bench-pull and bench-node"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.
