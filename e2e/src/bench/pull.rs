@@ -21,6 +21,8 @@ use crate::registry::Registry;
 const ROUNDS: usize = 3;
 /// Bytes: the image nine times, and room.
 const DISK: u64 = 12 << 30;
+/// Of it that is written.
+const ROOM: u64 = 8 << 30;
 /// Of containerd's time, and of the floor's.
 const OF_PEER: f64 = 0.55;
 const OF_FLOOR: f64 = 1.25;
@@ -30,6 +32,9 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
     let big = Big::made(home.as_ref()).await?;
     let registry = Registry::over(&big.data()).await?;
     let at = tempfile::Builder::new().prefix("berth-pull-").tempdir()?;
+    let room = nix::sys::statvfs::statvfs(at.path())?;
+    let room = room.blocks_available() * room.fragment_size();
+    anyhow::ensure!(room >= ROOM, "the pulls take {} GiB in {}", ROOM >> 30, at.path().display());
     let disk = at.path().join("disk");
     // Nothing is to be made ready in the background while somebody is measured.
     ext4(&disk, DISK, &["-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"])?;
