@@ -3,6 +3,7 @@
 //! memory. Layers are taken in twice, from an archive and from a registry. A row that has the number of an advisory is of the
 //! class that it tells of: of runc, containerd, CRI-O, Podman, Docker, BuildKit, umoci, or of the readers of tar that they use.
 
+mod agreement;
 mod attributes;
 mod bombs;
 mod case;
@@ -52,6 +53,7 @@ async fn run(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     lane.layers("attributes", attributes::cases()).await?;
     lane.layers("bombs", bombs::cases()?).await?;
     lane.documents().await?;
+    lane.agreement().await?;
     lane.settings(&out).await
 }
 

@@ -21,6 +21,15 @@ fn text(bytes: &[u8]) -> String {
 /// Everything below `top`, in order: `KIND PATH DETAIL`, then what is not usual: mode, owner, other names of the same file,
 /// extended attributes. Contents are read unless a file is larger than a mebibyte.
 pub(super) fn list(top: &Path) -> Result<Vec<String>> {
+    listed(top, false)
+}
+
+/// The same with the time of each.
+pub(super) fn list_with_times(top: &Path) -> Result<Vec<String>> {
+    listed(top, true)
+}
+
+fn listed(top: &Path, with_times: bool) -> Result<Vec<String>> {
     let mut lines = BTreeSet::new();
     let mut names: HashMap<u64, String> = HashMap::new();
     let mut open = vec![top.to_owned()];
@@ -65,6 +74,9 @@ pub(super) fn list(top: &Path) -> Result<Vec<String>> {
             }
             for name in attributes(&path)? {
                 line += &format!(" {name}");
+            }
+            if with_times {
+                line += &format!(" @{}.{:09}", found.mtime(), found.mtime_nsec());
             }
             lines.insert(line);
         }
