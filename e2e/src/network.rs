@@ -10,6 +10,8 @@ mod addresses;
 mod churn;
 mod kind;
 mod machine;
+pub(crate) mod neighbours;
+mod others;
 mod pods;
 mod ports;
 mod restarts;

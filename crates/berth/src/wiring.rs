@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use berth_images::{Images, ImagesConfig, LayerReport, LayerState};
-use berth_network::{Network, NetworkConfig};
+use berth_network::{Neighbours, Network, NetworkConfig};
 use berth_pods::ports::Ports;
 use berth_pods::{Pods, Settings};
 use berth_shim_client::Shims;
@@ -13,7 +13,7 @@ use berth_store::Store;
 use berth_streaming::{Server, TlsVersion};
 
 use crate::adapters::{
-    CriBackend, ImagePort, LauncherPort, MeterPort, NetworkPort, StorePort, StreamBackend,
+    self, CriBackend, ImagePort, LauncherPort, MeterPort, NetworkPort, StorePort, StreamBackend,
 };
 use crate::admin::{AdminBackend, Failure, ImportedImage, VerifiedLayer, VerifiedState};
 use crate::config::Config;
@@ -46,10 +46,15 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
     let subnets: Vec<String> = parts.network.subnets().iter().map(ToString::to_string).collect();
     tracing::info!(?found, subnets = subnets.join(","), bridge = parts.network.bridge(), "ready");
     let user_namespaces = parts.shims.facts().user_namespaces;
+    let neighbours = Arc::new(Neighbours::default());
+    let (looking, network) = (neighbours.clone(), parts.network.clone());
+    // Once at the start, for the log; later when somebody asks for the status.
+    tokio::task::spawn_blocking(move || adapters::look(&looking, &network));
     let admin = Admin {
         pods: pods.clone(),
         images: parts.images.clone(),
         network: parts.network.clone(),
+        neighbours: neighbours.clone(),
         shims: parts.shims,
     };
     let shown = serde_json::json!({
@@ -68,6 +73,7 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
         pods,
         images: parts.images,
         network: parts.network,
+        neighbours,
         urls: streaming.urls(),
         config: shown.to_string(),
         user_namespaces,
@@ -146,6 +152,7 @@ struct Admin {
     pods: Pods,
     images: Images,
     network: Arc<Network>,
+    neighbours: Arc<Neighbours>,
     shims: Shims,
 }
 
@@ -199,12 +206,15 @@ impl AdminBackend for Admin {
                 "bytes_done": pull.bytes_done,
             })
         };
+        let (neighbours, network) = (self.neighbours.clone(), self.network.clone());
+        let stopped = tokio::task::spawn_blocking(move || adapters::look(&neighbours, &network)).await;
         let pulls: Vec<_> = self.images.pulls().into_iter().map(pull).collect();
         serde_json::json!({
             "pods": { "sandboxes": sandboxes, "containers": containers },
             "images": { "count": self.images.list().len(), "bytes": usage.used_bytes, "at": usage.mountpoint },
             "pulls": pulls,
             "network": { "bridge": self.network.bridge(), "subnets": self.network.subnets() },
+            "stopped_by_others": stopped.unwrap_or_default(),
         })
     }
 }

@@ -10,6 +10,7 @@ mod error;
 mod host;
 mod host_ports;
 mod names;
+mod neighbours;
 mod plugin;
 mod shaping;
 mod subnet;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use counters::counters;
 pub use error::NetworkError;
 pub use host_ports::HostPort;
+pub use neighbours::{Finding, Neighbours, Traffic};
 pub use plugin::Plugins;
 pub use subnet::Subnet;
 

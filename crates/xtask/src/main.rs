@@ -27,7 +27,7 @@ enum Task {
     Test,
     /// Formatting and lints, then `test`.
     Ci,
-    /// One end-to-end lane: demo, crictl, restart, requests, stats, streaming, network, cli, hostile, skew, kubelet, node, conformance or vm.
+    /// One end-to-end lane: demo, crictl, restart, requests, stats, streaming, network, neighbours, cli, hostile, skew, kubelet, node, conformance or vm.
     E2e {
         lane: String,
         /// Only specs that match this regular expression (conformance), or one group (kubelet).
@@ -124,6 +124,7 @@ fn test() -> Result<()> {
         "stats",
         "streaming",
         "network",
+        "neighbours",
         "cli",
         "skew",
         "process",

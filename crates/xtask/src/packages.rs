@@ -20,12 +20,13 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// For `cargo xtask test` and the lanes in it.
-pub(crate) const TEST: [Tool; 5] = [
+pub(crate) const TEST: [Tool; 6] = [
     tool("protoc", "protobuf-compiler", "builds the k8s-cri client of the skew lane"),
     tool("docker-registry", "docker-registry", "is the registry that images are pulled from"),
     tool("skopeo", "skopeo", "pushes the test images"),
     tool("umoci", "umoci", "unpacks the same layers"),
     tool("nft", "nftables", "shows the audit which tables are left"),
+    tool("iptables-nft", "iptables", "writes the rules of others in the neighbours lane"),
 ];
 
 /// For the fuzz targets.

@@ -29,7 +29,7 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     }
     let mut command = match name {
         // Both runtimes play on a host of their own: what a peer leaves in network and mounts ends with these namespaces.
-        "bench" | "bench-node" | "bench-pull" | "conformance" | "kubelet" | "network" => {
+        "bench" | "bench-node" | "bench-pull" | "conformance" | "kubelet" | "network" | "neighbours" => {
             let mut command = Command::new("unshare");
             command.args(["--net", "--mount", "--propagation", "private", "--"]).arg(&built.e2e);
             command

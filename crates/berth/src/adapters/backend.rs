@@ -9,7 +9,7 @@ use berth_model::{
     ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, FsUsage, ImageSpec,
     LifeEvent, Resources, SandboxConfig, SandboxFilter, SandboxStats, SandboxStatus,
 };
-use berth_network::Network;
+use berth_network::{Finding, Neighbours, Network};
 use berth_pods::Pods;
 use berth_server::{Backend, Condition, Failure, ImageInfo, RegistryAuth, RuntimeReport, Streams};
 use berth_streaming::{Target, Urls};
@@ -19,6 +19,7 @@ pub(crate) struct CriBackend {
     pub(crate) pods: Pods,
     pub(crate) images: Images,
     pub(crate) network: Arc<Network>,
+    pub(crate) neighbours: Arc<Neighbours>,
     /// Where clients come for streams.
     pub(crate) urls: Urls,
     /// The effective configuration, for the verbose status.
@@ -48,6 +49,15 @@ fn credentials(auth: RegistryAuth) -> Result<Credentials, Failure> {
         return Err(refuse("auth: has neither a username nor auth"));
     }
     Err(Failure::new(ErrorClass::Unimplemented, "auth: identity and registry tokens are not supported yet"))
+}
+
+/// The node can work, perhaps not with all of its traffic: whoever reads the condition sees what another stops.
+fn told(condition: Condition, stopped: &[Finding]) -> Condition {
+    let sure: Vec<String> = stopped.iter().filter(|finding| finding.sure).map(ToString::to_string).collect();
+    match condition.ok && !sure.is_empty() {
+        true => Condition { ok: true, reason: "TrafficStopped".to_owned(), message: sure.join("; ") },
+        false => condition,
+    }
 }
 
 fn asked(Streams { tty, stdin, stdout, stderr }: Streams) -> berth_streaming::Streams {
@@ -220,9 +230,15 @@ impl Backend for CriBackend {
         if verbose {
             info.insert("config".to_owned(), self.config.clone());
         }
+        let (neighbours, network) = (self.neighbours.clone(), self.network.clone());
+        let stopped = tokio::task::spawn_blocking(move || super::look(&neighbours, &network)).await;
+        let stopped = stopped.unwrap_or_default();
+        if verbose && let Ok(text) = serde_json::to_string(&stopped) {
+            info.insert("stoppedByOthers".to_owned(), text);
+        }
         RuntimeReport {
             runtime: ok.clone(),
-            network: ok,
+            network: told(ok, &stopped),
             recursive_readonly: true,
             user_namespaces: self.user_namespaces,
             info,

@@ -20,6 +20,17 @@ pub(crate) use streams::StreamBackend;
 use berth_ids::{Classify, ErrorClass};
 use berth_pods::ports::PortError;
 
+/// What of pods' traffic others stop; nothing where their rules cannot be read, which the log tells. Blocking.
+pub(crate) fn look(
+    neighbours: &berth_network::Neighbours,
+    network: &berth_network::Network,
+) -> Vec<berth_network::Finding> {
+    neighbours.look(network).unwrap_or_else(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "what others stop is not known");
+        Vec::new()
+    })
+}
+
 /// Runs blocking work away from the async threads.
 async fn blocking<T, E>(
     doing: &str,

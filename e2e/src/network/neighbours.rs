@@ -1,0 +1,191 @@
+//! Others who write rules on the machine, as they write them: what is said of their rules is what happens to packets.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::machine::{Machine, OWN, ip};
+use super::others::{OTHERS, Other};
+use super::pods::Served;
+use super::ports::tcp;
+use super::traffic::{Datagrams, ask, datagram, datagram_client};
+use crate::checks::{Checks, until};
+use crate::client::Client;
+use crate::daemon::Daemon;
+
+const TRAFFIC: [&str; 6] =
+    ["pod_to_outside", "outside_to_pod", "pod_to_pod", "pod_to_pod_translated", "pod_to_host", "host_to_pod"];
+
+pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
+    let machine = Machine::new()?;
+    let mut daemon = Daemon::new().await?;
+    let done = all(checks, &machine, &daemon).await;
+    for other in &OTHERS {
+        let _ = shell(other.away);
+    }
+    daemon.finish(done).await?;
+    let left = machine.left();
+    checks.that("after the reset the machine's network is as it was", left.is_empty(), left.join("; "));
+    Ok(())
+}
+
+async fn all(checks: &mut Checks, machine: &Machine, daemon: &Daemon) -> Result<()> {
+    let (a, b) = (Served::new(daemon, "a", &[]).await?, Served::new(daemon, "b", &[tcp(8080)]).await?);
+    let scene = Scene { machine, a: &a, b: &b, gateways: gateways(daemon)? };
+    let _resolver = Datagrams::serve(&machine.own, 53, "name")?;
+    compare(checks, &scene, daemon, "nobody else", &[]).await?;
+    for other in &OTHERS {
+        shell(other.here).with_context(|| other.name.to_owned())?;
+        let stopped = compare(checks, &scene, daemon, other.name, other.stops).await?;
+        if !other.has_programs && !stopped.is_empty() {
+            told(checks, daemon, other).await?;
+        } else if !stopped.is_empty() {
+            // In the order they were said; a command that two have is typed once.
+            let mut commands: Vec<&str> = stopped.iter().filter_map(|one| one["allow"].as_str()).collect();
+            commands.sort_unstable();
+            commands.dedup();
+            for command in commands {
+                shell(command)?;
+            }
+            compare(checks, &scene, daemon, "  after the commands that were named", &[]).await?;
+        }
+        shell(other.away)?;
+    }
+    compare(checks, &scene, daemon, "everybody has gone", &[]).await?;
+    a.gone(daemon).await?;
+    b.gone(daemon).await
+}
+
+struct Scene<'a> {
+    machine: &'a Machine,
+    a: &'a Served,
+    b: &'a Served,
+    gateways: [IpAddr; 2],
+}
+
+impl Scene<'_> {
+    fn passes(&self, traffic: &str, v6: bool) -> Result<()> {
+        let own = ip(OWN[usize::from(v6)]);
+        let (from, to) = match traffic {
+            "pod_to_outside" => (&self.a.netns, Machine::mirror(v6)),
+            "outside_to_pod" => (&self.machine.outside, SocketAddr::new(own, 8080)),
+            "pod_to_pod" => (&self.a.netns, self.b.at(v6)?),
+            "pod_to_pod_translated" => (&self.a.netns, SocketAddr::new(own, 8080)),
+            "host_to_pod" => (&self.machine.own, self.a.at(v6)?),
+            _ => {
+                let to = SocketAddr::new(self.gateways[usize::from(v6)], 53);
+                let said = datagram(&datagram_client(&self.a.netns, to)?)?;
+                holds!(said == "name", "{said}");
+                return Ok(());
+            }
+        };
+        ask(from, to)?;
+        Ok(())
+    }
+
+    /// What does not get through, all tried at once.
+    fn stopped(&self) -> Vec<String> {
+        let ways = TRAFFIC.iter().flat_map(|traffic| [(*traffic, false), (*traffic, true)]);
+        thread::scope(|scope| {
+            let tries: Vec<_> = ways
+                .map(|(traffic, v6)| (traffic, v6, scope.spawn(move || self.passes(traffic, v6).is_ok())))
+                .collect();
+            let failed = tries.into_iter().filter_map(|(traffic, v6, tried)| {
+                let passed = tried.join().unwrap_or(false);
+                (!passed).then(|| format!("{traffic} IPv{}", if v6 { 6 } else { 4 }))
+            });
+            failed.collect()
+        })
+    }
+}
+
+fn status(daemon: &Daemon) -> Result<Value> {
+    let done = daemon.typed(&["status", "--json"])?.output()?;
+    Ok(serde_json::from_slice(&done.stdout)?)
+}
+
+/// The first address of each of the pods' networks.
+fn gateways(daemon: &Daemon) -> Result<[IpAddr; 2]> {
+    let status = status(daemon)?;
+    let of = |at: usize| -> Result<IpAddr> {
+        let text = status["network"]["subnets"][at].as_str().context("no subnets in the status")?;
+        Ok(match text.split('/').next().unwrap_or_default().parse()? {
+            IpAddr::V4(network) => IpAddr::V4((u32::from(network) + 1).into()),
+            IpAddr::V6(network) => IpAddr::V6((u128::from(network) + 1).into()),
+        })
+    };
+    Ok([of(0)?, of(1)?])
+}
+
+/// What gets through, what the status says of it, and what is expected are the same. Gives what the status has.
+async fn compare(
+    checks: &mut Checks,
+    scene: &Scene<'_>,
+    daemon: &Daemon,
+    who: &str,
+    expected: &[&str],
+) -> Result<Vec<Value>> {
+    let happens = scene.stopped();
+    let mut wanted: Vec<&str> = expected.to_vec();
+    wanted.sort_unstable();
+    let mut found: Vec<&str> = happens.iter().map(String::as_str).collect();
+    found.sort_unstable();
+    checks.that(
+        &format!("{who}: {} of 12 ways are stopped", wanted.len()),
+        found == wanted,
+        found.join(", "),
+    );
+    let named =
+        |one: &Value| format!("{} IPv{}", one["traffic"].as_str().unwrap_or_default(), one["ip_version"]);
+    let mut last = Vec::new();
+    let said = until("the status to say what happens", || {
+        last = status(daemon)
+            .map(|s| s["stopped_by_others"].as_array().cloned().unwrap_or_default())
+            .unwrap_or_default();
+        let mut sure: Vec<String> = last.iter().filter(|one| one["sure"] == true).map(named).collect();
+        sure.sort_unstable();
+        let same = sure == found && last.len() == sure.len();
+        let now = last.clone();
+        async move { Ok(same.then_some(now)) }
+    })
+    .await;
+    let ok = said.is_ok();
+    checks.that("  and the status says the same, surely", ok, Value::from(last.clone()));
+    for one in &last {
+        let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+        println!("      {}: {}; {}", named(one), text("by"), text("allow"));
+    }
+    Ok(last)
+}
+
+/// The node's condition is ready, and says by whom something is stopped.
+async fn told(checks: &mut Checks, daemon: &Daemon, other: &Other) -> Result<()> {
+    let mut client = Client::connect(&daemon.socket()).await?;
+    let request = berth_cri_api::v1::StatusRequest { verbose: true };
+    let answer = client.runtime.status(request).await?.into_inner();
+    let conditions = answer.status.unwrap_or_default().conditions;
+    let network = conditions.iter().find(|one| one.r#type == "NetworkReady").context("no NetworkReady")?;
+    let names = network.message.contains(other.named) && network.reason == "TrafficStopped";
+    checks.that("  CRI: NetworkReady is true and names it", network.status && names, &network.message);
+    Ok(())
+}
+
+/// As a person types it, or a script: nft(8) and iptables(8).
+fn shell(script: &str) -> Result<()> {
+    let mut sh = Command::new("sh")
+        .args(["-e"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    sh.stdin.take().context("no stdin")?.write_all(script.as_bytes())?;
+    let done = sh.wait_with_output()?;
+    if !done.status.success() {
+        bail!("{script}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    Ok(())
+}
