@@ -19,6 +19,8 @@ pub(crate) struct Daemon {
     child: Option<Child>,
     /// Flags beside those that make it private.
     pub(crate) flags: Vec<String>,
+    /// Variables beside the lane's own.
+    pub(crate) environment: Vec<(String, String)>,
     is_reset: bool,
 }
 
@@ -32,11 +34,18 @@ impl Daemon {
 
     /// Started, without any image.
     pub(crate) async fn empty() -> Result<Self> {
+        Self::empty_with(&[]).await
+    }
+
+    /// The same, with more flags.
+    pub(crate) async fn empty_with(flags: &[&str]) -> Result<Self> {
         let temporary = tempfile::Builder::new().prefix("berth-").tempdir()?;
         let home = temporary.path().to_owned();
         let name = format!("t{}", std::process::id());
         let _temporary = Some(temporary);
-        let mut daemon = Self { home, _temporary, name, child: None, flags: Vec::new(), is_reset: false };
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut daemon =
+            Self { home, _temporary, name, child: None, flags, environment: Vec::new(), is_reset: false };
         daemon.start().await?;
         Ok(daemon)
     }
@@ -49,6 +58,7 @@ impl Daemon {
             name: name.to_owned(),
             child: None,
             flags: Vec::new(),
+            environment: Vec::new(),
             is_reset: false,
         };
         daemon.start().await?;
@@ -59,8 +69,15 @@ impl Daemon {
     /// Started in a directory that is there, without any image.
     pub(crate) async fn bare(home: PathBuf, name: &str) -> Result<Self> {
         let name = name.to_owned();
-        let mut daemon =
-            Self { home, _temporary: None, name, child: None, flags: Vec::new(), is_reset: false };
+        let mut daemon = Self {
+            home,
+            _temporary: None,
+            name,
+            child: None,
+            flags: Vec::new(),
+            environment: Vec::new(),
+            is_reset: false,
+        };
         daemon.start().await?;
         Ok(daemon)
     }
@@ -107,6 +124,7 @@ impl Daemon {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log"))?;
         let mut serve = self.berth(&["serve"])?;
         serve.arg("--registry-certs-d").arg(self.path("certs.d")).args(&self.flags);
+        serve.envs(self.environment.iter().cloned());
         let child = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         self.child = Some(child);
         let socket = self.socket();

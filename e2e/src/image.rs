@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
     format!("sha256:{hex}")
 }
@@ -67,7 +67,7 @@ impl Layer {
         Ok(Blob::new(self.into_tar()?))
     }
 
-    fn into_tar(self) -> Result<Vec<u8>> {
+    pub(crate) fn into_tar(self) -> Result<Vec<u8>> {
         Ok(self.tar.into_inner()?)
     }
 }

@@ -17,6 +17,7 @@ mod disk;
 mod escapes;
 mod hostile;
 mod image;
+mod images;
 mod kubelet;
 mod layers;
 mod limits;
@@ -88,6 +89,7 @@ async fn run(lane: &str) -> Result<bool> {
         "stats" => stats::lane(&mut checks).await?,
         "streaming" => streaming::lane(&mut checks).await?,
         "skew" => skew::run(&mut checks).await?,
+        "images" => images::lane(&mut checks).await?,
         "network" => network::lane(&mut checks).await?,
         "neighbours" => network::neighbours::lane(&mut checks).await?,
         "mounts" => mounts::lane(&mut checks).await?,
@@ -109,7 +111,7 @@ async fn run(lane: &str) -> Result<bool> {
         "bench-pull" => bench::pull::run(&mut checks).await?,
         "bench-node" => kubelet::bench(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, layers, restart, requests, limits, process, skew, modes, stats, streaming, network, neighbours, userns, mounts, escapes, hostile, kubelet, node, cli, conformance, vm, bench, bench-pull and bench-node"
+            "no lane {other:?}; there are demo, crictl, images, layers, restart, requests, limits, process, skew, modes, stats, streaming, network, neighbours, userns, mounts, escapes, hostile, kubelet, node, cli, conformance, vm, bench, bench-pull and bench-node"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.

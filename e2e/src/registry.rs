@@ -23,22 +23,27 @@ pub(crate) struct Registry {
 impl Registry {
     /// Answers when this returns. A protected one wants [`USER`] and [`PASSWORD`].
     pub(crate) async fn start(protected: bool) -> Result<Self> {
-        Self::with(protected, None).await
+        Self::with(protected, None, "", "").await
     }
 
     /// An open one that keeps what is pushed to it in `data`.
     pub(crate) async fn over(data: &Path) -> Result<Self> {
-        Self::with(false, Some(data)).await
+        Self::with(false, Some(data), "", "").await
     }
 
-    async fn with(protected: bool, data: Option<&Path>) -> Result<Self> {
+    /// Over the same, with more lines below `http:` of its configuration and a part of its own for `auth:`.
+    pub(crate) async fn special(data: &Path, http: &str, auth: &str) -> Result<Self> {
+        Self::with(false, Some(data), http, auth).await
+    }
+
+    async fn with(protected: bool, data: Option<&Path>, http: &str, auth: &str) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("berth-registry-").tempdir()?;
         let data = data.map_or_else(|| home.path().join("data"), Path::to_owned);
         // Between this and the registry's own bind somebody else may take it; then the registry ends, and we say so.
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut config = format!(
             "version: 0.1\nlog:\n  accesslog:\n    disabled: true\n  level: error\nstorage:\n  filesystem:\n    \
-             rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n  secret: lane\n",
+             rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n  secret: lane\n{http}{auth}",
             data.display()
         );
         if protected {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use berth_images::{Images, ImagesConfig, LayerReport, LayerState};
+use berth_images::{ClientConfig, Images, ImagesConfig, LayerReport, LayerState};
 use berth_network::{Neighbours, Network, NetworkConfig};
 use berth_pods::ports::Ports;
 use berth_pods::{Pods, Settings};
@@ -101,7 +101,12 @@ struct Parts {
 
 fn open(config: &Config) -> Result<Parts, Failure> {
     let store = Store::open(&config.root.join("berth.db"))?;
-    let images = ImagesConfig { root: config.root.join("images"), certs_d: config.registry.certs_d.clone() };
+    let registry = ClientConfig {
+        certs_d: config.registry.certs_d.clone(),
+        auth_files: config.registry.auth_files.clone(),
+        stall: config.registry.stall_timeout,
+    };
+    let images = ImagesConfig { root: config.root.join("images"), registry };
     std::fs::create_dir_all(&images.root)?;
     let images = Images::open(images, store.clone())?;
     let shim = find_shim(config.shim.as_deref())?;
@@ -198,12 +203,22 @@ impl AdminBackend for Admin {
         let (sandboxes, containers) = self.pods.counts();
         let usage = self.images.fs_usage();
         let pull = |pull: berth_images::PullProgress| {
+            let part = |part: &berth_images::PartProgress| {
+                serde_json::json!({
+                    "digest": part.digest,
+                    "bytes": part.bytes,
+                    "bytes_done": part.bytes_done,
+                    "done": part.done,
+                })
+            };
+            let parts: Vec<_> = pull.parts.iter().map(part).collect();
             serde_json::json!({
                 "reference": pull.reference,
                 "layers": pull.layers,
                 "layers_done": pull.layers_done,
                 "bytes": pull.bytes,
                 "bytes_done": pull.bytes_done,
+                "parts": parts,
             })
         };
         let (neighbours, network) = (self.neighbours.clone(), self.network.clone());

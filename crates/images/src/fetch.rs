@@ -4,11 +4,11 @@ use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
 use berth_ids::Digest;
-use berth_registry::{Credentials, LayerDescriptor, Reference};
+use berth_registry::{LayerDescriptor, Session};
 use bytes::{Buf as _, Bytes};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::progress::Progress;
+use crate::progress::LayerProgress;
 use crate::{ImageError, Shared};
 
 /// Layers in flight, of all pulls together: each holds at most [`WINDOW`] of the network's bytes and the unpacker's ring,
@@ -19,28 +19,21 @@ const WINDOW: usize = 512 << 10;
 /// Pieces of them.
 const PIECES: usize = 64;
 
-/// Where a layer comes from, and who asks.
-#[derive(Debug, Clone)]
-pub(crate) struct Source {
-    pub(crate) reference: Reference,
-    pub(crate) credentials: Option<Credentials>,
-}
-
 /// Has the layer on disk when it returns.
 pub(crate) async fn layer(
     shared: &Arc<Shared>,
-    source: &Source,
+    session: &Session,
     id: Digest,
     blob: LayerDescriptor,
-    progress: &Progress,
+    progress: &LayerProgress,
 ) -> Result<(), ImageError> {
     // Whoever comes second waits here and finds it done: it is transferred once.
     let turn = shared.turn(&id).await;
     if shared.has_layer(&id) {
-        progress.layer_done(blob.size);
+        progress.done();
         return Ok(());
     }
-    let lost = || ImageError::Lost { reference: source.reference.to_string() };
+    let lost = || ImageError::Lost { reference: session.reference().to_string() };
     let slot = shared.in_flight.clone().acquire_owned().await.map_err(|_| lost())?;
     let (send, receive) = mpsc::channel(PIECES);
     let (work, digest) = (shared.clone(), blob.digest.clone());
@@ -49,11 +42,11 @@ pub(crate) async fn layer(
         let (_turn, _slot) = (turn, slot);
         work.add_layer(&id, Some(&digest), Pieces { receive, current: Bytes::new(), room: None })
     });
-    let transferred = transfer(shared, source, &blob, send, progress).await;
+    let transferred = transfer(session, &blob, send, progress).await;
     let unpacked = unpacking.await.unwrap_or_else(|_| Err(lost()));
     // Why the stream ended early says more than that it did.
     transferred.and(unpacked)?;
-    progress.layer_done(0);
+    progress.done();
     Ok(())
 }
 
@@ -64,16 +57,14 @@ struct Piece {
 }
 
 async fn transfer(
-    shared: &Shared,
-    source: &Source,
+    session: &Session,
     blob: &LayerDescriptor,
     send: mpsc::Sender<io::Result<Piece>>,
-    progress: &Progress,
+    progress: &LayerProgress,
 ) -> Result<(), ImageError> {
     let window = Arc::new(Semaphore::new(WINDOW));
     let feed = async {
-        let credentials = source.credentials.as_ref();
-        let mut stream = shared.client.blob(&source.reference, credentials, &blob.digest).await?;
+        let mut stream = session.blob(blob, 0).await?;
         while let Some(bytes) = stream.chunk().await? {
             progress.received(bytes.len());
             let size = u32::try_from(bytes.len().min(WINDOW)).unwrap_or(u32::MAX);

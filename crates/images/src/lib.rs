@@ -28,15 +28,14 @@ use std::sync::atomic::AtomicBool;
 
 use berth_ids::{ContainerId, Digest, ImageId};
 use berth_model::FsUsage;
-use berth_registry::Client;
 use berth_store::{Durability, Store, Table};
 use parking_lot::{Mutex, RwLock};
 
-pub use berth_registry::Credentials;
+pub use berth_registry::{Client, ClientConfig, Credentials, Login};
 pub use error::ImageError;
 pub use image::Image;
 pub use preload::Preloaded;
-pub use progress::PullProgress;
+pub use progress::{PartProgress, PullProgress};
 pub use rootfs::Mapped;
 pub use verify::{LayerReport, LayerState};
 
@@ -47,8 +46,7 @@ use crate::image::{ImageRecord, LayerRecord};
 pub struct ImagesConfig {
     /// Holds `layers/`, `containers/` and temporary files.
     pub root: PathBuf,
-    /// Directories with a `hosts.toml` for each registry host.
-    pub certs_d: Vec<PathBuf>,
+    pub registry: ClientConfig,
 }
 
 /// The images of one instance. Clones share everything.
@@ -133,7 +131,7 @@ impl Images {
         let shared = Arc::new(Shared {
             root,
             store,
-            client: Client::new(config.certs_d),
+            client: Client::new(config.registry),
             known: RwLock::new(known),
             removed: Mutex::new(removed),
             layers: Mutex::new(layers),
@@ -163,12 +161,8 @@ impl Images {
     }
 
     /// Fetches an image; the same pull under way is joined.
-    pub async fn pull(
-        &self,
-        reference: &str,
-        credentials: Option<Credentials>,
-    ) -> Result<Arc<Image>, ImageError> {
-        pull::pull(&self.shared, reference, credentials).await
+    pub async fn pull(&self, reference: &str, login: Option<Login>) -> Result<Arc<Image>, ImageError> {
+        pull::pull(&self.shared, reference, login).await
     }
 
     /// Reads every image of an OCI archive or a `docker save` tarball, from a file or a pipe. Blocks.

@@ -1,6 +1,9 @@
 //! How far the pulls are that go on.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use berth_registry::LayerDescriptor;
 
 use crate::Images;
 
@@ -15,49 +18,82 @@ pub struct PullProgress {
     /// Of blobs, compressed.
     pub bytes: u64,
     pub bytes_done: u64,
+    /// The lowest layer first.
+    pub parts: Vec<PartProgress>,
+}
+
+/// One layer of a pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartProgress {
+    /// Of the blob.
+    pub digest: String,
+    pub bytes: u64,
+    pub bytes_done: u64,
+    /// Unpacked and recorded.
+    pub done: bool,
 }
 
 /// Counted by the pull itself.
 #[derive(Debug)]
 pub(crate) struct Progress {
     reference: String,
-    layers: AtomicU64,
-    layers_done: AtomicU64,
-    bytes: AtomicU64,
-    bytes_done: AtomicU64,
+    parts: OnceLock<Vec<Arc<LayerProgress>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct LayerProgress {
+    digest: String,
+    bytes: u64,
+    received: AtomicU64,
+    done: AtomicBool,
+}
+
+impl LayerProgress {
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The layer is here, transferred or not.
+    pub(crate) fn done(&self) {
+        self.done.store(true, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> PartProgress {
+        let done = self.done.load(Ordering::Relaxed);
+        let received = self.received.load(Ordering::Relaxed).min(self.bytes);
+        let bytes_done = if done { self.bytes } else { received };
+        PartProgress { digest: self.digest.clone(), bytes: self.bytes, bytes_done, done }
+    }
 }
 
 impl Progress {
     pub(crate) fn of(reference: String) -> Self {
-        let zero = || AtomicU64::new(0);
-        Self { reference, layers: zero(), layers_done: zero(), bytes: zero(), bytes_done: zero() }
+        Self { reference, parts: OnceLock::new() }
     }
 
-    /// What the manifest says.
-    pub(crate) fn begin(&self, blobs: impl Iterator<Item = u64>) {
-        let (count, sum) = blobs.fold((0, 0_u64), |(count, sum), size| (count + 1, sum.saturating_add(size)));
-        self.layers.store(count, Ordering::Relaxed);
-        self.bytes.store(sum, Ordering::Relaxed);
-    }
-
-    pub(crate) fn received(&self, bytes: usize) {
-        self.bytes_done.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// A layer is here. `unasked`: bytes of it that need not be transferred.
-    pub(crate) fn layer_done(&self, unasked: u64) {
-        self.bytes_done.fetch_add(unasked, Ordering::Relaxed);
-        self.layers_done.fetch_add(1, Ordering::Relaxed);
+    /// What the manifest says; a counter for each layer.
+    pub(crate) fn begin(&self, layers: &[LayerDescriptor]) -> Vec<Arc<LayerProgress>> {
+        let part = |layer: &LayerDescriptor| {
+            Arc::new(LayerProgress {
+                digest: layer.digest.to_string(),
+                bytes: layer.size,
+                received: AtomicU64::new(0),
+                done: AtomicBool::new(false),
+            })
+        };
+        self.parts.get_or_init(|| layers.iter().map(part).collect()).clone()
     }
 
     fn now(&self) -> PullProgress {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let parts: Vec<_> = self.parts.get().into_iter().flatten().map(|part| part.now()).collect();
+        let sum = |of: fn(&PartProgress) -> u64| parts.iter().map(of).fold(0, u64::saturating_add);
         PullProgress {
             reference: self.reference.clone(),
-            layers: read(&self.layers),
-            layers_done: read(&self.layers_done),
-            bytes: read(&self.bytes),
-            bytes_done: read(&self.bytes_done).min(read(&self.bytes)),
+            layers: parts.len() as u64,
+            layers_done: sum(|part| part.done.into()),
+            bytes: sum(|part| part.bytes),
+            bytes_done: sum(|part| part.bytes_done),
+            parts,
         }
     }
 }

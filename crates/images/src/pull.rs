@@ -3,11 +3,11 @@
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use berth_registry::{Credentials, Reference};
+use berth_registry::{Login, Reference, Resolved};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::fetch::{self, Source};
+use crate::fetch;
 use crate::layers::Wanted;
 use crate::progress::Progress;
 use crate::{Image, ImageError, Shared};
@@ -21,12 +21,12 @@ const PARALLEL: usize = 3;
 pub(crate) async fn pull(
     shared: &Arc<Shared>,
     reference: &str,
-    credentials: Option<Credentials>,
+    login: Option<Login>,
 ) -> Result<Arc<Image>, ImageError> {
     let reference: Reference = reference.parse()?;
-    // Not by name alone: what one user may read another may not.
-    let user = credentials.as_ref().map(|c| c.username.as_str()).unwrap_or_default();
-    let key = format!("{reference} {user}");
+    // Not by name alone: what one may read another may not.
+    let who = login.as_ref().map(|login| login.credentials.fingerprint()).unwrap_or_default();
+    let key = format!("{reference} {who}");
     let mut outcome = match shared.pulls.lock().entry(key.clone()) {
         Entry::Occupied(running) => running.get().0.clone(),
         Entry::Vacant(free) => {
@@ -36,7 +36,7 @@ pub(crate) async fn pull(
             let (work, landing) = (shared.clone(), Landing { shared: shared.clone(), key });
             let reference = reference.clone();
             tokio::spawn(async move {
-                let result = whole(&work, &reference, credentials.as_ref(), &progress).await;
+                let result = whole(&work, &reference, login, &progress).await;
                 drop(landing);
                 tell.send_replace(Some(result));
             });
@@ -64,26 +64,25 @@ impl Drop for Landing {
 async fn whole(
     shared: &Arc<Shared>,
     reference: &Reference,
-    credentials: Option<&Credentials>,
+    login: Option<Login>,
     progress: &Arc<Progress>,
 ) -> Result<Arc<Image>, ImageError> {
-    let (manifest, top, config) = shared.client.resolve(reference, credentials).await?;
+    let session = shared.client.session(reference, login).await?;
+    let Resolved { manifest, top, config, .. } = session.resolve().await?;
     let mut image = Image::new(manifest.config.clone(), &config)?;
     if image.layers.len() != manifest.layers.len() {
         let problem = "it and the manifest disagree about the number of layers".to_owned();
         return Err(ImageError::Config { problem });
     }
-    progress.begin(manifest.layers.iter().map(|layer| layer.size));
+    let parts = progress.begin(&manifest.layers);
     let _wanted = Wanted::new(shared, &image.layers);
     let mut work = JoinSet::new();
     let room = Arc::new(Semaphore::new(PARALLEL));
-    let source = Source { reference: reference.clone(), credentials: credentials.cloned() };
-    for (id, blob) in image.layers.iter().cloned().zip(manifest.layers) {
-        let (shared, source, room, progress) =
-            (shared.clone(), source.clone(), room.clone(), progress.clone());
+    for ((id, blob), part) in image.layers.iter().cloned().zip(manifest.layers).zip(parts) {
+        let (shared, session, room) = (shared.clone(), session.clone(), room.clone());
         work.spawn(async move {
             let Ok(_room) = room.acquire_owned().await else { return Ok(()) };
-            fetch::layer(&shared, &source, id, blob, &progress).await
+            fetch::layer(&shared, &session, id, blob, &part).await
         });
     }
     while let Some(done) = work.join_next().await {

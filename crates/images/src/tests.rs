@@ -55,6 +55,11 @@ fn archive(name: &str, layers: &[Vec<u8>]) -> Vec<u8> {
     tar(&files)
 }
 
+fn registry() -> ClientConfig {
+    let stall = std::time::Duration::from_secs(5);
+    ClientConfig { certs_d: Vec::new(), auth_files: Vec::new(), stall }
+}
+
 struct Rig {
     directory: tempfile::TempDir,
 }
@@ -66,7 +71,7 @@ impl Rig {
 
     fn open(&self) -> Images {
         let store = Store::open(&self.directory.path().join("db")).unwrap();
-        Images::open(ImagesConfig { root: self.directory.path().join("images"), certs_d: Vec::new() }, store)
+        Images::open(ImagesConfig { root: self.directory.path().join("images"), registry: registry() }, store)
             .unwrap()
     }
 

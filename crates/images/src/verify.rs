@@ -7,7 +7,7 @@ use berth_ids::Digest;
 use berth_registry::Reference;
 use berth_store::{Durability, Table};
 
-use crate::fetch::{self, Source};
+use crate::fetch;
 use crate::layers::Wanted;
 use crate::progress::Progress;
 use crate::{Image, ImageError, Images, Shared};
@@ -151,15 +151,15 @@ impl Shared {
         pinned: &str,
     ) -> Result<(), ImageError> {
         let reference: Reference = pinned.parse()?;
-        let (manifest, _, _) = self.client.resolve(&reference, None).await?;
+        let session = self.client.session(&reference, None).await?;
+        let manifest = session.resolve().await?.manifest;
         let problem = || ImageError::Config { problem: format!("{pinned} is another image now") };
         if manifest.config != image.id.0 || manifest.layers.len() != image.layers.len() {
             return Err(problem());
         }
         let at = image.layers.iter().position(|id| id == layer).ok_or_else(problem)?;
-        let blob = manifest.layers.into_iter().nth(at).ok_or_else(problem)?;
-        let progress = Progress::of(reference.to_string());
-        let source = Source { reference, credentials: None };
-        fetch::layer(self, &source, layer.clone(), blob, &progress).await
+        let parts = Progress::of(reference.to_string()).begin(&manifest.layers);
+        let (blob, part) = manifest.layers.into_iter().zip(parts).nth(at).ok_or_else(problem)?;
+        fetch::layer(self, &session, layer.clone(), blob, &part).await
     }
 }

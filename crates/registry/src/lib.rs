@@ -1,16 +1,28 @@
 //! The distribution protocol from the client's side: references, hosts and mirrors, credentials, manifests and blobs.
 //!
-//! Everything that comes in is bounded and checked against its digest before anybody uses it. Stores nothing.
+//! Everything that comes in is bounded and checked against its digest before anybody uses it. Credentials go to the host
+//! they are for and nowhere else. Stores nothing.
 
 mod auth;
 mod client;
+mod connect;
+mod docker_config;
 mod error;
+mod explain;
+mod fetch;
+mod helper;
 mod hosts;
 mod manifest;
+mod push;
 mod reference;
+mod retry;
+mod token;
 
-pub use auth::Credentials;
-pub use client::{Blob, Client};
+pub use auth::{Credentials, Login};
+pub use client::{Client, ClientConfig, Session};
 pub use error::RegistryError;
+pub use explain::{ExplainedPlace, Explanation};
+pub use fetch::{Blob, Resolved};
 pub use manifest::{LayerDescriptor, Manifest};
+pub use push::{Sent, Upload};
 pub use reference::{Reference, ReferenceError};

@@ -117,6 +117,7 @@ fn test() -> Result<()> {
     for lane in [
         "demo",
         "crictl",
+        "images",
         "layers",
         "restart",
         "requests",

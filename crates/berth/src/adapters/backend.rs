@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use berth_ids::{ContainerId, ErrorClass, SandboxId};
-use berth_images::{Credentials, Image, Images};
+use berth_images::{Credentials, Image, Images, Login};
 use berth_model::{
     ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, FsUsage, ImageSpec,
     LifeEvent, Resources, SandboxConfig, SandboxFilter, SandboxStats, SandboxStatus,
@@ -35,20 +35,22 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(lost)
 }
 
-/// User and password, or docker's `auth`. Tokens come with a later release.
-fn credentials(auth: RegistryAuth) -> Result<Credentials, Failure> {
+/// In docker's order: a registry token is the most that can be given, then an identity token, then the password.
+fn login(auth: RegistryAuth) -> Result<Login, Failure> {
     let refuse = |problem| Failure::new(ErrorClass::InvalidArgument, problem);
-    if !auth.username.is_empty() {
-        return Ok(Credentials { username: auth.username, password: auth.password });
-    }
-    if !auth.auth.is_empty() {
-        return Credentials::from_basic(&auth.auth)
-            .ok_or_else(|| refuse("auth.auth: is not base64 of user:password"));
-    }
-    if auth.identity_token.is_empty() && auth.registry_token.is_empty() {
-        return Err(refuse("auth: has neither a username nor auth"));
-    }
-    Err(Failure::new(ErrorClass::Unimplemented, "auth: identity and registry tokens are not supported yet"))
+    let credentials = if !auth.registry_token.is_empty() {
+        Credentials::Bearer { token: auth.registry_token }
+    } else if !auth.identity_token.is_empty() {
+        Credentials::Identity { token: auth.identity_token }
+    } else if !auth.username.is_empty() {
+        Credentials::Basic { username: auth.username, password: auth.password }
+    } else if !auth.auth.is_empty() {
+        Credentials::from_basic(&auth.auth)
+            .ok_or_else(|| refuse("auth.auth: is not base64 of user:password"))?
+    } else {
+        return Err(refuse("auth: has neither a username nor auth nor a token"));
+    };
+    Ok(Login { credentials, server: Some(auth.server_address).filter(|server| !server.is_empty()) })
 }
 
 /// The node can work, perhaps not with all of its traffic: whoever reads the condition sees what another stops.
@@ -198,8 +200,8 @@ impl Backend for CriBackend {
     }
 
     async fn pull_image(&self, image: ImageSpec, auth: Option<RegistryAuth>) -> Result<String, Failure> {
-        let credentials = auth.map(credentials).transpose()?;
-        Ok(self.images.pull(&image.image, credentials).await?.id.to_string())
+        let login = auth.map(login).transpose()?;
+        Ok(self.images.pull(&image.image, login).await?.id.to_string())
     }
 
     async fn image_status(&self, reference: &str, verbose: bool) -> Result<Option<ImageInfo>, Failure> {

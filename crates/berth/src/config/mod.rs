@@ -77,6 +77,10 @@ pub(crate) struct Network {
 pub(crate) struct Registry {
     /// Searched in order for `<host>/hosts.toml`.
     pub(crate) certs_d: Vec<PathBuf>,
+    /// In the form of docker's config.json.
+    pub(crate) auth_files: Vec<PathBuf>,
+    /// A transfer without a byte for this long is dead.
+    pub(crate) stall_timeout: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +151,11 @@ impl Config {
                 mtu: settings.read("network.mtu", parse::mtu)?,
                 isolate_host: settings.read("network.isolate_host", parse::switch)?,
             },
-            registry: Registry { certs_d: settings.read("registry.certs_d", parse::directories)? },
+            registry: Registry {
+                certs_d: settings.read("registry.certs_d", parse::directories)?,
+                auth_files: settings.read("registry.auth_files", parse::directories)?,
+                stall_timeout: settings.read("registry.stall_timeout", parse::stall)?,
+            },
             cgroup: Cgroup { root: settings.read("cgroup.root", parse::cgroup)? },
             pods: Pods {
                 kill_wait: settings.read("pods.kill_wait", parse::duration)?,

@@ -171,6 +171,13 @@ pub(super) fn duration(value: &Value) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} is no time such as 500ms, 10s or 2m, at most an hour"))
 }
 
+/// How long a transfer may stand still: a second to ten minutes.
+pub(super) fn stall(value: &Value) -> Result<Duration, String> {
+    let text = text(value)?;
+    let time = time(text, 600_000).filter(|time| *time >= Duration::from_secs(1));
+    time.ok_or_else(|| format!("{text:?} is no time such as 30s or 2m, of a second to ten minutes"))
+}
+
 /// How long a stream may rest: a second to a week.
 pub(super) fn idle(value: &Value) -> Result<Duration, String> {
     let text = text(value)?;

@@ -141,6 +141,21 @@ pub(crate) static SETTINGS: &[Setting] = &[
         help: "Directories searched in order for HOST/hosts.toml: mirrors, plain HTTP, certificates.",
     },
     Setting {
+        key: "registry.auth_files",
+        form: Form::List,
+        default: Default::Fixed("/etc/berth/auth.json,/root/.docker/config.json"),
+        help: "Files in the form of docker's config.json with credentials by host, in order. \
+               They are read when a registry asks for credentials and the request has none: auths, credHelpers and \
+               credsStore, whose programs docker-credential-NAME are looked for in PATH.",
+    },
+    Setting {
+        key: "registry.stall_timeout",
+        form: Form::Text,
+        default: Default::Fixed("60s"),
+        help: "How long a registry may take without a byte before the transfer counts as broken, such as 30s or 2m. \
+               A broken transfer is taken up again where it was cut.",
+    },
+    Setting {
         key: "cgroup.root",
         form: Form::Text,
         default: Default::Derived(|s| per_name(s, "/berth"), "name"),
