@@ -5,18 +5,23 @@
 
 mod address;
 mod capability;
+mod conf;
+pub mod directory;
 mod error;
 mod in_process;
 mod known;
+mod program;
 mod result;
 mod version;
 
 pub use address::{Cidr, NoCidr};
 pub use capability::{Bandwidth, CAPABILITIES, PortMapping, Range, RuntimeConfig, RuntimeDns};
+pub use conf::{ConfError, NetworkConf, PluginConf};
 pub use error::PluginError;
 pub use in_process::{Call, InProcess, InUse, NoneInProcess};
 pub use known::{
     BandwidthPlugin, Bridge, Firewall, HostLocal, Ipam, Known, Portmap, Ptp, Static, StaticAddress, Tuning,
 };
+pub use program::{ProgramError, Programs};
 pub use result::{CniResult, Dns, Interface, IpConfig, Route};
 pub use version::{UnknownVersion, VERSIONS, Version};

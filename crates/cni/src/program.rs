@@ -1,0 +1,436 @@
+//! Plugins as programs (CNI 1.1, section 2): found, started, bounded in time and output.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Seek as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use berth_ids::{Classify, ErrorClass};
+use berth_sys::{fd as sysfd, process};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::PluginError;
+
+/// Bytes of an answer. A result is about 1 KiB.
+const ANSWER_MAX: usize = 1 << 20;
+/// Bytes of what a plugin said last on stderr that are told.
+const STDERR_MAX: usize = 4096;
+
+/// Why a program gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    #[error("there is no program {kind:?} in {looked}")]
+    Missing { kind: String, looked: String },
+    #[error("{} does not start", path.display())]
+    Start { path: PathBuf, source: io::Error },
+    #[error("write its configuration to {}", path.display())]
+    Input { path: PathBuf, source: io::Error },
+    #[error("did not end within {after:?} and was killed{}", said(stderr))]
+    TimedOut { after: Duration, stderr: String },
+    #[error("wrote more than {ANSWER_MAX} bytes and was killed{}", said(stderr))]
+    Flood { stderr: String },
+    #[error("{error}{}", said(stderr))]
+    Refused { error: PluginError, stderr: String },
+    #[error("ended with {status} and no word of CNI{}", said(stderr))]
+    Died { status: ExitStatus, stderr: String },
+    #[error("its answer is not understood: {problem}: {answer}{}", said(stderr))]
+    Garbled { problem: String, answer: String, stderr: String },
+    #[error("watch it")]
+    Watch { source: io::Error },
+}
+
+fn said(stderr: &str) -> String {
+    match stderr.is_empty() {
+        true => String::new(),
+        false => format!("; on stderr: {stderr}"),
+    }
+}
+
+impl Classify for ProgramError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::Missing { .. } => ErrorClass::Unavailable,
+            Self::TimedOut { .. } => ErrorClass::DeadlineExceeded,
+            Self::Refused { error, .. } if error.code == PluginError::TRY_AGAIN => ErrorClass::Unavailable,
+            _ => ErrorClass::Internal,
+        }
+    }
+}
+
+/// The environment of a call. `None` is not told.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Environment<'a> {
+    pub(crate) container: Option<&'a str>,
+    /// Empty: the namespace is gone.
+    pub(crate) netns: Option<&'a str>,
+    pub(crate) interface: Option<&'a str>,
+    pub(crate) args: Option<&'a str>,
+}
+
+/// Where programs are, and how long they may take.
+#[derive(Debug)]
+pub struct Programs {
+    /// Searched in their order.
+    pub directories: Vec<PathBuf>,
+    /// For each call a file with its standard input, locked as long as the program has it.
+    pub calls: PathBuf,
+    pub timeout: Duration,
+    number: AtomicU64,
+}
+
+/// What a program wrote.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Programs {
+    pub fn new(directories: Vec<PathBuf>, calls: PathBuf, timeout: Duration) -> Self {
+        Self { directories, calls, timeout, number: AtomicU64::new(0) }
+    }
+
+    /// The first executable file of this name.
+    pub fn find(&self, kind: &str) -> Result<PathBuf, ProgramError> {
+        let executable = |path: &PathBuf| {
+            let mode = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+            Some(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o111 != 0)
+        };
+        let places = self.directories.iter().map(|directory| directory.join(kind));
+        places.into_iter().find(|path| executable(path) == Some(true)).ok_or_else(|| {
+            let looked =
+                self.directories.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", ");
+            ProgramError::Missing { kind: kind.to_owned(), looked }
+        })
+    }
+
+    /// Runs a plugin to its end.
+    pub(crate) fn run(
+        &self,
+        kind: &str,
+        verb: &str,
+        environment: Environment<'_>,
+        input: &[u8],
+        timeout: Duration,
+    ) -> Result<Answer, ProgramError> {
+        let path = self.find(kind)?;
+        let (file, _given) = self.input(kind, verb, input)?;
+        let paths: Vec<String> = self.directories.iter().map(|d| d.display().to_string()).collect();
+        let mut command = Command::new(&path);
+        // A group of its own, so that what it starts can be killed with it. No hook between fork and exec: the library
+        // spawns with posix_spawn(3), and a daemon of many threads is never copied.
+        command.process_group(0).stdin(Stdio::from(file)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let told = [
+            ("CNI_COMMAND", Some(verb)),
+            ("CNI_CONTAINERID", environment.container),
+            ("CNI_NETNS", environment.netns),
+            ("CNI_IFNAME", environment.interface),
+            ("CNI_ARGS", environment.args),
+            ("CNI_PATH", Some(&paths.join(":"))),
+            // A pod's namespace is never the plugins' own, which is what this would allow.
+            ("CNI_NETNS_OVERRIDE", None),
+        ];
+        for (name, value) in told {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let child = command.spawn().map_err(|source| ProgramError::Start { path, source })?;
+        // Ours closes: the lock is the program's alone.
+        drop(command);
+        Running { child }.finish(timeout)
+    }
+
+    /// The file that becomes its standard input, and what removes it again. Should the daemon die meanwhile, the next one
+    /// sees by the lock that somebody still runs with it ([`Programs::settle`]).
+    fn input(&self, kind: &str, verb: &str, input: &[u8]) -> Result<(File, Given), ProgramError> {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let path = self.calls.join(format!("{}-{number}-{verb}-{kind}", std::process::id()));
+        let fail = |source| ProgramError::Input { path: path.clone(), source };
+        std::fs::create_dir_all(&self.calls).map_err(fail)?;
+        let mut file = File::options().read(true).write(true).create_new(true).open(&path).map_err(fail)?;
+        let given = Given(path.clone());
+        file.write_all(input).and_then(|()| file.rewind()).and_then(|()| file.lock_shared()).map_err(fail)?;
+        Ok((file, given))
+    }
+
+    /// At start: ends the programs that an earlier daemon left running, with their groups. What they were doing is undone
+    /// by whoever has the records.
+    pub fn settle(&self) -> io::Result<usize> {
+        let entries = match std::fs::read_dir(&self.calls) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let mut ended = 0;
+        for entry in entries {
+            let path = entry?.path();
+            if File::open(&path).is_ok_and(|file| file.try_lock().is_err()) {
+                ended += end_readers(&path)?;
+            }
+            std::fs::remove_file(&path)?;
+        }
+        Ok(ended)
+    }
+}
+
+/// Kills whoever has the file as standard input.
+fn end_readers(path: &Path) -> io::Result<usize> {
+    let mut ended = 0;
+    let reads = |pid: i32| std::fs::read_link(format!("/proc/{pid}/fd/0")).is_ok_and(|found| found == path);
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if !reads(pid) {
+            continue;
+        }
+        let Ok(pidfd) = process::open_pidfd(pid) else { continue };
+        // Once more, now that the number cannot become another's.
+        if reads(pid) {
+            // Its children may have it too; they are of its group, or found by themselves.
+            if process::kill_group(pidfd.as_fd()).is_err() {
+                process::send_signal(pidfd.as_fd(), nix::libc::SIGKILL)?;
+            }
+            ended += 1;
+        }
+    }
+    Ok(ended)
+}
+
+/// Goes with the call.
+struct Given(PathBuf);
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+struct Running {
+    child: Child,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Not reaped yet, so the number still is its own.
+        if let Ok(None) = self.child.try_wait() {
+            self.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Running {
+    fn kill(&mut self) {
+        let group = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        if nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL).is_err() {
+            let _ = self.child.kill();
+        }
+    }
+
+    fn finish(mut self, timeout: Duration) -> Result<Answer, ProgramError> {
+        let watch = |source| ProgramError::Watch { source };
+        let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
+        let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
+            return Err(watch(io::ErrorKind::BrokenPipe.into()));
+        };
+        for pipe in [stdout.as_fd(), stderr.as_fd()] {
+            sysfd::set_nonblocking(pipe, true).map_err(watch)?;
+        }
+        let pidfd = process::open_pidfd(self.child.id().cast_signed()).map_err(watch)?;
+        let (mut stdout, mut stderr) = (Pipe::new(stdout), Pipe::new(stderr));
+        let end = Instant::now() + timeout;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.kill();
+                return Err(ProgramError::TimedOut { after: timeout, stderr: stderr.text() });
+            }
+            let gone = wait(pidfd.as_fd(), &[&stdout, &stderr], left).map_err(watch)?;
+            // After its end, what it wrote is in the pipes: a child of its own that keeps them open is not waited for.
+            stdout.take(ANSWER_MAX, false).map_err(watch)?;
+            stderr.take(STDERR_MAX, true).map_err(watch)?;
+            if stdout.flooded {
+                self.kill();
+                return Err(ProgramError::Flood { stderr: stderr.text() });
+            }
+            if gone {
+                break;
+            }
+        }
+        let status = self.child.wait().map_err(watch)?;
+        judge(status, stdout.bytes.into(), stderr.text())
+    }
+}
+
+/// Whether the process has ended; else something is to be read, or time is up.
+fn wait(pidfd: BorrowedFd<'_>, pipes: &[&Pipe<dyn Source>], left: Duration) -> io::Result<bool> {
+    let mut polled = vec![PollFd::new(pidfd, PollFlags::POLLIN)];
+    for pipe in pipes.iter().filter(|pipe| !pipe.ended) {
+        polled.push(PollFd::new(pipe.source.as_fd(), PollFlags::POLLIN));
+    }
+    let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+    match poll(&mut polled, timeout) {
+        Ok(_) => Ok(polled[0].any() == Some(true)),
+        Err(nix::errno::Errno::EINTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+trait Source: Read + AsFd {}
+impl<T: Read + AsFd> Source for T {}
+
+struct Pipe<S: ?Sized> {
+    bytes: VecDeque<u8>,
+    flooded: bool,
+    ended: bool,
+    source: S,
+}
+
+impl<S: Read> Pipe<S> {
+    fn new(source: S) -> Self {
+        Self { bytes: VecDeque::new(), flooded: false, ended: false, source }
+    }
+
+    /// Reads what is there. Of more than `most` bytes the last are kept, or it is a flood.
+    fn take(&mut self, most: usize, last: bool) -> io::Result<()> {
+        let mut buffer = [0; 16 * 1024];
+        // A writer that is as fast as we must not keep us from looking at the clock.
+        for _ in 0..64 {
+            if self.ended || self.flooded {
+                break;
+            }
+            match self.source.read(&mut buffer) {
+                Ok(0) => self.ended = true,
+                Ok(count) => self.bytes.extend(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if self.bytes.len() > most {
+                if last {
+                    self.bytes.drain(..self.bytes.len() - most);
+                } else {
+                    self.flooded = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        let bytes: Vec<u8> = self.bytes.iter().copied().collect();
+        String::from_utf8_lossy(&bytes).trim().to_owned()
+    }
+}
+
+fn judge(status: ExitStatus, stdout: Vec<u8>, stderr: String) -> Result<Answer, ProgramError> {
+    if status.success() {
+        return Ok(Answer { stdout, stderr });
+    }
+    match serde_json::from_slice::<PluginError>(&stdout) {
+        Ok(error) if status.signal().is_none() => Err(ProgramError::Refused { error, stderr }),
+        _ => Err(ProgramError::Died { status, stderr }),
+    }
+}
+
+/// The beginning of an answer, for a message.
+pub(crate) fn beginning(answer: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(answer).trim().chars().take(300).collect();
+    if text.is_empty() { "it wrote nothing".into() } else { format!("{text:?}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn plugin(script: &str) -> (tempfile::TempDir, Programs) {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("plugin");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let programs =
+            Programs::new(vec![home.path().into()], home.path().join("calls"), Duration::from_secs(20));
+        (home, programs)
+    }
+
+    fn run(script: &str, timeout: Duration) -> Result<Answer, ProgramError> {
+        let (home, programs) = plugin(script);
+        let environment = Environment { container: Some("id"), netns: Some(""), ..Environment::default() };
+        let done = programs.run("plugin", "DEL", environment, b"{\"a\":1}", timeout);
+        assert_eq!(std::fs::read_dir(home.path().join("calls")).unwrap().count(), 0, "the input is left");
+        done
+    }
+
+    #[test]
+    fn environment_and_input_are_exact() {
+        let answer =
+            run("env | grep ^CNI_ | grep -v PATH | sort; cat; echo x >&2", Duration::from_secs(20)).unwrap();
+        let text = String::from_utf8(answer.stdout).unwrap();
+        assert_eq!(text, "CNI_COMMAND=DEL\nCNI_CONTAINERID=id\nCNI_NETNS=\n{\"a\":1}");
+        assert_eq!(answer.stderr, "x");
+    }
+
+    #[test]
+    fn failures_are_told_apart() {
+        let long = Duration::from_secs(20);
+        let told = |script: &str| run(script, long).unwrap_err().to_string();
+        let refused =
+            told("echo '{\"code\": 7, \"msg\": \"no\", \"details\": \"why\"}'; echo lines >&2; exit 1");
+        assert_eq!(refused, "no (code 7): why; on stderr: lines");
+        assert!(told("echo oops; exit 3").contains("exit status: 3 and no word of CNI"));
+        assert!(told("kill -9 $$").contains("signal: 9"));
+        let flood = told("yes");
+        assert!(flood.contains("more than 1048576 bytes"), "{flood}");
+        let (_home, programs) = plugin("true");
+        let missing = programs.run("other", "ADD", Environment::default(), b"", long).unwrap_err();
+        assert!(
+            matches!(missing, ProgramError::Missing { .. }) && missing.class() == ErrorClass::Unavailable
+        );
+    }
+
+    #[test]
+    fn one_that_hangs_is_killed_with_its_children() {
+        let started = Instant::now();
+        let home = tempfile::tempdir().unwrap();
+        let mark = home.path().join("child");
+        let script = format!("sleep 1000 & echo $! > {}; wait", mark.display());
+        let error = run(&script, Duration::from_millis(700)).unwrap_err();
+        assert!(matches!(error, ProgramError::TimedOut { .. }), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(15));
+        let child = std::fs::read_to_string(mark).unwrap();
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        let end = Instant::now() + Duration::from_secs(10);
+        while !(state().is_empty() || state().contains(") Z ")) {
+            assert!(Instant::now() < end, "the child runs: {}", state());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn one_that_leaves_a_child_with_the_pipes_is_not_waited_for() {
+        let started = Instant::now();
+        let answer = run("sleep 30 & echo done", Duration::from_secs(25)).unwrap();
+        assert_eq!(answer.stdout, b"done\n");
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn what_an_earlier_daemon_left_running_is_ended() {
+        let (_home, programs) = plugin("sleep 1000");
+        let (file, given) = programs.input("plugin", "ADD", b"{}").unwrap();
+        let mut child =
+            Command::new("sleep").arg("1000").process_group(0).stdin(Stdio::from(file)).spawn().unwrap();
+        std::mem::forget(given);
+        assert_eq!(programs.settle().unwrap(), 1);
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        assert_eq!((programs.settle().unwrap(), std::fs::read_dir(&programs.calls).unwrap().count()), (0, 0));
+    }
+}
