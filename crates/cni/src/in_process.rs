@@ -19,8 +19,9 @@ pub struct Call<'a> {
     pub netns: Option<BorrowedFd<'a>>,
     /// What a result's interfaces name as their `sandbox`.
     pub sandbox: &'a str,
-    /// For people: `namespace/name`.
-    pub pod: &'a str,
+    /// The pod's, for people.
+    pub namespace: &'a str,
+    pub name: &'a str,
     /// What the plugin declared and the pod has.
     pub runtime: &'a RuntimeConfig,
     /// ADD: of the plugin before; DEL and CHECK: of the whole chain's ADD.
@@ -47,7 +48,7 @@ pub trait InProcess: fmt::Debug + Send + Sync {
     fn del(&self, plugin: &Known, call: &Call<'_>) -> Result<(), PluginError>;
     /// Whether the pod still has what ADD gave it.
     fn check(&self, plugin: &Known, call: &Call<'_>) -> Result<(), PluginError>;
-    /// Gives back what is not of these. `networks` of other names are not looked at.
+    /// Gives back what is not of these. Other networks are not looked at.
     fn gc(&self, plugin: &Known, network: &str, in_use: &[InUse]) -> Result<(), PluginError>;
     /// Whether ADD could succeed.
     fn status(&self, plugin: &Known, network: &str) -> Result<(), PluginError>;

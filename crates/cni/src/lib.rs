@@ -4,24 +4,36 @@
 //! one behind [`InProcess`].
 
 mod address;
+mod annotations;
 mod capability;
+mod chain;
 mod conf;
 pub mod directory;
 mod error;
 mod in_process;
 mod known;
+mod netns;
+mod prepared;
 mod program;
+mod record;
 mod result;
+mod service;
+mod upkeep;
 mod version;
 
 pub use address::{Cidr, NoCidr};
+pub use annotations::{BadAnnotation, Wishes, pod_bandwidth};
 pub use capability::{Bandwidth, CAPABILITIES, PortMapping, Range, RuntimeConfig, RuntimeDns};
+pub use chain::{Chain, ChainError, Failure};
 pub use conf::{ConfError, NetworkConf, PluginConf};
 pub use error::PluginError;
 pub use in_process::{Call, InProcess, InUse, NoneInProcess};
 pub use known::{
     BandwidthPlugin, Bridge, Firewall, HostLocal, Ipam, Known, Portmap, Ptp, Static, StaticAddress, Tuning,
 };
+pub use netns::Paths;
 pub use program::{ProgramError, Programs};
+pub use record::{Ending, PodName, Record, Records, UsedPlugin};
 pub use result::{CniResult, Dns, Interface, IpConfig, Route};
+pub use service::{Cni, CniError, CniPod, CniSettings, Connected, Embedded, Report};
 pub use version::{UnknownVersion, VERSIONS, Version};

@@ -1,0 +1,354 @@
+//! A network's plugins one after the other (CNI 1.1, section 3): ADD forwards, DEL backwards, each told what came before.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_ids::{Classify, ErrorClass};
+use serde_json::{Map, Value, json};
+
+use crate::program::{Environment, beginning};
+use crate::record::{Record, UsedPlugin};
+use crate::{
+    Call, CniResult, InProcess, InUse, Known, PluginConf, PluginError, ProgramError, Programs, Version,
+};
+
+/// How long a plugin may take to say what it speaks.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A plugin failed.
+#[derive(Debug, thiserror::Error)]
+#[error("plugin {kind} of network {network}: {verb}")]
+pub struct ChainError {
+    pub kind: String,
+    pub network: String,
+    pub verb: &'static str,
+    #[source]
+    pub source: Box<Failure>,
+}
+
+/// What it said.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    InProcess(#[from] PluginError),
+    #[error("its result is not understood")]
+    Result(#[source] serde_json::Error),
+    #[error("its configuration is not understood any more")]
+    Forgotten,
+}
+
+impl Classify for ChainError {
+    fn class(&self) -> ErrorClass {
+        match &*self.source {
+            Failure::Program(error) => error.class(),
+            Failure::InProcess(error) if error.code == PluginError::TRY_AGAIN => ErrorClass::Unavailable,
+            _ => ErrorClass::Internal,
+        }
+    }
+}
+
+/// Runs plugins, in-process or as programs.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    pub programs: Arc<Programs>,
+    pub in_process: Arc<dyn InProcess>,
+}
+
+/// A plugin's place in a call.
+struct Step<'a> {
+    record: &'a Record,
+    plugin: &'a UsedPlugin,
+    kind: &'a str,
+    netns: Option<BorrowedFd<'a>>,
+}
+
+impl Chain {
+    /// Connects. `record.result` has what the last plugin said. On failure the caller undoes it with [`Chain::del`].
+    pub(crate) fn add(&self, record: &mut Record, netns: BorrowedFd<'_>) -> Result<CniResult, ChainError> {
+        let mut previous: Option<(Value, CniResult)> = None;
+        for plugin in &record.plugins {
+            let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };
+            let given = self.add_one(&step, previous.as_ref());
+            previous = Some(given.map_err(|source| step.failed("ADD", source))?);
+        }
+        let (value, result) = previous.unwrap_or_default();
+        record.result = Some(value);
+        Ok(result)
+    }
+
+    fn add_one(
+        &self,
+        step: &Step<'_>,
+        previous: Option<&(Value, CniResult)>,
+    ) -> Result<(Value, CniResult), Failure> {
+        let version = step.record.version;
+        if step.plugin.in_process {
+            let known = step.known()?;
+            let runtime = step.runtime();
+            let call = step.call(&runtime, previous.map(|(_, result)| result));
+            let result = self.in_process.add(&known, &call)?;
+            return Ok((result.write(version), result));
+        }
+        let input = step.input(previous.map(|(value, _)| value));
+        let answer = self.run(step, "ADD", &input)?;
+        let garbled = |problem: String| ProgramError::Garbled {
+            problem,
+            answer: beginning(&answer.stdout),
+            stderr: answer.stderr.clone(),
+        };
+        let value: Value =
+            serde_json::from_slice(&answer.stdout).map_err(|error| garbled(error.to_string()))?;
+        let told = match value.get("cniVersion").and_then(Value::as_str).filter(|text| !text.is_empty()) {
+            Some(text) => text.parse::<Version>().map_err(|error| garbled(error.to_string()))?,
+            None => version,
+        };
+        let read = CniResult::read(value.clone(), told).map_err(|error| garbled(error.to_string()))?;
+        // The next plugin is told in the network's version, whatever this one speaks.
+        let same = told == version && value.get("cniVersion").is_some();
+        Ok((if same { value } else { read.write(version) }, read))
+    }
+
+    /// Disconnects, backwards. It ends at the first plugin that fails, except one whose program is not there: nobody is
+    /// left whom it could keep from something. `all`: goes on in any case. The first failure is told.
+    pub(crate) fn del(
+        &self,
+        record: &Record,
+        netns: Option<BorrowedFd<'_>>,
+        all: bool,
+    ) -> Result<(), ChainError> {
+        let mut first = Ok(());
+        for plugin in record.plugins.iter().rev() {
+            let step = Step { record, plugin, kind: kind(plugin), netns };
+            let Err(source) = self.del_one(&step) else { continue };
+            let skipped = matches!(source, Failure::Program(ProgramError::Missing { .. }));
+            first = first.and(Err(step.failed("DEL", source)));
+            if !skipped && !all {
+                break;
+            }
+        }
+        first
+    }
+
+    fn del_one(&self, step: &Step<'_>) -> Result<(), Failure> {
+        let version = step.record.version;
+        let previous = step.record.result.as_ref().filter(|_| version.has_check());
+        let done = if step.plugin.in_process {
+            let runtime = step.runtime();
+            let read = step.record.result.clone().map(|value| CniResult::read(value, version)).transpose();
+            // What it said once is gone; what it keeps itself is enough.
+            let read = read.unwrap_or_default();
+            self.in_process.del(&step.known()?, &step.call(&runtime, read.as_ref())).map_err(Failure::from)
+        } else {
+            self.run(step, "DEL", &step.input(previous)).map(drop).map_err(Failure::from)
+        };
+        match done {
+            // The plugin has nothing of this pod: as good as given back.
+            Err(
+                Failure::Program(ProgramError::Refused { error: PluginError { code, .. }, .. })
+                | Failure::InProcess(PluginError { code, .. }),
+            ) if code == PluginError::UNKNOWN_CONTAINER => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Whether a pod still has what it was given. Nothing is asked where the network's version or configuration says so.
+    pub(crate) fn check(&self, record: &Record, netns: BorrowedFd<'_>) -> Result<(), ChainError> {
+        let Some(result) =
+            record.result.as_ref().filter(|_| record.version.has_check() && !record.disable_check)
+        else {
+            return Ok(());
+        };
+        for plugin in &record.plugins {
+            let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };
+            let checked = || -> Result<(), Failure> {
+                if plugin.in_process {
+                    let runtime = step.runtime();
+                    let read = CniResult::read(result.clone(), record.version).map_err(Failure::Result)?;
+                    return Ok(self.in_process.check(&step.known()?, &step.call(&runtime, Some(&read)))?);
+                }
+                self.run(&step, "CHECK", &step.input(Some(result)))?;
+                Ok(())
+            };
+            checked().map_err(|source| step.failed("CHECK", source))?;
+        }
+        Ok(())
+    }
+
+    /// Tells every plugin which pods are connected to the network. All are told; the first failure is given back.
+    pub(crate) fn gc(
+        &self,
+        network: &str,
+        version: Version,
+        plugins: &[UsedPlugin],
+        in_use: &[InUse],
+    ) -> Result<(), ChainError> {
+        let valid: Vec<Value> = in_use
+            .iter()
+            .map(|one| json!({ "containerID": one.container, "ifname": one.interface }))
+            .collect();
+        let mut first = Ok(());
+        for plugin in plugins {
+            let done = || -> Result<(), Failure> {
+                if plugin.in_process {
+                    let known = Known::read(&plugin.conf).ok_or(Failure::Forgotten)?;
+                    return Ok(self.in_process.gc(&known, network, in_use)?);
+                }
+                if version.has_gc() {
+                    let mut input = input(network, version, &plugin.conf);
+                    input.insert("cni.dev/valid-attachments".into(), valid.clone().into());
+                    self.bare(kind(plugin), "GC", &input)?;
+                }
+                Ok(())
+            };
+            let failed = |source| ChainError {
+                kind: kind(plugin).to_owned(),
+                network: network.to_owned(),
+                verb: "GC",
+                source: Box::new(source),
+            };
+            first = first.and(done().map_err(failed));
+        }
+        first
+    }
+
+    /// Whether every plugin could connect a pod, where the version lets them say so.
+    pub(crate) fn status(
+        &self,
+        network: &str,
+        version: Version,
+        plugins: &[UsedPlugin],
+    ) -> Result<(), ChainError> {
+        for plugin in plugins {
+            let asked = || -> Result<(), Failure> {
+                if plugin.in_process {
+                    let known = Known::read(&plugin.conf).ok_or(Failure::Forgotten)?;
+                    return Ok(self.in_process.status(&known, network)?);
+                }
+                if version.has_gc() {
+                    self.bare(kind(plugin), "STATUS", &input(network, version, &plugin.conf))?;
+                }
+                Ok(())
+            };
+            asked().map_err(|source| ChainError {
+                kind: kind(plugin).to_owned(),
+                network: network.to_owned(),
+                verb: "STATUS",
+                source: Box::new(source),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The versions a program speaks; `None` when it does not say, as before CNI 0.2.
+    pub(crate) fn speaks(&self, kind: &str) -> Result<Option<Vec<Version>>, ProgramError> {
+        let input = json!({ "cniVersion": Version::V1_1_0 }).to_string();
+        // Old plugins want all of the environment for every verb.
+        let dummy = Some("dummy");
+        let environment = Environment { container: dummy, netns: dummy, interface: dummy, args: Some("") };
+        let answer = match self.programs.run(kind, "VERSION", environment, input.as_bytes(), VERSION_TIMEOUT)
+        {
+            Ok(answer) => answer,
+            Err(ProgramError::Refused { .. } | ProgramError::Died { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let told: Option<Value> = serde_json::from_slice(&answer.stdout).ok();
+        let told = told.as_ref().and_then(|told| told.get("supportedVersions")?.as_array());
+        Ok(told.map(|all| all.iter().filter_map(|one| one.as_str()?.parse().ok()).collect()))
+    }
+
+    fn run(
+        &self,
+        step: &Step<'_>,
+        verb: &str,
+        input: &Map<String, Value>,
+    ) -> Result<crate::program::Answer, ProgramError> {
+        let record = step.record;
+        // As bound; once the namespace is gone there is no path to tell.
+        let netns = match (&record.netns, step.netns) {
+            (Some(path), Some(_)) => path.to_string_lossy().into_owned(),
+            _ => String::new(),
+        };
+        let args = record.args();
+        let environment = Environment {
+            container: Some(&record.container),
+            netns: Some(&netns),
+            interface: Some(&record.interface),
+            args: Some(&args),
+        };
+        self.programs.run(step.kind, verb, environment, &bytes(input), self.programs.timeout)
+    }
+
+    fn bare(&self, kind: &str, verb: &str, input: &Map<String, Value>) -> Result<(), ProgramError> {
+        let done =
+            self.programs.run(kind, verb, Environment::default(), &bytes(input), self.programs.timeout);
+        done.map(drop)
+    }
+}
+
+fn bytes(input: &Map<String, Value>) -> Vec<u8> {
+    serde_json::to_vec(input).unwrap_or_default()
+}
+
+fn kind(plugin: &UsedPlugin) -> &str {
+    plugin.conf.get("type").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A plugin's configuration as it is told to a program (CNI 1.1, section 3, "deriving").
+fn input(network: &str, version: Version, conf: &Map<String, Value>) -> Map<String, Value> {
+    let mut input = conf.clone();
+    // What it declares is for the runtime; it is told the values instead.
+    input.remove("capabilities");
+    input.insert("name".into(), network.into());
+    input.insert("cniVersion".into(), version.as_str().into());
+    input
+}
+
+impl Step<'_> {
+    fn failed(&self, verb: &'static str, source: Failure) -> ChainError {
+        ChainError {
+            kind: self.kind.to_owned(),
+            network: self.record.network.clone(),
+            verb,
+            source: Box::new(source),
+        }
+    }
+
+    fn known(&self) -> Result<Known, Failure> {
+        Known::read(&self.plugin.conf).ok_or(Failure::Forgotten)
+    }
+
+    fn runtime(&self) -> crate::RuntimeConfig {
+        let conf = PluginConf::read(self.plugin.conf.clone());
+        self.record.runtime.declared(&conf.map(|conf| conf.capabilities).unwrap_or_default())
+    }
+
+    fn input(&self, previous: Option<&Value>) -> Map<String, Value> {
+        let mut input = input(&self.record.network, self.record.version, &self.plugin.conf);
+        let runtime = self.runtime().to_map();
+        if !runtime.is_empty() {
+            input.insert("runtimeConfig".into(), Value::Object(runtime));
+        }
+        if let Some(previous) = previous.filter(|_| self.record.version.has_chains()) {
+            input.insert("prevResult".into(), previous.clone());
+        }
+        input
+    }
+
+    fn call<'a>(&'a self, runtime: &'a crate::RuntimeConfig, previous: Option<&'a CniResult>) -> Call<'a> {
+        Call {
+            network: &self.record.network,
+            version: self.record.version,
+            container: &self.record.container,
+            interface: &self.record.interface,
+            netns: self.netns,
+            sandbox: &self.record.sandbox,
+            namespace: &self.record.pod.namespace,
+            name: &self.record.pod.name,
+            runtime,
+            previous,
+        }
+    }
+}

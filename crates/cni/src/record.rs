@@ -1,0 +1,200 @@
+//! What is kept of a pod's connection: everything that its end needs, also when plugin, configuration or namespace is gone.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{RuntimeConfig, Version};
+
+/// Bytes of a record: a configuration and a result.
+const RECORD_MAX: u64 = 4 << 20;
+
+/// A plugin as it was used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UsedPlugin {
+    /// Its configuration, without name and version.
+    pub conf: Map<String, Value>,
+    /// Whether it was done in-process: it is undone by whom it was done.
+    #[serde(default)]
+    pub in_process: bool,
+}
+
+/// Who a pod is, as CNI_ARGS tell it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodName {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+/// A pod's connection to one network. Fields are only added, each with a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub container: String,
+    pub interface: String,
+    pub pod: PodName,
+    pub network: String,
+    pub version: Version,
+    #[serde(default)]
+    pub disable_check: bool,
+    pub plugins: Vec<UsedPlugin>,
+    #[serde(default)]
+    pub runtime: RuntimeConfig,
+    /// Where its namespace was bound for programs.
+    #[serde(default)]
+    pub netns: Option<PathBuf>,
+    /// What results name as its namespace.
+    #[serde(default)]
+    pub sandbox: String,
+    /// Of the whole chain, in the form of `version`; none while it is being made.
+    #[serde(default)]
+    pub result: Option<Value>,
+    /// It ended, and a plugin has not given everything back yet.
+    #[serde(default)]
+    pub ending: Option<Ending>,
+}
+
+/// An end that did not succeed so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Seconds since 1970.
+    pub since: u64,
+    pub attempts: u32,
+    pub problem: String,
+}
+
+impl Record {
+    /// CNI_ARGS. Whoever cannot read a key is told to skip it. A value ends at `;`: names of pods have none, and what had
+    /// one would not be looked up by anybody.
+    pub(crate) fn args(&self) -> String {
+        let plain = |text: &str| text.replace([';', '='], "_");
+        format!(
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={}",
+            plain(&self.pod.namespace),
+            plain(&self.pod.name),
+            self.container,
+            plain(&self.pod.uid)
+        )
+    }
+
+    /// Names of the plugins, in their order.
+    pub fn kinds(&self) -> BTreeSet<&str> {
+        self.plugins.iter().filter_map(|plugin| plugin.conf.get("type")?.as_str()).collect()
+    }
+}
+
+/// The records on disk, one file for each pod. It outlives a reboot: so do the addresses that plugins keep.
+#[derive(Debug)]
+pub struct Records {
+    directory: PathBuf,
+}
+
+impl Records {
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    fn path(&self, container: &str) -> PathBuf {
+        self.directory.join(format!("{container}.json"))
+    }
+
+    pub(crate) fn put(&self, record: &Record) -> io::Result<()> {
+        write(&self.path(&record.container), record)
+    }
+
+    /// `None`: there is none, or it is damaged, as after a power cut.
+    pub(crate) fn get(&self, container: &str) -> Option<Record> {
+        read(&self.path(container))
+    }
+
+    pub(crate) fn remove(&self, container: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.path(container)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// All that can be read.
+    pub(crate) fn all(&self) -> Vec<Record> {
+        let Ok(entries) = std::fs::read_dir(&self.directory) else { return Vec::new() };
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        paths
+            .filter(|path| path.extension().is_some_and(|e| e == "json"))
+            .filter_map(|path| read(&path))
+            .collect()
+    }
+}
+
+/// Whole or not at all, also when the daemon is killed in the middle.
+pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    std::fs::create_dir_all(directory)?;
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let new = path.with_extension(format!("new{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+    let mut file = File::create(&new)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    std::fs::rename(&new, path)
+}
+
+pub(crate) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
+    let mut text = Vec::new();
+    File::open(path).ok()?.take(RECORD_MAX).read_to_end(&mut text).ok()?;
+    match serde_json::from_slice(&text) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "a damaged record is passed over");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn record(container: &str) -> Record {
+        Record {
+            container: container.into(),
+            interface: "eth0".into(),
+            pod: PodName { namespace: "n".into(), name: "p;x=1".into(), uid: "u".into() },
+            network: "net".into(),
+            version: Version::V1_0_0,
+            disable_check: false,
+            plugins: Vec::new(),
+            runtime: RuntimeConfig::default(),
+            netns: None,
+            sandbox: "/proc/1/ns/net".into(),
+            result: None,
+            ending: None,
+        }
+    }
+
+    #[test]
+    fn records_are_kept_and_damaged_ones_passed_over() {
+        let home = tempfile::tempdir().unwrap();
+        let records = Records::new(home.path().join("attachments"));
+        assert!(records.all().is_empty());
+        let one = record("one");
+        records.put(&one).unwrap();
+        records.put(&record("two")).unwrap();
+        assert_eq!(records.get("one"), Some(one));
+        std::fs::write(home.path().join("attachments/two.json"), "{").unwrap();
+        assert_eq!((records.all().len(), records.get("two")), (1, None));
+        records.remove("one").unwrap();
+        records.remove("one").unwrap();
+        assert!(records.all().is_empty());
+    }
+
+    #[test]
+    fn the_arguments_are_what_network_add_ons_look_pods_up_by() {
+        assert_eq!(
+            record("id").args(),
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE=n;K8S_POD_NAME=p_x_1;K8S_POD_INFRA_CONTAINER_ID=id;K8S_POD_UID=u"
+        );
+    }
+}

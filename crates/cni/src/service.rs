@@ -1,0 +1,617 @@
+//! One instance's networks by configuration: what pods are connected with, and what is still owed to plugins.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use berth_ids::{Classify, ErrorClass};
+use parking_lot::{Condvar, Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::netns::{self, Paths};
+use crate::prepared::{self, Prepared};
+use crate::record::{self, Ending, PodName, Record, Records, UsedPlugin};
+use crate::{
+    Chain, ChainError, Cidr, CniResult, InProcess, InUse, NoneInProcess, Programs, RuntimeConfig, Version,
+};
+
+/// The pod's interface.
+const INTERFACE: &str = "eth0";
+/// How long a pod waits for a garbage collection to end.
+const GATE_WAIT: Duration = Duration::from_secs(30);
+/// The first and the longest pause between attempts at an end.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+/// What an instance is told.
+#[derive(Debug, Clone)]
+pub struct CniSettings {
+    pub instance: String,
+    /// `None`: there are no configurations.
+    pub conf_dir: Option<PathBuf>,
+    /// Runtime handlers that have a directory of their own.
+    pub handler_dirs: BTreeMap<String, PathBuf>,
+    pub bin_dirs: Vec<PathBuf>,
+    pub netns_dir: PathBuf,
+    /// What a reboot may take.
+    pub state: PathBuf,
+    /// What stays.
+    pub root: PathBuf,
+    /// Of one plugin.
+    pub timeout: Duration,
+    /// How long an end that fails is tried again.
+    pub retry_for: Duration,
+    /// Standard plugins need no program.
+    pub in_process: bool,
+}
+
+/// A pod that asks to be connected.
+#[derive(Debug)]
+pub struct CniPod<'a> {
+    pub container: &'a str,
+    pub name: PodName,
+    /// Empty: the default one.
+    pub handler: &'a str,
+    pub runtime: RuntimeConfig,
+    pub netns: BorrowedFd<'a>,
+    /// A path of the namespace that is good as long as the pod lives.
+    pub path: String,
+}
+
+/// What it got.
+#[derive(Debug)]
+pub struct Connected {
+    /// In the result's order.
+    pub ips: Vec<IpAddr>,
+    /// To be kept, and given back at the end.
+    pub record: Record,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CniError {
+    #[error("the network is not ready: {0}")]
+    NotReady(String),
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error("keep a record of the connection")]
+    Record(#[source] std::io::Error),
+    #[error("bind the network namespace to a path")]
+    Netns(#[source] std::io::Error),
+    #[error("plugins are giving back what is not in use; that takes longer than {GATE_WAIT:?}")]
+    Collecting,
+}
+
+impl Classify for CniError {
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotReady(_) | Self::Collecting => ErrorClass::Unavailable,
+            Self::Chain(error) => error.class(),
+            Self::Record(_) | Self::Netns(_) => ErrorClass::Internal,
+        }
+    }
+}
+
+/// How it stands with a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Why pods cannot be connected.
+    pub problem: Option<String>,
+    /// Odd, but in nobody's way.
+    pub notes: Vec<String>,
+    /// For people.
+    pub verbose: Value,
+}
+
+/// What a directory was found to have.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Found {
+    #[default]
+    Nothing,
+    Good(Arc<Prepared>, Word),
+    Broken(String),
+}
+
+/// What plugins say about themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Word {
+    Unasked,
+    Ready,
+    NotReady(String),
+}
+
+/// An end that is owed.
+#[derive(Debug, Clone)]
+pub(crate) struct Owed {
+    pub(crate) due: Instant,
+    pub(crate) problem: String,
+    pub(crate) since: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Debts {
+    pub(crate) owed: HashMap<String, Owed>,
+    /// Whose is being paid right now.
+    pub(crate) paying: Option<String>,
+}
+
+/// A network as it was last used, for its garbage once its configuration is another.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    version: Version,
+    #[serde(default)]
+    disable_gc: bool,
+    plugins: Vec<UsedPlugin>,
+}
+
+/// Stands in where there is no configuration: whether it could connect a pod.
+pub type Embedded = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+pub struct Cni {
+    pub(crate) settings: CniSettings,
+    pub(crate) chain: Chain,
+    records: Records,
+    netns: Paths,
+    embedded: Embedded,
+    /// By runtime handler; the empty one is everybody's who has none.
+    pub(crate) found: Mutex<BTreeMap<String, Found>>,
+    /// By name, as on disk.
+    seen: Mutex<BTreeMap<String, Seen>>,
+    /// The embedded network's word.
+    pub(crate) stand_in: Mutex<Word>,
+    pub(crate) debts: Mutex<Debts>,
+    pub(crate) debts_changed: Condvar,
+    /// Wakes who asks the plugins.
+    pub(crate) asking: (Mutex<bool>, Condvar),
+    /// A pod that is being connected is not garbage: it passes here, and a collection waits until nobody does. No state is
+    /// behind it.
+    gate: RwLock<()>,
+}
+
+impl std::fmt::Debug for Cni {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cni").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// An error with its causes.
+pub(crate) fn whole(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text = format!("{text}: {error}");
+        next = error.source();
+    }
+    text
+}
+
+impl Cni {
+    /// Reads the directories. Nothing is run before [`Cni::restore`].
+    pub fn new(settings: CniSettings, in_process: Arc<dyn InProcess>, embedded: Embedded) -> Self {
+        let programs =
+            Programs::new(settings.bin_dirs.clone(), settings.state.join("cni-calls"), settings.timeout);
+        let in_process = if settings.in_process { in_process } else { Arc::new(NoneInProcess) };
+        let records = Records::new(settings.root.join("cni/attachments"));
+        let seen = settings.root.join("cni/networks.json");
+        let netns = Paths { directory: settings.netns_dir.clone(), instance: settings.instance.clone() };
+        let chain = Chain { programs: Arc::new(programs), in_process };
+        Self {
+            settings,
+            chain,
+            records,
+            netns,
+            embedded,
+            found: Mutex::default(),
+            seen: Mutex::new(record::read(&seen).unwrap_or_default()),
+            stand_in: Mutex::new(Word::Unasked),
+            debts: Mutex::default(),
+            debts_changed: Condvar::new(),
+            asking: Default::default(),
+            gate: RwLock::new(()),
+        }
+    }
+
+    fn directories(&self) -> impl Iterator<Item = (&str, &PathBuf)> {
+        let default = self.settings.conf_dir.as_ref().map(|directory| ("", directory));
+        default.into_iter().chain(self.settings.handler_dirs.iter().map(|(name, path)| (name.as_str(), path)))
+    }
+
+    /// Looks at the directories again.
+    pub(crate) fn refresh(&self) {
+        for (handler, directory) in self.directories() {
+            let loaded = prepared::load(directory, &self.chain);
+            let mut all = self.found.lock();
+            let before = all.entry(handler.to_owned()).or_default();
+            let now = match (loaded, &*before) {
+                (Ok(None), Found::Nothing) => continue,
+                (Ok(Some(new)), Found::Good(old, _)) if **old == new => continue,
+                (Err(error), Found::Broken(old)) if *old == error.to_string() => continue,
+                (Ok(None), _) => Found::Nothing,
+                (Ok(Some(new)), _) => {
+                    let word = if new.has_status() { Word::Unasked } else { Word::Ready };
+                    Found::Good(Arc::new(new), word)
+                }
+                (Err(error), _) => Found::Broken(error.to_string()),
+            };
+            match &now {
+                Found::Nothing => tracing::info!(handler, "no CNI configuration: the network of Berth's own"),
+                Found::Good(new, _) => tracing::info!(
+                    handler,
+                    file = %new.path.display(),
+                    network = new.network,
+                    version = new.version.as_str(),
+                    "a CNI configuration is in use"
+                ),
+                Found::Broken(problem) => tracing::warn!(handler, problem, "a CNI configuration is not used"),
+            }
+            *before = now;
+            drop(all);
+            self.ask_soon();
+        }
+    }
+
+    fn ask_soon(&self) {
+        *self.asking.0.lock() = true;
+        self.asking.1.notify_all();
+    }
+
+    /// Asks the plugins, and Berth's own network, whether they can connect pods.
+    pub(crate) fn ask(&self) {
+        let all: Vec<_> =
+            self.found.lock().iter().map(|(name, found)| (name.clone(), found.clone())).collect();
+        for (handler, found) in all {
+            let Found::Good(network, _) = found else { continue };
+            if !network.has_status() {
+                continue;
+            }
+            let asked = self.chain.status(&network.network, network.version, &network.plugins);
+            let word = asked.map_or_else(|error| Word::NotReady(whole(&error)), |()| Word::Ready);
+            if let Some(Found::Good(still, old)) = self.found.lock().get_mut(&handler)
+                && Arc::ptr_eq(still, &network)
+                && *old != word
+            {
+                tracing::info!(handler, network = network.network, ?word, "the plugins say");
+                *old = word;
+            }
+        }
+        let word = (self.embedded)().map_or_else(Word::NotReady, |()| Word::Ready);
+        let needed = self.settings.conf_dir.is_none() || matches!(self.network(""), Found::Nothing);
+        *self.stand_in.lock() = if needed { word } else { Word::Unasked };
+    }
+
+    fn network(&self, handler: &str) -> Found {
+        let all = self.found.lock();
+        all.get(handler).or_else(|| all.get("")).cloned().unwrap_or_default()
+    }
+
+    /// Whether pods of this handler are connected by a configuration, also by a broken one.
+    pub fn is_configured(&self, handler: &str) -> bool {
+        !matches!(self.network(handler), Found::Nothing)
+    }
+
+    /// How it stands with the default handler's network.
+    pub fn report(&self) -> Report {
+        let word = |word: Word| match word {
+            Word::Ready => None,
+            Word::Unasked => Some("the plugins have not said yet whether they are ready".to_owned()),
+            Word::NotReady(problem) => Some(problem),
+        };
+        let shown = |found: &Found| match found {
+            Found::Nothing => json!({ "configuration": null }),
+            Found::Broken(problem) => json!({ "problem": problem }),
+            Found::Good(network, said) => json!({
+                "configuration": network.path,
+                "network": network.network,
+                "version": network.version,
+                "plugins": network.plugins,
+                "problem": word(said.clone()),
+            }),
+        };
+        let handlers: BTreeMap<String, Value> =
+            self.found.lock().iter().map(|(name, found)| (name.clone(), shown(found))).collect();
+        let problem = match self.network("") {
+            Found::Nothing => word(self.stand_in.lock().clone()),
+            Found::Broken(problem) => Some(problem),
+            Found::Good(_, said) => word(said),
+        };
+        let debts = self.debts.lock().owed.clone();
+        let owed: BTreeMap<_, _> = debts
+            .iter()
+            .map(|(id, owed)| (id, json!({ "since": owed.since, "problem": owed.problem })))
+            .collect();
+        let mut notes = Vec::new();
+        if let Some((id, one)) = debts.iter().next() {
+            let others =
+                if debts.len() == 1 { String::new() } else { format!(", and of {} more", debts.len() - 1) };
+            notes.push(format!(
+                "the network of ended pod {id}{others} is still to be given back: {}",
+                one.problem
+            ));
+        }
+        Report { problem, notes, verbose: json!({ "handlers": handlers, "owed": owed }) }
+    }
+
+    /// Connects a pod. On failure everything is given back, or owed and tried again.
+    pub fn attach(&self, pod: CniPod<'_>) -> Result<Connected, CniError> {
+        let network = self.usable(pod.handler)?;
+        let _passing = self.gate.try_read_for(GATE_WAIT).ok_or(CniError::Collecting)?;
+        let mut record = Record {
+            container: pod.container.to_owned(),
+            interface: INTERFACE.to_owned(),
+            pod: pod.name,
+            network: network.network.clone(),
+            version: network.version,
+            disable_check: network.disable_check,
+            plugins: network.plugins.clone(),
+            runtime: pod.runtime,
+            netns: None,
+            sandbox: pod.path,
+            result: None,
+            ending: None,
+        };
+        if network.has_programs() {
+            let path = self.netns.bind(pod.container, pod.netns).map_err(CniError::Netns)?;
+            record.sandbox = path.to_string_lossy().into_owned();
+            record.netns = Some(path);
+        }
+        self.remember(&network);
+        // Before anything is done: a daemon after this one undoes what it finds.
+        let made = self.records.put(&record).map_err(CniError::Record).and_then(|()| {
+            let result = self.chain.add(&mut record, pod.netns)?;
+            self.records.put(&record).map_err(CniError::Record)?;
+            Ok(result)
+        });
+        match made {
+            Ok(result) => Ok(Connected { ips: addresses(&result), record }),
+            Err(error) => {
+                record.result = None;
+                self.end(record, Some(pod.netns));
+                Err(error)
+            }
+        }
+    }
+
+    /// One that was broken may be whole by now: a program that was missing is there.
+    fn usable(&self, handler: &str) -> Result<Arc<Prepared>, CniError> {
+        if !matches!(self.network(handler), Found::Good(..)) {
+            self.refresh();
+        }
+        match self.network(handler) {
+            Found::Good(network, _) => Ok(network),
+            Found::Broken(problem) => Err(CniError::NotReady(problem)),
+            Found::Nothing => Err(CniError::NotReady("its CNI configuration was removed".into())),
+        }
+    }
+
+    /// Disconnects a pod, from what was recorded: here, or by the caller. It always succeeds: what a plugin does not give
+    /// back is owed, and tried again until it is too old.
+    pub fn detach(&self, container: &str, netns: Option<BorrowedFd<'_>>, given: Option<Record>) {
+        {
+            let mut debts = self.debts.lock();
+            let end = Instant::now() + self.settings.timeout * 2;
+            while debts.paying.as_deref() == Some(container) {
+                if self.debts_changed.wait_until(&mut debts, end).timed_out() {
+                    tracing::warn!(container, "the end of its network is tried already");
+                    return;
+                }
+            }
+            debts.owed.remove(container);
+        }
+        if let Some(record) = self.records.get(container).or(given) {
+            self.end(record, netns);
+        }
+    }
+
+    /// One attempt at an end, and what follows of it.
+    pub(crate) fn end(&self, mut record: Record, netns: Option<BorrowedFd<'_>>) {
+        let bound = self.bound(&record, netns);
+        let netns = netns.or(bound.as_ref().map(|fd| fd.as_fd()));
+        let since = record.ending.as_ref().map_or_else(now, |ending| ending.since);
+        let late = now().saturating_sub(since) >= self.settings.retry_for.as_secs();
+        let ended = self.chain.del(&record, netns, record.ending.is_some() && late);
+        drop(bound);
+        // A namespace that stays bound stays: its pod has ended.
+        if let Some(path) = &record.netns
+            && let Err(error) = netns::release(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "a namespace stays bound until the next start");
+        }
+        let container = record.container.clone();
+        match ended {
+            Ok(()) => self.forget(&container),
+            Err(error) if record.ending.is_some() && late => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(container, error, "its network is given up; what a plugin kept of it stays");
+                self.forget(&container);
+            }
+            Err(error) => {
+                let attempts = record.ending.as_ref().map_or(0, |ending| ending.attempts) + 1;
+                let problem = whole(&error);
+                let pause = (RETRY_FIRST * 2u32.saturating_pow(attempts.min(10) - 1)).min(RETRY_LONGEST);
+                tracing::warn!(container, problem, attempts, ?pause, "its network is not given back yet");
+                record.ending = Some(Ending { since, attempts, problem: problem.clone() });
+                if let Err(error) = self.records.put(&record) {
+                    tracing::warn!(container, %error, "what is owed is not on disk");
+                }
+                let owed = Owed { due: Instant::now() + pause, problem, since };
+                self.debts.lock().owed.insert(container, owed);
+                self.debts_changed.notify_all();
+            }
+        }
+    }
+
+    fn forget(&self, container: &str) {
+        self.debts.lock().owed.remove(container);
+        if let Err(error) = self.records.remove(container) {
+            tracing::warn!(container, %error, "the record of a network that is given back stays until the next start");
+        }
+    }
+
+    /// The namespace by its path, which is made good again where the namespace is there and the path is not.
+    fn bound(&self, record: &Record, netns: Option<BorrowedFd<'_>>) -> Option<OwnedFd> {
+        let path = record.netns.as_ref()?;
+        match (netns::open(path), netns) {
+            (Some(open), _) => Some(open),
+            (None, Some(netns)) => match self.netns.bind(&record.container, netns) {
+                Ok(path) => netns::open(&path),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "the namespace is not bound again");
+                    None
+                }
+            },
+            (None, None) => None,
+        }
+    }
+
+    /// Whether a pod still has what it was given.
+    pub fn check(&self, container: &str, netns: BorrowedFd<'_>) -> Result<(), CniError> {
+        match self.records.get(container) {
+            Some(record) => Ok(self.chain.check(&record, netns)?),
+            None => Ok(()),
+        }
+    }
+
+    /// At start: these pods live. Programs of an earlier daemon are ended, the ends that it owed or cut off are owed now.
+    pub fn restore(&self, live: &HashSet<String>) {
+        match self.chain.programs.settle() {
+            Ok(0) => {}
+            Ok(count) => tracing::warn!(count, "plugins that an earlier daemon had started were ended"),
+            Err(error) => tracing::warn!(%error, "plugins of an earlier daemon may still run"),
+        }
+        self.netns.sweep(live);
+        for record in self.records.all() {
+            if record.ending.is_none() && live.contains(&record.container) {
+                continue;
+            }
+            let (problem, since) = match record.ending {
+                Some(ending) => (ending.problem, ending.since),
+                None => ("the daemon ended in the middle of it".into(), now()),
+            };
+            self.debts.lock().owed.insert(record.container, Owed { due: Instant::now(), problem, since });
+        }
+        self.refresh();
+    }
+
+    /// Pays what is due; gives when the next is.
+    pub(crate) fn pay(&self) -> Option<Instant> {
+        loop {
+            let due = {
+                let mut debts = self.debts.lock();
+                let first = debts.owed.iter().min_by_key(|(_, owed)| owed.due)?;
+                if first.1.due > Instant::now() {
+                    return Some(first.1.due);
+                }
+                let id = first.0.clone();
+                debts.paying = Some(id.clone());
+                debts.owed.remove(&id);
+                id
+            };
+            if let Some(record) = self.records.get(&due) {
+                self.end(record, None);
+            }
+            self.debts.lock().paying = None;
+            self.debts_changed.notify_all();
+        }
+    }
+
+    fn seen_path(&self) -> PathBuf {
+        self.settings.root.join("cni/networks.json")
+    }
+
+    fn remember(&self, network: &Prepared) {
+        let seen = Seen {
+            version: network.version,
+            disable_gc: network.disable_gc,
+            plugins: network.plugins.clone(),
+        };
+        let all = {
+            let mut all = self.seen.lock();
+            match all.get(&network.network) == Some(&seen) {
+                true => return,
+                false => drop(all.insert(network.network.clone(), seen)),
+            }
+            all.clone()
+        };
+        if let Err(error) = record::write(&self.seen_path(), &all) {
+            tracing::warn!(%error, "a network that is in use is not remembered");
+        }
+    }
+
+    /// Tells the plugins of every network that was ever used which pods there are. One that is not configured any more and
+    /// has no pods is forgotten then.
+    pub(crate) fn collect(&self) {
+        let _alone = self.gate.write();
+        let mut all = self.seen.lock().clone();
+        if all.is_empty() {
+            return;
+        }
+        let configured: HashSet<String> = (self.found.lock().values())
+            .filter_map(|found| {
+                if let Found::Good(network, _) = found { Some(network.network.clone()) } else { None }
+            })
+            .collect();
+        let records = self.records.all();
+        all.retain(|name, seen| {
+            let mine = records.iter().filter(|record| record.network == *name);
+            let in_use: Vec<InUse> = mine
+                .map(|record| InUse {
+                    container: record.container.clone(),
+                    interface: record.interface.clone(),
+                })
+                .collect();
+            let told = match seen.disable_gc {
+                true => Ok(()),
+                false => self.chain.gc(name, seen.version, &seen.plugins, &in_use),
+            };
+            if let Err(error) = &told {
+                let error = error as &dyn std::error::Error;
+                tracing::warn!(network = name, error, "what is not in use may stay with a plugin");
+            }
+            told.is_err() || configured.contains(name) || !in_use.is_empty()
+        });
+        self.seen.lock().clone_from(&all);
+        if let Err(error) = record::write(&self.seen_path(), &all) {
+            tracing::warn!(%error, "the networks that were in use are not remembered");
+        }
+    }
+
+    fn cidr_path(&self) -> PathBuf {
+        self.settings.root.join("cni/pod-cidr.json")
+    }
+
+    /// What the kubelet says pods' addresses are to be of: told to plugins that declare `ipRanges`, also after a restart.
+    pub fn set_pod_cidr(&self, subnets: &[Cidr]) -> std::io::Result<()> {
+        record::write(&self.cidr_path(), &subnets)
+    }
+
+    pub fn pod_cidr(&self) -> Vec<Cidr> {
+        record::read(&self.cidr_path()).unwrap_or_default()
+    }
+
+    /// For a reset: tries once more to pay what is owed, then forgets it.
+    pub fn reset(&self) {
+        for record in self.records.all() {
+            if let Err(error) = self.chain.del(&record, None, true) {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(container = record.container, error, "what a plugin kept of it stays");
+            }
+            self.forget(&record.container);
+        }
+        self.netns.sweep(&HashSet::new());
+        self.collect();
+        for path in [self.seen_path(), self.cidr_path()] {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn addresses(result: &CniResult) -> Vec<IpAddr> {
+    result.addresses(INTERFACE)
+}
