@@ -125,6 +125,10 @@ impl Daemon {
         let mut serve = self.berth(&["serve"])?;
         serve.arg("--registry-certs-d").arg(self.path("certs.d")).args(&self.flags);
         serve.envs(self.environment.iter().cloned());
+        // Not the machine's: what a lane puts there is in use at once.
+        if !self.flags.iter().any(|flag| flag == "--network-cni-conf-dir") {
+            serve.arg("--network-cni-conf-dir").arg(self.path("cni"));
+        }
         let child = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         self.child = Some(child);
         let socket = self.socket();

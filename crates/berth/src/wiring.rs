@@ -4,8 +4,9 @@ use std::fs::File;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use berth_cni::{Cni, CniSettings};
 use berth_images::{ClientConfig, Images, ImagesConfig, LayerReport, LayerState};
-use berth_network::{Neighbours, Network, NetworkConfig};
+use berth_network::{Neighbours, Network, NetworkConfig, Plugins};
 use berth_pods::ports::Ports;
 use berth_pods::{Pods, Settings};
 use berth_shim_client::Shims;
@@ -23,9 +24,12 @@ use crate::daemon::{Wired, boot_id, find_shim};
 pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
     let opened = config.clone();
     let parts = tokio::task::spawn_blocking(move || open(&opened)).await??;
+    let primary = config.network.primary;
+    let network =
+        Arc::new(NetworkPort::new(parts.network.clone(), parts.plugins.clone(), parts.cni.clone(), primary));
     let ports = Ports {
         launcher: Arc::new(LauncherPort::new(parts.shims.clone(), parts.images.clone(), config.run_logs())),
-        network: Arc::new(NetworkPort::new(parts.network.clone())),
+        network: network.clone(),
         images: Arc::new(ImagePort::new(parts.images.clone())),
         store: Arc::new(StorePort::new(parts.store, parts.boot_id)),
         meter: Arc::new(MeterPort::new(parts.shims.cgroups(), parts.images.clone())),
@@ -47,14 +51,16 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
     tracing::info!(?found, subnets = subnets.join(","), bridge = parts.network.bridge(), "ready");
     let user_namespaces = parts.shims.facts().user_namespaces;
     let neighbours = Arc::new(Neighbours::default());
-    let (looking, network) = (neighbours.clone(), parts.network.clone());
+    let (looking, bridge) = (neighbours.clone(), parts.network.clone());
     // Once at the start, for the log; later when somebody asks for the status.
-    tokio::task::spawn_blocking(move || adapters::look(&looking, &network));
+    tokio::task::spawn_blocking(move || adapters::look(&looking, &bridge));
     let admin = Admin {
         pods: pods.clone(),
         images: parts.images.clone(),
         network: parts.network.clone(),
         neighbours: neighbours.clone(),
+        plugins: parts.plugins,
+        cni: parts.cni,
         shims: parts.shims,
     };
     let shown = serde_json::json!({
@@ -72,7 +78,8 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
     let backend = CriBackend {
         pods,
         images: parts.images,
-        network: parts.network,
+        network,
+        bridge: parts.network,
         neighbours,
         urls: streaming.urls(),
         config: shown.to_string(),
@@ -95,6 +102,8 @@ struct Parts {
     store: Store,
     images: Images,
     network: Arc<Network>,
+    plugins: Arc<Plugins>,
+    cni: Arc<Cni>,
     shims: Shims,
     boot_id: String,
 }
@@ -121,7 +130,34 @@ fn open(config: &Config) -> Result<Parts, Failure> {
         isolate_host: config.network.isolate_host,
         state: config.state.clone(),
     })?;
-    Ok(Parts { store, images, network: Arc::new(network), shims, boot_id: boot_id()? })
+    let network = Arc::new(network);
+    let plugins = Arc::new(Plugins::open(&config.name, &config.state)?);
+    let cni = Arc::new(cni(config, network.clone(), plugins.clone()));
+    Ok(Parts { store, images, network, plugins, cni, shims, boot_id: boot_id()? })
+}
+
+fn cni(config: &Config, network: Arc<Network>, plugins: Arc<Plugins>) -> Cni {
+    let given = &config.network.cni;
+    let settings = CniSettings {
+        instance: config.name.clone(),
+        conf_dir: given.conf_dir.clone(),
+        handler_dirs: given.handler_dirs.clone(),
+        bin_dirs: given.bin_dirs.clone(),
+        netns_dir: given.netns_dir.clone(),
+        state: config.state.clone(),
+        root: config.root.clone(),
+        timeout: given.timeout,
+        retry_for: given.retry,
+        in_process: given.in_process,
+    };
+    let embedded = move || network.probe().map_err(|error| chain(&error));
+    Cni::new(settings, plugins, Box::new(embedded))
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn verified(report: LayerReport) -> VerifiedLayer {
@@ -158,6 +194,8 @@ struct Admin {
     images: Images,
     network: Arc<Network>,
     neighbours: Arc<Neighbours>,
+    plugins: Arc<Plugins>,
+    cni: Arc<Cni>,
     shims: Shims,
 }
 
@@ -185,8 +223,11 @@ impl AdminBackend for Admin {
 
     async fn reset(&self) -> Result<(), Failure> {
         self.pods.remove_all().await?;
-        let (network, shims) = (self.network.clone(), self.shims.clone());
+        let (network, cni, shims) = (self.network.clone(), self.cni.clone(), self.shims.clone());
+        let plugins = self.plugins.clone();
         tokio::task::spawn_blocking(move || {
+            cni.reset();
+            plugins.reset()?;
             network.reset()?;
             shims.remove_parent()?;
             Ok::<_, Failure>(())

@@ -49,7 +49,8 @@ fn quantity(text: &str) -> Option<u128> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && part.is_empty()) || part.contains('.') || whole.len() > 18 || part.len() > PLACES {
+    if (whole.is_empty() && part.is_empty()) || part.contains('.') || whole.len() > 18 || part.len() > PLACES
+    {
         return None;
     }
     // In thousand-millionths, the smallest that a quantity has.
@@ -91,13 +92,15 @@ pub struct Wishes {
 
 impl Wishes {
     pub fn read(annotations: &BTreeMap<String, String>) -> Self {
-        let text = |key: &str| annotations.get(key).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-        let ips = text("network.berth/ips");
+        let text = |key: &str| {
+            annotations.get(key).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
+        let ips = text("berth.ips");
         Self {
-            mac: text("network.berth/mac"),
+            mac: text("berth.mac"),
             ips: ips.map(|all| all.split(',').map(|ip| ip.trim().to_owned()).collect()),
-            infiniband_guid: text("network.berth/infiniband-guid"),
-            device_id: text("network.berth/device-id"),
+            infiniband_guid: text("berth.infiniband-guid"),
+            device_id: text("berth.device-id"),
         }
     }
 }

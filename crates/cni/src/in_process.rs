@@ -28,6 +28,13 @@ pub struct Call<'a> {
     pub previous: Option<&'a CniResult>,
 }
 
+impl Call<'_> {
+    /// For people: `namespace/name`.
+    pub fn pod(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
 /// An interface of a pod that is in use.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct InUse {

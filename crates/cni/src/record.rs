@@ -112,6 +112,10 @@ impl Records {
         read(&self.path(container))
     }
 
+    pub(crate) fn has(&self, container: &str) -> bool {
+        self.path(container).exists()
+    }
+
     pub(crate) fn remove(&self, container: &str) -> io::Result<()> {
         match std::fs::remove_file(self.path(container)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use berth_ids::{Classify, ErrorClass};
@@ -169,6 +170,8 @@ pub struct Cni {
     /// A pod that is being connected is not garbage: it passes here, and a collection waits until nobody does. No state is
     /// behind it.
     gate: RwLock<()>,
+    /// The instance is being reset: nothing is made any more.
+    stopped: AtomicBool,
 }
 
 impl std::fmt::Debug for Cni {
@@ -215,6 +218,7 @@ impl Cni {
             debts_changed: Condvar::new(),
             asking: Default::default(),
             gate: RwLock::new(()),
+            stopped: AtomicBool::new(false),
         }
     }
 
@@ -281,7 +285,12 @@ impl Cni {
                 *old = word;
             }
         }
+        let passing = self.gate.read();
+        if self.stopped.load(Ordering::SeqCst) {
+            return;
+        }
         let word = (self.embedded)().map_or_else(Word::NotReady, |()| Word::Ready);
+        drop(passing);
         let needed = self.settings.conf_dir.is_none() || matches!(self.network(""), Found::Nothing);
         *self.stand_in.lock() = if needed { word } else { Word::Unasked };
     }
@@ -388,6 +397,11 @@ impl Cni {
             Found::Broken(problem) => Err(CniError::NotReady(problem)),
             Found::Nothing => Err(CniError::NotReady("its CNI configuration was removed".into())),
         }
+    }
+
+    /// Whether there is a record of a pod.
+    pub fn knows(&self, container: &str) -> bool {
+        self.records.has(container)
     }
 
     /// Disconnects a pod, from what was recorded: here, or by the caller. It always succeeds: what a plugin does not give
@@ -597,6 +611,7 @@ impl Cni {
 
     /// For a reset: tries once more to pay what is owed, then forgets it.
     pub fn reset(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
         for record in self.records.all() {
             if let Err(error) = self.chain.del(&record, None, true) {
                 let error = &error as &dyn std::error::Error;

@@ -160,6 +160,11 @@ impl Network {
         &self.bridge
     }
 
+    /// Whether a pod could be connected: bridge and table are made, or found, for real.
+    pub fn probe(&self) -> Result<(), NetworkError> {
+        self.ensure(&Routes::open().map_err(step("open a netlink socket"))?).map(drop)
+    }
+
     /// Connects a pod. On failure nothing of it is left.
     pub fn attach(&self, pod: PodRequest<'_>, netns: BorrowedFd<'_>) -> Result<Attachment, NetworkError> {
         let id = pod.id;

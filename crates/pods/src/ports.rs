@@ -261,6 +261,9 @@ pub struct Attachment {
     pub ips: Vec<std::net::IpAddr>,
     /// The network's own record, opaque here.
     pub record: serde_json::Value,
+    /// Where its namespace is bound on the host, if it is.
+    #[serde(default)]
+    pub netns: Option<String>,
 }
 
 /// A pod that asks to be connected.
@@ -277,8 +280,14 @@ pub struct Connect<'a> {
 #[async_trait]
 pub trait Network: Send + Sync {
     async fn attach(&self, pod: Connect<'_>) -> Result<Attachment, PortError>;
-    /// Gives everything back; works when netns, link or rules are already gone.
-    async fn detach(&self, id: &SandboxId, attachment: Option<&Attachment>) -> Result<(), PortError>;
+    /// Gives everything back; works when netns, link or rules are already gone. Without an attachment, what an attach that was
+    /// cut off may have left.
+    async fn detach(
+        &self,
+        id: &SandboxId,
+        netns: Option<Arc<OwnedFd>>,
+        attachment: Option<&Attachment>,
+    ) -> Result<(), PortError>;
     /// At start: these live, everything else of ours goes.
     async fn restore(&self, live: Vec<(SandboxId, Attachment)>) -> Result<(), PortError>;
 }

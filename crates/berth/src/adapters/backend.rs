@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +13,14 @@ use berth_pods::Pods;
 use berth_server::{Backend, Condition, Failure, ImageInfo, RegistryAuth, RuntimeReport, Streams};
 use berth_streaming::{Target, Urls};
 
+use super::NetworkPort;
+
 /// What the CRI verbs call: pods and images under one roof.
 pub(crate) struct CriBackend {
     pub(crate) pods: Pods,
     pub(crate) images: Images,
-    pub(crate) network: Arc<Network>,
+    pub(crate) network: Arc<NetworkPort>,
+    pub(crate) bridge: Arc<Network>,
     pub(crate) neighbours: Arc<Neighbours>,
     /// Where clients come for streams.
     pub(crate) urls: Urls,
@@ -56,10 +58,12 @@ fn login(auth: RegistryAuth) -> Result<Login, Failure> {
 /// The node can work, perhaps not with all of its traffic: whoever reads the condition sees what another stops.
 fn told(condition: Condition, stopped: &[Finding]) -> Condition {
     let sure: Vec<String> = stopped.iter().filter(|finding| finding.sure).map(ToString::to_string).collect();
-    match condition.ok && !sure.is_empty() {
-        true => Condition { ok: true, reason: "TrafficStopped".to_owned(), message: sure.join("; ") },
-        false => condition,
+    if !condition.ok || sure.is_empty() {
+        return condition;
     }
+    let messages = [condition.message, sure.join("; ")];
+    let messages: Vec<_> = messages.into_iter().filter(|message| !message.is_empty()).collect();
+    Condition { ok: true, reason: "TrafficStopped".to_owned(), message: messages.join("; ") }
 }
 
 fn asked(Streams { tty, stdin, stdout, stderr }: Streams) -> berth_streaming::Streams {
@@ -228,19 +232,19 @@ impl Backend for CriBackend {
 
     async fn report(&self, verbose: bool) -> RuntimeReport {
         let ok = Condition { ok: true, ..Condition::default() };
-        let mut info = BTreeMap::new();
+        let (network, mut info) = self.network.report(verbose);
         if verbose {
             info.insert("config".to_owned(), self.config.clone());
         }
-        let (neighbours, network) = (self.neighbours.clone(), self.network.clone());
-        let stopped = tokio::task::spawn_blocking(move || super::look(&neighbours, &network)).await;
+        let (neighbours, bridge) = (self.neighbours.clone(), self.bridge.clone());
+        let stopped = tokio::task::spawn_blocking(move || super::look(&neighbours, &bridge)).await;
         let stopped = stopped.unwrap_or_default();
         if verbose && let Ok(text) = serde_json::to_string(&stopped) {
             info.insert("stoppedByOthers".to_owned(), text);
         }
         RuntimeReport {
-            runtime: ok.clone(),
-            network: told(ok, &stopped),
+            runtime: ok,
+            network: told(network, &stopped),
             recursive_readonly: true,
             user_namespaces: self.user_namespaces,
             info,
@@ -248,7 +252,6 @@ impl Backend for CriBackend {
     }
 
     async fn update_pod_cidr(&self, cidr: &str) -> Result<(), Failure> {
-        let (network, cidr) = (self.network.clone(), cidr.to_owned());
-        blocking(move || Ok(network.set_pod_cidr(&cidr)?)).await
+        self.network.set_pod_cidr(cidr).await
     }
 }

@@ -13,6 +13,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -71,6 +72,29 @@ pub(crate) struct Network {
     pub(crate) mtu: u32,
     /// Pods reach no service of the host's own.
     pub(crate) isolate_host: bool,
+    /// The IP version of a pod's primary address; `None`: as its network gives them.
+    pub(crate) primary: Option<IpVersion>,
+    pub(crate) cni: Cni,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IpVersion {
+    V4,
+    V6,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cni {
+    /// `None`: CNI is off.
+    pub(crate) conf_dir: Option<PathBuf>,
+    /// By runtime handler.
+    pub(crate) handler_dirs: BTreeMap<String, PathBuf>,
+    pub(crate) bin_dirs: Vec<PathBuf>,
+    pub(crate) netns_dir: PathBuf,
+    pub(crate) in_process: bool,
+    /// Of one plugin.
+    pub(crate) timeout: Duration,
+    pub(crate) retry: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +174,16 @@ impl Config {
                 subnets: settings.read("network.subnets", parse::subnets)?,
                 mtu: settings.read("network.mtu", parse::mtu)?,
                 isolate_host: settings.read("network.isolate_host", parse::switch)?,
+                primary: settings.read("network.ip_preference", parse::ip_preference)?,
+                cni: Cni {
+                    conf_dir: settings.read("network.cni_conf_dir", parse::optional_file)?,
+                    handler_dirs: settings.read("network.cni_handler_dirs", parse::by_handler)?,
+                    bin_dirs: settings.read("network.cni_bin_dirs", parse::directories)?,
+                    netns_dir: settings.read("network.cni_netns_dir", parse::absolute)?,
+                    in_process: settings.read("network.cni_in_process", parse::switch)?,
+                    timeout: settings.read("network.cni_timeout", parse::duration)?,
+                    retry: settings.read("network.cni_retry", parse::duration)?,
+                },
             },
             registry: Registry {
                 certs_d: settings.read("registry.certs_d", parse::directories)?,

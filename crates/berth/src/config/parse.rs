@@ -1,11 +1,12 @@
 //! Values to what they mean. Each function says in one clause what is wrong.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::LogFormat;
 use super::settings::Value;
+use super::{IpVersion, LogFormat};
 
 /// IFNAMSIZ of netdevice(7) without the closing NUL.
 const INTERFACE_NAME_MAX: usize = 15;
@@ -83,6 +84,29 @@ pub(super) fn optional_file(value: &Value) -> Result<Option<PathBuf>, String> {
 
 pub(super) fn directories(value: &Value) -> Result<Vec<PathBuf>, String> {
     list(value)?.iter().map(|path| absolute_path(path)).collect()
+}
+
+/// HANDLER=DIRECTORY, each handler once.
+pub(super) fn by_handler(value: &Value) -> Result<BTreeMap<String, PathBuf>, String> {
+    let mut all = BTreeMap::new();
+    for item in list(value)? {
+        let pair = item.split_once('=').filter(|(handler, _)| !handler.trim().is_empty());
+        let (handler, path) = pair.ok_or_else(|| format!("{item:?} is not HANDLER=DIRECTORY"))?;
+        let (handler, path) = (handler.trim(), absolute_path(path.trim())?);
+        if all.insert(handler.to_owned(), path).is_some() {
+            return Err(format!("handler {handler:?} is named twice"));
+        }
+    }
+    Ok(all)
+}
+
+pub(super) fn ip_preference(value: &Value) -> Result<Option<IpVersion>, String> {
+    match text(value)? {
+        "cni" => Ok(None),
+        "ipv4" => Ok(Some(IpVersion::V4)),
+        "ipv6" => Ok(Some(IpVersion::V6)),
+        other => Err(format!("{other:?} is neither \"cni\", \"ipv4\" nor \"ipv6\"")),
+    }
 }
 
 pub(super) fn level(value: &Value) -> Result<String, String> {

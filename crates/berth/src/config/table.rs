@@ -135,6 +135,56 @@ pub(crate) static SETTINGS: &[Setting] = &[
                agent that listens on the host is then out of their reach.",
     },
     Setting {
+        key: "network.ip_preference",
+        form: Form::Text,
+        default: Default::Fixed("cni"),
+        help: "Which address of a pod is its primary: ipv4, ipv6, or cni for the first that its network gives.",
+    },
+    Setting {
+        key: "network.cni_conf_dir",
+        form: Form::Text,
+        default: Default::Fixed("/etc/cni/net.d"),
+        help: "Directory of CNI configurations (.conflist, .conf, .json), of which the first by name is used. \
+               Without any in it pods are connected by Berth itself. Changes are seen without a restart. Empty: CNI is off.",
+    },
+    Setting {
+        key: "network.cni_handler_dirs",
+        form: Form::List,
+        default: Default::Fixed(""),
+        help: "Directories of CNI configurations for pods of one runtime handler, as HANDLER=DIRECTORY.",
+    },
+    Setting {
+        key: "network.cni_bin_dirs",
+        form: Form::List,
+        default: Default::Fixed("/opt/cni/bin,/usr/lib/cni,/usr/libexec/cni"),
+        help: "Directories searched in order for the programs of CNI plugins.",
+    },
+    Setting {
+        key: "network.cni_netns_dir",
+        form: Form::Text,
+        default: Default::Fixed("/run/netns"),
+        help: "Directory below which pods' network namespaces are bound to NAME-POD, where a plugin is a program.",
+    },
+    Setting {
+        key: "network.cni_in_process",
+        form: Form::Switch,
+        default: Default::Fixed("true"),
+        help: "Whether standard CNI plugins are done without their programs, where every field of their configuration is \
+               understood. Pods that run end the way they were made.",
+    },
+    Setting {
+        key: "network.cni_timeout",
+        form: Form::Text,
+        default: Default::Fixed("60s"),
+        help: "How long one CNI plugin may take before it is killed, such as 30s or 2m.",
+    },
+    Setting {
+        key: "network.cni_retry",
+        form: Form::Text,
+        default: Default::Fixed("1h"),
+        help: "How long a CNI plugin that fails to give a pod's network back is asked again. The pod's end does not wait for it.",
+    },
+    Setting {
         key: "registry.certs_d",
         form: Form::List,
         default: Default::Fixed("/etc/berth/certs.d,/etc/containerd/certs.d"),

@@ -43,7 +43,7 @@ pub(super) fn add(conf: &Bridge, call: &Call<'_>, rules: &Rules) -> Result<CniRe
     let made = connect(conf, call, &routes, &bridge, leased).and_then(|result| {
         let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.address).collect();
         rules.change(call.container, |pod| {
-            (pod.network, pod.pod) = (call.network.to_owned(), call.pod.to_owned());
+            (pod.network, pod.pod) = (call.network.to_owned(), call.pod());
             (pod.addresses, pod.masquerade) = (addresses, conf.ip_masq);
         })?;
         Ok(result)

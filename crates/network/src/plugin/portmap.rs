@@ -51,7 +51,7 @@ pub(super) fn add(conf: &Portmap, call: &Call<'_>, rules: &Rules) -> Result<CniR
     let addresses: Vec<_> = [of(false), of(true)].into_iter().flatten().collect();
     for (at, port) in ports.iter().enumerate() {
         if ports[..at].iter().any(|other| other.conflicts(*port)) {
-            return Err(NetworkError::Taken { port: *port, holder: call.pod.to_owned() }.into());
+            return Err(NetworkError::Taken { port: *port, holder: call.pod() }.into());
         }
         port.is_free()?;
     }
@@ -60,7 +60,7 @@ pub(super) fn add(conf: &Portmap, call: &Call<'_>, rules: &Rules) -> Result<CniR
     }
     reach_loopback(&result, rules)?;
     rules.change(call.container, |pod| {
-        (pod.network, pod.pod) = (call.network.to_owned(), call.pod.to_owned());
+        (pod.network, pod.pod) = (call.network.to_owned(), call.pod());
         // Without `snat` what asks by the host keeps its address, and a pod does not reach itself.
         if conf.snat != Some(false) && pod.addresses.is_empty() {
             pod.addresses = addresses;

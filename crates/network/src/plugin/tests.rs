@@ -81,7 +81,8 @@ impl Pod {
             interface: "eth0",
             netns: Some(self.netns.as_fd()),
             sandbox: "/run/netns/x",
-            pod: "test/pod",
+            namespace: "test",
+            name: "pod",
             runtime: &self.runtime,
             previous,
         }

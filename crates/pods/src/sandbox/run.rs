@@ -1,3 +1,4 @@
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use berth_ids::SandboxId;
@@ -70,6 +71,7 @@ async fn make(state: &Arc<State>, config: SandboxConfig) -> Result<SandboxId, Po
 #[derive(Debug, Default)]
 struct Made {
     processes: bool,
+    netns: Option<Arc<OwnedFd>>,
     attachment: Option<Attachment>,
 }
 
@@ -86,6 +88,7 @@ async fn build(
     let pod =
         ports.launcher.spawn(&id, plan, state.events()).await.map_err(PodsError::port("start the pod"))?;
     if record.config.security.namespaces.network == NamespaceMode::Pod {
+        made.netns = Some(pod.netns());
         let asked = Connect {
             id: &id,
             pid: pod.pid(),
@@ -112,7 +115,7 @@ async fn undo(state: &State, id: &SandboxId, made: Made) {
     let ports = &state.ports;
     let mut clean = true;
     if let Some(attachment) = &made.attachment {
-        clean &= logged(id, "disconnect", ports.network.detach(id, Some(attachment)).await);
+        clean &= logged(id, "disconnect", ports.network.detach(id, made.netns, Some(attachment)).await);
     }
     if made.processes {
         clean &= logged(id, "end", ports.launcher.destroy(id, Vec::new()).await);

@@ -57,7 +57,7 @@ pub(crate) fn describe(sandbox: &Sandbox, verbose: bool) -> SandboxStatus {
             verbose: verbose.then(|| {
                 serde_json::json!({
                     "pid": pid,
-                    "netns": format!("/proc/{pid}/ns/net"),
+                    "netns": netns(r, pid),
                     "netNSClosed": !ready,
                     "phase": r.phase,
                     "cgroupParent": r.cgroup_parent,
@@ -71,6 +71,12 @@ pub(crate) fn describe(sandbox: &Sandbox, verbose: bool) -> SandboxStatus {
             }),
         }
     })
+}
+
+/// A path of its network namespace: where it is bound, else by its supervisor.
+fn netns(record: &SandboxRecord, pid: u32) -> String {
+    let bound = record.attachment.as_ref().and_then(|attachment| attachment.netns.clone());
+    bound.unwrap_or_else(|| format!("/proc/{pid}/ns/net"))
 }
 
 /// The sandbox in the form of the OCI runtime spec, as far as it has one: people's scripts read the paths of its

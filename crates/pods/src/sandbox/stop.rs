@@ -32,7 +32,8 @@ pub(crate) async fn release(
     let record = sandbox.update(|r| r.phase = phase);
     state.save_sandbox(&record).await?;
     end_containers(state, sandbox).await?;
-    let detached = state.ports.network.detach(&sandbox.id, record.attachment.as_ref()).await;
+    let netns = sandbox.pod().map(|pod| pod.netns());
+    let detached = state.ports.network.detach(&sandbox.id, netns, record.attachment.as_ref()).await;
     detached.map_err(PodsError::port(format!("disconnect sandbox {}", sandbox.id)))?;
     if record.attachment.is_some() {
         let record = sandbox.update(|r| r.attachment = None);

@@ -313,9 +313,18 @@ impl Network for Fake {
     async fn attach(&self, pod: Connect<'_>) -> Result<Attachment, PortError> {
         self.step("attach")?;
         self.0.lock().addresses.insert(pod.id.clone());
-        Ok(Attachment { ips: vec!["10.85.0.2".parse().unwrap()], record: serde_json::Value::Null })
+        Ok(Attachment {
+            ips: vec!["10.85.0.2".parse().unwrap()],
+            record: serde_json::Value::Null,
+            netns: None,
+        })
     }
-    async fn detach(&self, id: &SandboxId, _: Option<&Attachment>) -> Result<(), PortError> {
+    async fn detach(
+        &self,
+        id: &SandboxId,
+        _: Option<Arc<OwnedFd>>,
+        _: Option<&Attachment>,
+    ) -> Result<(), PortError> {
         self.step("detach")?;
         self.0.lock().addresses.remove(id);
         Ok(())

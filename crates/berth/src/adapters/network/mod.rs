@@ -1,0 +1,259 @@
+//! The domain's network: CNI plugins where a configuration is there, else Berth's own. A pod ends with whom it began.
+
+mod request;
+
+use std::collections::{BTreeMap, HashSet};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use berth_cni::{Cni, CniPod, PodName};
+use berth_ids::{ErrorClass, SandboxId};
+use berth_network::PodRequest;
+use berth_pods::ports::{Attachment, Connect, Network, PortError};
+use berth_server::{Condition, Failure};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::blocking;
+use crate::config::IpVersion;
+
+/// Pods that plugins connect, and disconnect, at the same time. One that hangs holds one of these and one of the threads.
+const CHAINS: usize = 16;
+/// How long a pod waits for one of them.
+const CHAIN_WAIT: Duration = Duration::from_secs(60);
+/// The name of the default runtime handler.
+const DEFAULT_HANDLER: &str = "berth";
+/// The key of a record that is a CNI connection's; the embedded network's has others.
+const CNI: &str = "cni";
+
+#[derive(Debug, Clone)]
+pub(crate) struct NetworkPort {
+    network: Arc<berth_network::Network>,
+    plugins: Arc<berth_network::Plugins>,
+    cni: Arc<Cni>,
+    primary: Option<IpVersion>,
+    attaching: Arc<Semaphore>,
+    detaching: Arc<Semaphore>,
+}
+
+fn handler(name: &str) -> &str {
+    if name.is_empty() { DEFAULT_HANDLER } else { name }
+}
+
+/// Records of both kinds.
+enum Recorded {
+    Embedded(berth_network::Attachment),
+    Cni(Box<berth_cni::Record>),
+}
+
+fn parse(attachment: &Attachment) -> Result<Recorded, PortError> {
+    let read = match attachment.record.get(CNI) {
+        Some(record) => serde_json::from_value(record.clone()).map(|record| Recorded::Cni(Box::new(record))),
+        None => serde_json::from_value(attachment.record.clone()).map(Recorded::Embedded),
+    };
+    read.map_err(|error| {
+        PortError::new(ErrorClass::Internal, format!("the recorded attachment is damaged: {error}"))
+    })
+}
+
+fn encode(record: impl serde::Serialize) -> Result<serde_json::Value, PortError> {
+    let record = serde_json::to_value(record);
+    record.map_err(|e| PortError::new(ErrorClass::Internal, format!("encode the attachment: {e}")))
+}
+
+impl NetworkPort {
+    pub(crate) fn new(
+        network: Arc<berth_network::Network>,
+        plugins: Arc<berth_network::Plugins>,
+        cni: Arc<Cni>,
+        primary: Option<IpVersion>,
+    ) -> Self {
+        let permits = || Arc::new(Semaphore::new(CHAINS));
+        Self { network, plugins, cni, primary, attaching: permits(), detaching: permits() }
+    }
+
+    /// What Status says of it, and for its verbose form what there is behind that. It waits for nothing.
+    pub(crate) fn report(&self, verbose: bool) -> (Condition, BTreeMap<String, String>) {
+        let report = self.cni.report();
+        let mut info = BTreeMap::new();
+        if verbose {
+            info.insert("cniconfig".to_owned(), report.verbose.to_string());
+            let status = report.problem.clone().unwrap_or_else(|| "OK".to_owned());
+            info.insert("lastCNILoadStatus".to_owned(), status);
+        }
+        let notes = report.notes.join("; ");
+        let condition = match report.problem {
+            None => Condition { ok: true, reason: String::new(), message: notes },
+            Some(problem) => {
+                let message = if notes.is_empty() { problem } else { format!("{problem}; {notes}") };
+                Condition { ok: false, reason: "NetworkPluginNotReady".into(), message }
+            }
+        };
+        (condition, info)
+    }
+
+    /// New pods get addresses of these networks.
+    pub(crate) async fn set_pod_cidr(&self, cidr: &str) -> Result<(), Failure> {
+        let (network, cni, cidr) = (self.network.clone(), self.cni.clone(), cidr.to_owned());
+        let work = move || {
+            network.set_pod_cidr(&cidr)?;
+            let subnets: Vec<_> = cidr.split(',').filter_map(|one| one.trim().parse().ok()).collect();
+            if let Err(error) = cni.set_pod_cidr(&subnets) {
+                tracing::warn!(%error, "plugins are not told the pods' networks after a restart");
+            }
+            Ok(())
+        };
+        let lost = |_| Err(Failure::new(ErrorClass::Internal, "the work was lost"));
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(lost)
+    }
+
+    /// Nobody else's plugin keeps a pod waiting for ever.
+    async fn turn(of: &Arc<Semaphore>) -> Result<tokio::sync::OwnedSemaphorePermit, PortError> {
+        match tokio::time::timeout(CHAIN_WAIT, of.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(PortError::new(
+                ErrorClass::ResourceExhausted,
+                format!("CNI plugins are busy with {CHAINS} other pods for more than {CHAIN_WAIT:?}"),
+            )),
+        }
+    }
+
+    async fn attach_by_plugins(&self, pod: Connect<'_>) -> Result<Attachment, PortError> {
+        let turn = Self::turn(&self.attaching).await?;
+        let cni = self.cni.clone();
+        let runtime = request::runtime(&pod, cni.pod_cidr())?;
+        let metadata = &pod.config.metadata;
+        let name = PodName {
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+            uid: metadata.uid.clone(),
+        };
+        let handler = handler(&pod.config.runtime_handler).to_owned();
+        let (id, pid, netns) = (pod.id.to_string(), pod.pid, pod.netns);
+        let work = move || {
+            let _turn = turn;
+            let path = format!("/proc/{pid}/ns/net");
+            cni.attach(CniPod {
+                container: &id,
+                name,
+                handler: &handler,
+                runtime,
+                netns: netns.as_fd(),
+                path,
+            })
+        };
+        let made = blocking("connect by CNI", work).await?;
+        let netns = made.record.netns.as_ref().map(|path| path.to_string_lossy().into_owned());
+        Ok(Attachment { ips: made.ips, record: json!({ CNI: encode(made.record)? }), netns })
+    }
+
+    async fn attach_embedded(&self, pod: Connect<'_>) -> Result<Attachment, PortError> {
+        let (network, id, netns) = (self.network.clone(), pod.id.clone(), pod.netns);
+        let metadata = &pod.config.metadata;
+        let name = format!("{}/{}", metadata.namespace, metadata.name);
+        let ports = pod.config.port_mappings.clone();
+        let bandwidth = request::bandwidth(pod.config)?;
+        let work = move || {
+            network.attach(PodRequest { id: &id, name: &name, ports: &ports, bandwidth }, netns.as_fd())
+        };
+        let made = blocking("connect to the bridge", work).await?;
+        let record = encode(&made)?;
+        Ok(Attachment { ips: made.ips, record, netns: None })
+    }
+
+    async fn detach_by_plugins(
+        &self,
+        id: &SandboxId,
+        netns: Option<Arc<OwnedFd>>,
+        record: Option<berth_cni::Record>,
+    ) -> Result<(), PortError> {
+        let turn = Self::turn(&self.detaching).await?;
+        let (cni, id) = (self.cni.clone(), id.to_string());
+        blocking("disconnect by CNI", move || {
+            let _turn = turn;
+            cni.detach(&id, netns.as_ref().map(|netns| netns.as_fd()), record);
+            Ok::<_, berth_cni::CniError>(())
+        })
+        .await
+    }
+
+    async fn detach_embedded(
+        &self,
+        id: &SandboxId,
+        recorded: Option<berth_network::Attachment>,
+    ) -> Result<(), PortError> {
+        let (network, id) = (self.network.clone(), id.clone());
+        blocking("disconnect from the bridge", move || {
+            network.detach(&id, recorded.as_ref());
+            Ok::<_, berth_network::NetworkError>(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Network for NetworkPort {
+    async fn attach(&self, pod: Connect<'_>) -> Result<Attachment, PortError> {
+        let mut attachment = match self.cni.is_configured(handler(&pod.config.runtime_handler)) {
+            true => self.attach_by_plugins(pod).await?,
+            false => self.attach_embedded(pod).await?,
+        };
+        match self.primary {
+            Some(IpVersion::V4) => attachment.ips.sort_by_key(std::net::IpAddr::is_ipv6),
+            Some(IpVersion::V6) => attachment.ips.sort_by_key(std::net::IpAddr::is_ipv4),
+            None => {}
+        }
+        Ok(attachment)
+    }
+
+    async fn detach(
+        &self,
+        id: &SandboxId,
+        netns: Option<Arc<OwnedFd>>,
+        attachment: Option<&Attachment>,
+    ) -> Result<(), PortError> {
+        match attachment.map(parse) {
+            Some(Ok(Recorded::Embedded(recorded))) => self.detach_embedded(id, Some(recorded)).await,
+            Some(Ok(Recorded::Cni(record))) => self.detach_by_plugins(id, netns, Some(*record)).await,
+            // Whichever was cut off while it connected the pod knows it by itself.
+            None | Some(Err(_)) => {
+                self.detach_embedded(id, None).await?;
+                match self.cni.knows(id.as_str()) {
+                    true => self.detach_by_plugins(id, netns, None).await,
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+
+    async fn restore(&self, live: Vec<(SandboxId, Attachment)>) -> Result<(), PortError> {
+        let (mut embedded, mut by_plugins) = (Vec::new(), HashSet::new());
+        for (id, attachment) in live {
+            match parse(&attachment) {
+                Ok(Recorded::Embedded(parsed)) => embedded.push((id, parsed)),
+                Ok(Recorded::Cni(_)) => drop(by_plugins.insert(id.to_string())),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(sandbox = %id, error, "its address is not known");
+                }
+            }
+        }
+        let (network, plugins, cni) = (self.network.clone(), self.plugins.clone(), self.cni.clone());
+        blocking("restore the network", move || {
+            cni.restore(&by_plugins);
+            plugins.restore()?;
+            // Where plugins connect the pods, Berth's own bridge is nobody's.
+            let restored = match embedded.is_empty() && cni.is_configured(DEFAULT_HANDLER) {
+                true => Ok(()),
+                false => network.restore(&embedded),
+            };
+            if let Err(error) = cni.start() {
+                tracing::error!(%error, "CNI configurations are not watched");
+            }
+            restored
+        })
+        .await
+    }
+}
