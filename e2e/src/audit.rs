@@ -111,8 +111,10 @@ impl Footprint {
             let count = store.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
             rows.push((table.to_owned(), count));
         }
-        // The parent of the pods' directories comes with the first pod and stays.
-        kept.remove("state/pods");
+        // They come with the first pod of their kind and stay; what is in them is looked at where it is theirs.
+        for stays in ["state/pods", "state/plugins.json", "root/cni"] {
+            kept.remove(stays);
+        }
         Ok(Self { kept, rows })
     }
 

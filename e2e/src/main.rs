@@ -9,6 +9,7 @@ mod checks;
 mod cli;
 mod client;
 mod clients;
+mod cni;
 mod conformance;
 mod crictl;
 mod daemon;
@@ -68,7 +69,7 @@ async fn run(lane: &str) -> Result<bool> {
     if !nix::unistd::geteuid().is_root() {
         bail!("pods need root: run it as root");
     }
-    if ["conformance", "bench", "bench-pull", "network", "neighbours"].contains(&lane) {
+    if ["conformance", "bench", "bench-pull", "network", "cni", "neighbours"].contains(&lane) {
         loopback().context("loopback does not come up")?;
     }
     if lane == "kubelet" || lane == "bench-node" {
@@ -90,6 +91,7 @@ async fn run(lane: &str) -> Result<bool> {
         "streaming" => streaming::lane(&mut checks).await?,
         "skew" => skew::run(&mut checks).await?,
         "images" => images::lane(&mut checks).await?,
+        "cni" => cni::lane(&mut checks).await?,
         "network" => network::lane(&mut checks).await?,
         "neighbours" => network::neighbours::lane(&mut checks).await?,
         "mounts" => mounts::lane(&mut checks).await?,
@@ -111,7 +113,7 @@ async fn run(lane: &str) -> Result<bool> {
         "bench-pull" => bench::pull::run(&mut checks).await?,
         "bench-node" => kubelet::bench(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, images, layers, restart, requests, limits, process, skew, modes, stats, streaming, network, neighbours, userns, mounts, escapes, hostile, kubelet, node, cli, conformance, vm, bench, bench-pull and bench-node"
+            "no lane {other:?}; there are demo, crictl, images, layers, restart, requests, limits, process, skew, modes, stats, streaming, network, cni, neighbours, userns, mounts, escapes, hostile, kubelet, node, cli, conformance, vm, bench, bench-pull and bench-node"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.

@@ -27,7 +27,7 @@ enum Task {
     Test,
     /// Formatting and lints, then `test`.
     Ci,
-    /// One end-to-end lane: demo, crictl, restart, requests, stats, streaming, network, neighbours, cli, hostile, skew, kubelet, node, conformance or vm.
+    /// One end-to-end lane: demo, crictl, restart, requests, stats, streaming, network, cni, neighbours, cli, hostile, skew, kubelet, node, conformance or vm.
     E2e {
         lane: String,
         /// Only specs that match this regular expression (conformance), or one group (kubelet).
@@ -126,6 +126,7 @@ fn test() -> Result<()> {
         "streaming",
         "network",
         "neighbours",
+        "cni",
         "cli",
         "skew",
         "process",

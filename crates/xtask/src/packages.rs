@@ -52,6 +52,13 @@ pub(crate) const VM: [Tool; 2] = [
     tool("/usr/sbin/mkfs.ext4", "e2fsprogs", "makes its disk"),
 ];
 
+/// For the lane of CNI plugins.
+pub(crate) const CNI: [Tool; 3] = [
+    tool("/usr/lib/cni/bridge", "containernetworking-plugins", "connects pods in the lane"),
+    tool("iptables", "iptables", "is what those plugins make rules with"),
+    tool("ip", "iproute2", "shows what they leave"),
+];
+
 /// For `cargo xtask bench`: the peer, in the same run.
 pub(crate) const BENCH: [Tool; 3] = [
     tool("containerd", "containerd", "is compared with"),

@@ -1,0 +1,46 @@
+//! CNI: configurations and plugins that are programs. A recorder of the lane's own says what every plugin was told; Debian's
+//! plugins connect pods for real. The lane has a network namespace and mounts of its own.
+
+/// That something holds of what was found, or an error that shows it.
+macro_rules! holds {
+    ($condition:expr, $($found:tt)+) => { anyhow::ensure!($condition, $($found)+) };
+}
+
+mod cuts;
+mod debian;
+mod failures;
+mod protocol;
+mod recorder;
+mod versions;
+
+use anyhow::Result;
+
+use self::recorder::Recorder;
+use crate::audit::{Footprint, given_back};
+use crate::checks::Checks;
+use crate::daemon::Daemon;
+
+pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
+    let mut daemon = Daemon::new().await?;
+    let done = all(checks, &mut daemon).await;
+    daemon.finish(done).await
+}
+
+async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
+    let recorder = Recorder::new(daemon)?;
+    daemon.kill()?;
+    daemon.flags = recorder.flags();
+    daemon.start().await?;
+    recorder.configure(&recorder::chain("1.1.0"))?;
+    recorder.ready(daemon).await?;
+    let before = Footprint::take(daemon)?;
+    protocol::all(checks, daemon, &recorder).await?;
+    versions::all(checks, daemon, &recorder).await?;
+    failures::all(checks, daemon, &recorder).await?;
+    cuts::all(checks, daemon, &recorder).await?;
+    debian::all(checks, daemon, &recorder).await?;
+    checks.note("no directory, row or descriptor is left", given_back(daemon, &before).await);
+    let left = recorder.left(daemon)?;
+    checks.that("no record, bound namespace or address is left", left.is_empty(), left.join("; "));
+    Ok(())
+}

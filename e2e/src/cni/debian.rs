@@ -1,0 +1,140 @@
+//! Debian's containernetworking-plugins, the whole usual chain, on the lane's own network.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use berth_cri_api::v1::*;
+use serde_json::{Value, json};
+
+use super::recorder::{Recorder, verbose};
+use crate::checks::{Checks, until};
+use crate::client::{Client, args, pod};
+use crate::daemon::Daemon;
+
+/// Debian 1.1.1 speaks up to CNI 1.0.
+fn conflist(recorder: &Recorder) -> Value {
+    json!({
+        "cniVersion": "1.0.0",
+        "name": "debian",
+        "plugins": [
+            {
+                "type": "bridge", "bridge": "lane0", "isGateway": true, "ipMasq": true, "hairpinMode": true, "mtu": 1450,
+                "ipam": {
+                    "type": "host-local", "dataDir": recorder.path("ipam"),
+                    "ranges": [[{ "subnet": "10.77.0.0/24" }], [{ "subnet": "fd00:77::/64" }]],
+                    "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
+                },
+            },
+            { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
+            { "type": "bandwidth", "capabilities": { "bandwidth": true } },
+            { "type": "firewall", "backend": "iptables" },
+            { "type": "tuning", "sysctl": { "net.ipv4.conf.eth0.arp_notify": "1" }, "dataDir": recorder.path("tuning") },
+        ],
+    })
+}
+
+pub(super) async fn all(checks: &mut Checks, daemon: &mut Daemon, recorder: &Recorder) -> Result<()> {
+    recorder.configure(&conflist(recorder))?;
+    until("the configuration to be in use", || async {
+        let request = StatusRequest { verbose: true };
+        let info = Client::connect(&daemon.socket()).await?.runtime.status(request).await?.into_inner().info;
+        let shown: Value = serde_json::from_str(info.get("cniconfig").map_or("null", String::as_str))?;
+        Ok((shown["handlers"][""]["network"] == "debian").then_some(()))
+    })
+    .await?;
+    recorder.ready(daemon).await?;
+    let links = links()?;
+    let mut client = Client::connect(&daemon.socket()).await?;
+    let port = PortMapping { container_port: 80, host_port: 18090, ..Default::default() };
+    let config = PodSandboxConfig {
+        port_mappings: vec![port],
+        annotations: [("kubernetes.io/egress-bandwidth".to_owned(), "8M".to_owned())].into(),
+        ..pod("web", &daemon.path("logs"))
+    };
+    let web = client.run_pod(&config).await?;
+    client.run(&web, &config, "main", args(&["http", "80", "web"])).await?;
+    let asking = pod("asking", &daemon.path("logs"));
+    let other = client.run_pod(&asking).await?;
+    let shell = client.run(&other, &asking, "main", args(&["sleep", "1000"])).await?;
+    let ips = client.pod_ips(&web).await?;
+    let texts: Vec<String> = ips.iter().map(ToString::to_string).collect();
+    let own = texts.len() == 2 && texts[0].starts_with("10.77.0.") && texts[1].starts_with("fd00:77::");
+    checks.that("Debian's chain: an address of each version", own, texts.join(" "));
+    for ip in &ips {
+        let at = SocketAddr::new(*ip, 80).to_string();
+        let reached =
+            until("the pod's server", || async { Ok(client.clone().out(&shell, &["get", &at]).await.ok()) })
+                .await;
+        checks.note(
+            &format!("  a pod reaches the other at {ip}"),
+            reached.map(drop).map_err(|e| format!("{e:#}")),
+        );
+    }
+    checks.note("  the host reaches it, and by its port", {
+        let mut reached = connect(&SocketAddr::new(ips[0], 80).to_string());
+        reached = reached.and(connect("127.0.0.1:18090"));
+        reached.map_err(|e| format!("{e:#}"))
+    });
+    let info = verbose(daemon, &web).await?;
+    let record = &info["network"]["cni"];
+    let shaped = tool("tc qdisc show")?.contains("tbf");
+    checks.that("  its traffic is shaped", shaped, tool("tc qdisc show")?);
+    let tuned = client.out(&shell, &["cat", "/proc/sys/net/ipv4/conf/eth0/arp_notify"]).await?;
+    checks.that("  its sysctl is set", tuned.trim() == "1", tuned);
+    let address = std::fs::read_to_string(recorder.path("ipam/debian").join(&texts[0]))?;
+    checks.that("  host-local keeps who has the address", address.starts_with(&web), &address);
+    checks.that(
+        "  all of it by the programs",
+        record["plugins"].as_array().is_some_and(|all| all.len() == 5),
+        record,
+    );
+
+    daemon.kill()?;
+    let mut client = daemon.start().await?;
+    let again = client.pod_ips(&web).await?;
+    checks.that(
+        "  a restart keeps all of it",
+        again == ips && connect("127.0.0.1:18090").is_ok(),
+        format!("{again:?}"),
+    );
+    for id in [&web, &other] {
+        client.remove_pod(id).await?;
+    }
+    let left = recorder.left(daemon)?;
+    checks.that("removed: no address and no record is left", left.is_empty(), left.join("; "));
+    let now = self::links()?;
+    let more: Vec<_> = now.iter().filter(|link| !links.contains(*link) && *link != "lane0").collect();
+    checks.that("  nor a link but the bridge", more.is_empty(), format!("{more:?}"));
+    let rules = tool("iptables-save")?;
+    let mine: Vec<_> =
+        rules.lines().filter(|line| line.contains("10.77.0.") || line.contains("18090")).collect();
+    checks.that("  nor a rule of a pod's", mine.is_empty(), mine.join("; "));
+    // Of the firewall plugin, which never removes them: empty chains of the lane's own network namespace.
+    for family in ["ip", "ip6"] {
+        tool(&format!("nft delete table {family} filter"))?;
+    }
+    tool("ip link delete lane0").map(drop)
+}
+
+fn connect(at: &str) -> Result<()> {
+    let at: SocketAddr = at.parse()?;
+    TcpStream::connect_timeout(&at, Duration::from_secs(5)).map(drop).with_context(|| at.to_string())
+}
+
+fn links() -> Result<Vec<String>> {
+    let text = tool("ip -o link show")?;
+    let name = |line: &str| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned());
+    Ok(text.lines().filter_map(name).collect())
+}
+
+fn tool(line: &str) -> Result<String> {
+    let mut words = line.split_whitespace();
+    let program = words.next().unwrap_or_default();
+    let done = Command::new(program).args(words).output().with_context(|| format!("{program} is needed"))?;
+    if !done.status.success() {
+        bail!("{line}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    Ok(String::from_utf8(done.stdout)?)
+}
