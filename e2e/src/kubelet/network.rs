@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use berth_cri_api::v1::StatusRequest;
 use serde_json::{Value, json};
 
 use super::node::Node;
@@ -123,4 +124,39 @@ pub(crate) async fn check(checks: &mut Checks, node: &Node) {
         has!(nodes, "search node.test");
         Ok(())
     });
+    feature!(
+        checks,
+        "no network: the kubelet tells the CNI file, line and reason, and it heals without a restart",
+        {
+            let directory = node.daemon.path("cni");
+            std::fs::create_dir_all(&directory)?;
+            let (new, conf) = (directory.join("new"), directory.join("10-broken.conflist"));
+            std::fs::write(&new, "{ \"name\": \"lane\",\n  \"plugins\": [ { \"type\": } ] }")?;
+            std::fs::rename(new, &conf)?;
+            let told = "10-broken.conflist:2: ";
+            node.wait(30, "the runtime's status to say so", || async {
+                let request = StatusRequest { verbose: false };
+                let status = node.client.clone().runtime.status(request).await?.into_inner().status;
+                let conditions = status.context("no status")?.conditions;
+                let broken = conditions.iter().any(|c| !c.status && c.message.contains(told));
+                Ok(broken.then_some(()))
+            })
+            .await?;
+            node.put("unconnected", &json!({ "containers": [{ "name": "main", "args": ["pause"] }] }))?;
+            // Of a pod that is not begun there is no status either: the kubelet tells its log, and an event.
+            node.wait(60, "the kubelet to say why", || async {
+                let log = std::fs::read_to_string(node.log())?;
+                let said = log.lines().any(|line| {
+                    line.contains("unconnected-node")
+                        && line.contains("NetworkReady=false")
+                        && line.contains(told)
+                });
+                Ok(said.then_some(()))
+            })
+            .await?;
+            std::fs::remove_file(conf)?;
+            node.ready("unconnected").await?;
+            node.remove("unconnected")
+        }
+    );
 }

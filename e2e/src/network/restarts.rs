@@ -96,12 +96,18 @@ async fn once(client: &mut Client, verb: &str, config: &PodSandboxConfig, id: &s
 
 /// No interface of a pod's and no element in a table; the kernel clears namespaces in its own time.
 pub(super) async fn empty() -> Result<()> {
+    let bridges = tool("ip -o link show type bridge")?;
+    let bridges: Vec<&str> = bridges.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+    // The bridge stays, and is the one element of its set.
+    let stays =
+        |line: &str| bridges.iter().any(|bridge| line.trim() == format!("elements = {{ \"{bridge}\" }}"));
     let end = std::time::Instant::now() + Duration::from_secs(10);
     loop {
         let links = tool("ip -o link show type veth")?;
         let links: Vec<&str> = links.lines().filter(|line| !line.contains("up0")).collect();
         let rules = tool("nft list ruleset")?;
-        let elements: Vec<&str> = rules.lines().filter(|line| line.contains("elements")).collect();
+        let elements: Vec<&str> =
+            rules.lines().filter(|line| line.contains("elements") && !stays(line)).collect();
         if links.is_empty() && elements.is_empty() {
             return Ok(());
         }

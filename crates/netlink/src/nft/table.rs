@@ -123,7 +123,15 @@ impl Set {
             Some((kind, length)) => plain.number(6, kind).number(7, length),
             None => plain,
         };
-        whole.number(10, self.id)
+        let whole = whole.number(10, self.id);
+        match self.key.0 {
+            // For nft(8) alone: a name's bytes are in the host's order; else it shows "".
+            LINK => {
+                let [a, b, c, d] = 1u32.to_ne_bytes();
+                whole.bytes(13, &[0, 4, a, b, c, d])
+            }
+            _ => whole,
+        }
     }
 }
 
