@@ -45,6 +45,26 @@ async fn many_connections_each_with_its_own_end() {
     }
 }
 
+/// As many as a session may have; one more is refused, and they are as they were.
+#[tokio::test]
+async fn a_session_has_so_many_connections_and_no_more() {
+    let rig = Rig::new().await;
+    let port = reverse();
+    let mut client = Spdy::upgrade(&rig.forward(&[]), V1).await;
+    let mut pairs = Vec::new();
+    for request in 0..512u32 {
+        pairs.push(client.pair(port, request).await);
+    }
+    let too_many =
+        client.open(&[("streamtype", "error"), ("port", &port.to_string()), ("requestid", "512")]).await;
+    client.until(|client| client.got.get(&too_many).is_some_and(|got| got.reset.is_some())).await;
+    for (data, _) in [pairs[0], pairs[511]] {
+        client.send(data, b"abc", true).await;
+        client.until(|client| client.fin(data)).await;
+        assert_eq!(client.text(data), "cba");
+    }
+}
+
 /// Large frames take another way than small ones, and the order of both is kept; so is the end that comes with one.
 #[tokio::test]
 async fn large_frames_and_small_ones_keep_their_order() {
