@@ -279,20 +279,21 @@ fn remove_file(path: &std::path::Path) {
     }
 }
 
+/// Removes a tree as deep as an image or a container likes. Not there: no error.
+pub(crate) fn remove_now(path: &std::path::Path) -> std::io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    let name = std::ffi::CString::new(name.as_encoded_bytes())?;
+    match std::fs::File::open(parent) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        opened => remove_tree(opened?.as_fd(), &name, &mut || {}),
+    }
+}
+
 /// What cannot be removed now is found again at the next start.
 pub(crate) fn remove(path: &std::path::Path) {
-    let done = (|| {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(std::io::ErrorKind::InvalidInput.into());
-        };
-        let name = std::ffi::CString::new(name.as_encoded_bytes())?;
-        // Trees as deep as an image likes.
-        remove_tree(std::fs::File::open(parent)?.as_fd(), &name, &mut || {})
-    })();
-    match done {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), error = &error as &dyn std::error::Error, "cannot be removed yet");
-        }
-        _ => {}
+    if let Err(error) = remove_now(path) {
+        tracing::warn!(path = %path.display(), error = &error as &dyn std::error::Error, "cannot be removed yet");
     }
 }

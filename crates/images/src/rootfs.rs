@@ -11,7 +11,7 @@ use berth_sys::mount::{self, Layer, Overlay, overlay};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use crate::layers::remove;
+use crate::layers::{remove, remove_now};
 use crate::{Image, ImageError, Images, Shared};
 
 /// A user namespace for which files are shown, and what the host calls its root.
@@ -202,12 +202,8 @@ impl Images {
     pub fn remove_rootfs(&self, container: &ContainerId) -> Result<(), ImageError> {
         self.shared.usage.forget(container);
         let path = directory(&self.shared, container);
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(ImageError::file("remove", path)(error))
-            }
-            _ => Ok(()),
-        }
+        // A container may have made a tree deeper than descriptors or stack allow.
+        remove_now(&path).map_err(ImageError::file("remove", &path))
     }
 }
 

@@ -151,6 +151,19 @@ fn manifests() -> Vec<Refused> {
             &["neither config and layers"],
         ),
         changed(
+            "CVE-2021-41190: a manifest that is an index, too",
+            |d| {
+                d.manifest["manifests"] =
+                    json!([{ "mediaType": MANIFEST, "digest": digest(b"x"), "size": 1 }])
+            },
+            &["it is an index and a manifest at once"],
+        ),
+        changed(
+            "CVE-2021-41190: an index by its type, a manifest by its fields",
+            |d| d.manifest["mediaType"] = json!("application/vnd.oci.image.index.v1+json"),
+            &["its mediaType says"],
+        ),
+        changed(
             "a layer from another host",
             |d| d.manifest["layers"][0]["urls"] = json!(["http://127.0.0.1:1/x"]),
             &["foreign"],
