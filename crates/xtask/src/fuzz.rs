@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -43,7 +43,7 @@ pub(crate) struct Fuzz {
     seed: u32,
     /// Only this file, such as one that a run before left in target/fuzz.
     #[arg(long, requires = "target")]
-    input: Option<std::path::PathBuf>,
+    input: Option<PathBuf>,
 }
 
 /// For each target in `cargo xtask test`: some seconds at most.
@@ -76,6 +76,15 @@ pub(crate) fn perform(fuzz: &Fuzz) -> Result<()> {
     Ok(())
 }
 
+/// This program's file. The build of the workspace's tests puts another of the same source in its place, and the kernel says
+/// of the one that runs that it is deleted (proc(5), /proc/pid/exe).
+fn myself() -> Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    let name = path.to_string_lossy();
+    let mended = name.strip_suffix(" (deleted)").map(PathBuf::from);
+    Ok(mended.unwrap_or(path))
+}
+
 fn build() -> Result<()> {
     println!("cargo build -p berth-fuzz --features libfuzzer (watched)");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -83,7 +92,7 @@ fn build() -> Result<()> {
         Command::new(cargo)
             .current_dir(root())
             .args(["build", "--quiet", "-p", "berth-fuzz", "--features", "libfuzzer"])
-            .env("RUSTC_WORKSPACE_WRAPPER", std::env::current_exe()?)
+            .env("RUSTC_WORKSPACE_WRAPPER", myself()?)
             .env(WRAPPER, "1"),
     )
 }
