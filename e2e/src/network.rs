@@ -40,7 +40,7 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
         }
         .await;
         daemon.finish(done).await?;
-        let left = machine.left();
+        let left = machine.left().await;
         checks.that("  after the reset the machine's network is as it was", left.is_empty(), left.join("; "));
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use berth_sys::netns::{new_netns, run_in};
@@ -80,9 +81,17 @@ impl Machine {
         SocketAddr::new(ip(OUTSIDE[usize::from(v6)]), MIRROR)
     }
 
-    /// Links, addresses, routes, rules and tables that were not there before.
-    pub(super) fn left(&self) -> Vec<String> {
-        seen().difference(&self.before).cloned().collect()
+    /// Links, addresses, routes, rules and tables that were not there before, once they stop getting less: a pod's interface
+    /// goes with its namespace, which the kernel clears a while after its last process has ended.
+    pub(super) async fn left(&self) -> Vec<String> {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left: Vec<String> = seen().difference(&self.before).cloned().collect();
+            if left.is_empty() || Instant::now() > end {
+                return left;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 
