@@ -1,20 +1,17 @@
 //! One request to a registry: places in order, redirects, authorization, and another round when it may help.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use berth_ids::Digest;
 use bytes::Bytes;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION,
-    RANGE,
+    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
 };
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
 
 use crate::auth::{Challenge, basic, secret};
 use crate::connect::{Connection, Connections};
@@ -40,7 +37,7 @@ pub struct ClientConfig {
     pub stall: Duration,
 }
 
-/// Fetches from registries and sends to them. Clones share connections and tokens.
+/// Fetches from registries. Clones share connections and tokens.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
@@ -78,7 +75,6 @@ pub(crate) struct Inner {
     pub(crate) places: Vec<Place>,
     /// Of hosts.toml, for a person.
     pub(crate) file: Option<PathBuf>,
-    pub(crate) unknown: Vec<String>,
 }
 
 /// What a place must be for.
@@ -86,7 +82,6 @@ pub(crate) struct Inner {
 pub(crate) enum Need {
     Resolve,
     Pull,
-    Push,
 }
 
 impl Need {
@@ -94,7 +89,6 @@ impl Need {
         match self {
             Self::Resolve => "look up tags",
             Self::Pull => "pull",
-            Self::Push => "push",
         }
     }
 
@@ -102,12 +96,7 @@ impl Need {
         match self {
             Self::Resolve => endpoint.resolve,
             Self::Pull => endpoint.pull,
-            Self::Push => endpoint.push,
         }
-    }
-
-    fn actions(self) -> &'static str {
-        if self == Self::Push { "pull,push" } else { "pull" }
     }
 }
 
@@ -165,8 +154,8 @@ impl Client {
                 Ok::<_, RegistryError>(Place { endpoint, connection, headers, authorization })
             };
             let places = found.endpoints.into_iter().map(place).collect::<Result<_, _>>()?;
-            let (file, unknown) = (found.file, found.unknown);
-            Ok(Session { inner: Arc::new(Inner { shared, reference, login, places, file, unknown }) })
+            let file = found.file;
+            Ok(Session { inner: Arc::new(Inner { shared, reference, login, places, file }) })
         });
         let lost = |_| Err(RegistryError::Nowhere { host, need: "be asked" });
         made.await.unwrap_or_else(lost)
@@ -297,7 +286,7 @@ impl Session {
             let range = HeaderValue::from_str(&format!("bytes={}-", ask.from));
             headers.extend(range.ok().map(|range| (RANGE, range)));
         }
-        let response = self.send(place, ask.need, &Method::GET, url, &headers, Body::None).await?;
+        let response = self.send(place, url, &headers).await?;
         let mut response = self.good(place, response).await?;
         let host = place.endpoint.authority().to_owned();
         let text = |name: &reqwest::header::HeaderName| {
@@ -375,11 +364,8 @@ impl Session {
     pub(crate) async fn send(
         &self,
         place: &Place,
-        need: Need,
-        method: &Method,
         url: Url,
         headers: &HeaderMap,
-        body: Body,
     ) -> Result<Response, RegistryError> {
         let login = self.inner.login.as_ref().filter(|login| {
             let (server, host) = (login.server.as_deref(), self.inner.reference.host());
@@ -387,7 +373,7 @@ impl Session {
         });
         let given = login.map(|login| &login.credentials);
         let who = given.map(Credentials::fingerprint).unwrap_or_default();
-        let scope = format!("repository:{}:{}", self.inner.reference.repository(), need.actions());
+        let scope = format!("repository:{}:pull", self.inner.reference.repository());
         let key: Key = (place.endpoint.base.clone(), scope, who);
         let tokens = &self.inner.shared.tokens;
         let known = tokens.get(&key).or_else(|| match given {
@@ -395,14 +381,14 @@ impl Session {
             Some(_) => None,
             None => place.authorization.clone(),
         });
-        let first = self.follow(place, method, url.clone(), known.as_ref(), headers, body.clone()).await?;
+        let first = self.follow(place, url.clone(), known.as_ref(), headers).await?;
         if first.status() != StatusCode::UNAUTHORIZED {
             return Ok(first);
         }
         tokens.forget(&key);
         let (header, holds) = self.authorize(place, first.headers(), &key.1, given).await?;
         tokens.put(key.clone(), header.clone(), holds);
-        let second = self.follow(place, method, url, Some(&header), headers, body).await?;
+        let second = self.follow(place, url, Some(&header), headers).await?;
         if second.status() == StatusCode::UNAUTHORIZED {
             tokens.forget(&key);
         }
@@ -486,11 +472,9 @@ impl Session {
     async fn follow(
         &self,
         place: &Place,
-        method: &Method,
         url: Url,
         authorization: Option<&HeaderValue>,
         headers: &HeaderMap,
-        body: Body,
     ) -> Result<Response, RegistryError> {
         let problem = |problem: String| RegistryError::Redirect {
             host: place.endpoint.authority().to_owned(),
@@ -500,16 +484,15 @@ impl Session {
         let (mut url, mut at_home) = (url, true);
         for _ in 0..=REDIRECTS {
             let client = if at_home { &place.connection.own } else { &place.connection.stranger };
-            let mut request = client.request(method.clone(), url.clone()).headers(headers.clone());
+            let mut request = client.get(url.clone()).headers(headers.clone());
             if at_home {
                 request = request.headers(place.headers.clone());
                 if let Some(header) = authorization {
                     request = request.header(AUTHORIZATION, header);
                 }
             }
-            let again = || RegistryError::Again { host: place.endpoint.authority().to_owned() };
-            let sending = body.attach(request).ok_or_else(again)?.send();
-            let response = self.patiently(place, &body, sending).await?;
+            let response = tokio::time::timeout(self.stall(), request.send()).await;
+            let response = response.map_err(|_| self.stalled(place))?;
             let response = response.map_err(|source| self.unreachable(place, source))?;
             let redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             if !redirect {
@@ -523,24 +506,6 @@ impl Session {
             url = next;
         }
         Err(problem(format!("more than {REDIRECTS} times")))
-    }
-
-    /// Waits for as long as something moves.
-    async fn patiently<T>(
-        &self,
-        place: &Place,
-        body: &Body,
-        sending: impl Future<Output = T>,
-    ) -> Result<T, RegistryError> {
-        tokio::pin!(sending);
-        let mut gone = 0;
-        loop {
-            match tokio::time::timeout(self.stall(), &mut sending).await {
-                Ok(sent) => return Ok(sent),
-                Err(_) if body.gone() > gone => gone = body.gone(),
-                Err(_) => return Err(self.stalled(place)),
-            }
-        }
     }
 
     /// The answer, when it is a good one.
@@ -608,59 +573,6 @@ fn check_redirect(from: &Url, to: &Url) -> Result<(), String> {
         "http" if near => Ok(()),
         "http" => Err(format!("to http://{}, which is without TLS", address_of(to))),
         other => Err(format!("to an address of scheme {:?}", other.chars().take(20).collect::<String>())),
-    }
-}
-
-/// What goes along with a request. A stream goes once.
-#[derive(Debug, Clone)]
-pub(crate) enum Body {
-    None,
-    Bytes(Bytes),
-    Stream(Arc<Stream>),
-}
-
-#[derive(Debug)]
-pub(crate) struct Stream {
-    pieces: Mutex<Option<mpsc::Receiver<std::io::Result<Bytes>>>>,
-    size: u64,
-    gone: AtomicU64,
-}
-
-impl Body {
-    pub(crate) fn stream(pieces: mpsc::Receiver<std::io::Result<Bytes>>, size: u64) -> Self {
-        let pieces = Mutex::new(Some(pieces));
-        Self::Stream(Arc::new(Stream { pieces, size, gone: AtomicU64::new(0) }))
-    }
-
-    /// Bytes that were handed to the network.
-    pub(crate) fn gone(&self) -> u64 {
-        match self {
-            Self::Stream(stream) => stream.gone.load(Ordering::Relaxed),
-            _ => 0,
-        }
-    }
-
-    /// `None`: it went already.
-    fn attach(&self, request: reqwest::RequestBuilder) -> Option<reqwest::RequestBuilder> {
-        match self {
-            Self::None => Some(request),
-            Self::Bytes(bytes) => Some(request.body(bytes.clone())),
-            Self::Stream(stream) => {
-                let pieces = stream.pieces.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-                let counted = stream.clone();
-                let body = futures_util::stream::unfold(pieces, move |mut pieces| {
-                    let counted = counted.clone();
-                    async move {
-                        let piece = pieces.recv().await?;
-                        let length = piece.as_ref().map_or(0, |piece| piece.len() as u64);
-                        counted.gone.fetch_add(length, Ordering::Relaxed);
-                        Some((piece, pieces))
-                    }
-                });
-                let length = HeaderValue::from(stream.size);
-                Some(request.header(CONTENT_LENGTH, length).body(reqwest::Body::wrap_stream(body)))
-            }
-        }
     }
 }
 

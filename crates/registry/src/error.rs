@@ -43,15 +43,10 @@ pub enum RegistryError {
     Size { host: String, digest: Digest, wanted: u64, found: String },
     #[error("{reference} has no image for {platform}; it has {has}")]
     Platform { reference: String, platform: String, has: String },
-    /// It redirected, or wanted other credentials.
-    #[error("{host} wants what was sent to it once more")]
-    Again { host: String },
     #[error("set up TLS for {host}")]
     Tls { host: String, source: reqwest::Error },
     #[error("no place is configured for {host} that may {need}")]
     Nowhere { host: String, need: &'static str },
-    #[error("read what is sent to {host}")]
-    Source { host: String, source: std::io::Error },
 }
 
 impl RegistryError {
@@ -60,7 +55,7 @@ impl RegistryError {
         match self {
             Self::Unreachable { source, .. } => !source.is_connect() && !source.is_builder(),
             Self::Status { status, .. } => *status == 408 || *status >= 500,
-            Self::Limited { .. } | Self::Stalled { .. } | Self::Again { .. } => true,
+            Self::Limited { .. } | Self::Stalled { .. } => true,
             _ => false,
         }
     }

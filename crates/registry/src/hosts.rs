@@ -26,7 +26,6 @@ pub(crate) struct Endpoint {
     /// Tags may be looked up here; without, only what has a digest is asked for.
     pub(crate) resolve: bool,
     pub(crate) pull: bool,
-    pub(crate) push: bool,
     pub(crate) skip_verify: bool,
     /// PEM files.
     pub(crate) ca: Vec<PathBuf>,
@@ -50,7 +49,6 @@ impl Endpoint {
             own,
             resolve: true,
             pull: true,
-            push: true,
             skip_verify: false,
             ca: Vec::new(),
             client: None,
@@ -276,7 +274,7 @@ fn fill(endpoint: &mut Endpoint, table: &HostTable, path: &Path) -> Result<(), S
             return Err(format!("capability {other:?} is none of pull, resolve and push"));
         }
         let can = |wanted: &str| table.capabilities.iter().any(|word| word == wanted);
-        (endpoint.resolve, endpoint.pull, endpoint.push) = (can("resolve"), can("pull"), can("push"));
+        (endpoint.resolve, endpoint.pull) = (can("resolve"), can("pull"));
     }
     endpoint.skip_verify = table.skip_verify;
     endpoint.ca = table.ca.iter().flat_map(OneOrMany::all).map(beside).collect();
@@ -391,7 +389,7 @@ mod tests {
                     [host.\"https://m.io/proxy\".header]\nx-a = \"1\"\nx-b = [\"2\", \"3\"]\n";
         let places = parsed(text, "x.io").unwrap();
         let mirror = &places.endpoints[0];
-        assert_eq!((mirror.resolve, mirror.pull, mirror.push, mirror.own), (false, true, false, false));
+        assert_eq!((mirror.resolve, mirror.pull, mirror.own), (false, true, false));
         assert!(mirror.skip_verify && mirror.base == "https://m.io/proxy");
         assert_eq!(mirror.ca, [PathBuf::from("/certs/a.pem"), "/b.pem".into()]);
         assert_eq!(mirror.client, Some(("/certs/c.pem".into(), Some("/certs/k.pem".into()))));

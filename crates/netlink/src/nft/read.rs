@@ -170,20 +170,6 @@ impl Reader {
         }
         Ok(Element::Absent)
     }
-
-    /// Every key of a set, for people: at most a few thousand are wanted of it.
-    pub fn keys(&self, of: &ChainName, set: &str) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let mut keys = Vec::new();
-        for (_, body) in self.ask(GET_ELEMENT, DUMP, of.family, at(of).text(2, set))? {
-            let list = inside(&attributes(&body), 3).map(attributes).unwrap_or_default();
-            keys.extend(list.iter().filter_map(|(_, one)| {
-                let one = attributes(one);
-                let value = |kind| inside(&attributes(inside(&one, kind)?), 1).map(<[u8]>::to_vec);
-                Some((value(1)?, value(2).unwrap_or_default()))
-            }));
-        }
-        Ok(keys)
-    }
 }
 
 fn told(body: &[u8]) -> Element {
