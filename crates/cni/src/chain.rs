@@ -154,29 +154,6 @@ impl Chain {
         }
     }
 
-    /// Whether a pod still has what it was given. Nothing is asked where the network's version or configuration says so.
-    pub(crate) fn check(&self, record: &Record, netns: BorrowedFd<'_>) -> Result<(), ChainError> {
-        let Some(result) =
-            record.result.as_ref().filter(|_| record.version.has_check() && !record.disable_check)
-        else {
-            return Ok(());
-        };
-        for plugin in &record.plugins {
-            let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };
-            let checked = || -> Result<(), Failure> {
-                if plugin.in_process {
-                    let runtime = step.runtime();
-                    let read = CniResult::read(result.clone(), record.version).map_err(Failure::Result)?;
-                    return Ok(self.in_process.check(&step.known()?, &step.call(&runtime, Some(&read)))?);
-                }
-                self.run(&step, "CHECK", &step.input(Some(result)))?;
-                Ok(())
-            };
-            checked().map_err(|source| step.failed("CHECK", source))?;
-        }
-        Ok(())
-    }
-
     /// Tells every plugin which pods are connected to the network. All are told; the first failure is given back.
     pub(crate) fn gc(
         &self,

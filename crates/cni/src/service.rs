@@ -1,5 +1,8 @@
 //! One instance's networks by configuration: what pods are connected with, and what is still owed to plugins.
 
+mod garbage;
+mod standing;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -10,15 +13,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use berth_ids::{Classify, ErrorClass};
 use parking_lot::{Condvar, Mutex, RwLock};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use self::garbage::Seen;
 use crate::netns::{self, Paths};
-use crate::prepared::{self, Prepared};
-use crate::record::{self, Ending, PodName, Record, Records, UsedPlugin};
-use crate::{
-    Chain, ChainError, Cidr, CniResult, InProcess, InUse, NoneInProcess, Programs, RuntimeConfig, Version,
-};
+use crate::prepared::Prepared;
+use crate::record::{self, Ending, PodName, Record, Records};
+use crate::{Chain, ChainError, Cidr, CniResult, InProcess, NoneInProcess, Programs, RuntimeConfig};
 
 /// The pod's interface.
 const INTERFACE: &str = "eth0";
@@ -139,15 +140,6 @@ pub(crate) struct Debts {
     pub(crate) paying: Option<String>,
 }
 
-/// A network as it was last used, for its garbage once its configuration is another.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Seen {
-    version: Version,
-    #[serde(default)]
-    disable_gc: bool,
-    plugins: Vec<UsedPlugin>,
-}
-
 /// Stands in where there is no configuration: whether it could connect a pod.
 pub type Embedded = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
@@ -222,131 +214,6 @@ impl Cni {
         }
     }
 
-    fn directories(&self) -> impl Iterator<Item = (&str, &PathBuf)> {
-        let default = self.settings.conf_dir.as_ref().map(|directory| ("", directory));
-        default.into_iter().chain(self.settings.handler_dirs.iter().map(|(name, path)| (name.as_str(), path)))
-    }
-
-    /// Looks at the directories again.
-    pub(crate) fn refresh(&self) {
-        for (handler, directory) in self.directories() {
-            let loaded = prepared::load(directory, &self.chain);
-            let mut all = self.found.lock();
-            let before = all.entry(handler.to_owned()).or_default();
-            let now = match (loaded, &*before) {
-                (Ok(None), Found::Nothing) => continue,
-                (Ok(Some(new)), Found::Good(old, _)) if **old == new => continue,
-                (Err(error), Found::Broken(old)) if *old == error.to_string() => continue,
-                (Ok(None), _) => Found::Nothing,
-                (Ok(Some(new)), _) => {
-                    let word = if new.has_status() { Word::Unasked } else { Word::Ready };
-                    Found::Good(Arc::new(new), word)
-                }
-                (Err(error), _) => Found::Broken(error.to_string()),
-            };
-            match &now {
-                Found::Nothing => tracing::info!(handler, "no CNI configuration: the network of Berth's own"),
-                Found::Good(new, _) => tracing::info!(
-                    handler,
-                    file = %new.path.display(),
-                    network = new.network,
-                    version = new.version.as_str(),
-                    "a CNI configuration is in use"
-                ),
-                Found::Broken(problem) => tracing::warn!(handler, problem, "a CNI configuration is not used"),
-            }
-            *before = now;
-            drop(all);
-            self.ask_soon();
-        }
-    }
-
-    fn ask_soon(&self) {
-        *self.asking.0.lock() = true;
-        self.asking.1.notify_all();
-    }
-
-    /// Asks the plugins, and Berth's own network, whether they can connect pods.
-    pub(crate) fn ask(&self) {
-        let all: Vec<_> =
-            self.found.lock().iter().map(|(name, found)| (name.clone(), found.clone())).collect();
-        for (handler, found) in all {
-            let Found::Good(network, _) = found else { continue };
-            if !network.has_status() {
-                continue;
-            }
-            let asked = self.chain.status(&network.network, network.version, &network.plugins);
-            let word = asked.map_or_else(|error| Word::NotReady(whole(&error)), |()| Word::Ready);
-            if let Some(Found::Good(still, old)) = self.found.lock().get_mut(&handler)
-                && Arc::ptr_eq(still, &network)
-                && *old != word
-            {
-                tracing::info!(handler, network = network.network, ?word, "the plugins say");
-                *old = word;
-            }
-        }
-        let passing = self.gate.read();
-        if self.stopped.load(Ordering::SeqCst) {
-            return;
-        }
-        let word = (self.embedded)().map_or_else(Word::NotReady, |()| Word::Ready);
-        drop(passing);
-        let needed = self.settings.conf_dir.is_none() || matches!(self.network(""), Found::Nothing);
-        *self.stand_in.lock() = if needed { word } else { Word::Unasked };
-    }
-
-    fn network(&self, handler: &str) -> Found {
-        let all = self.found.lock();
-        all.get(handler).or_else(|| all.get("")).cloned().unwrap_or_default()
-    }
-
-    /// Whether pods of this handler are connected by a configuration, also by a broken one.
-    pub fn is_configured(&self, handler: &str) -> bool {
-        !matches!(self.network(handler), Found::Nothing)
-    }
-
-    /// How it stands with the default handler's network.
-    pub fn report(&self) -> Report {
-        let word = |word: Word| match word {
-            Word::Ready => None,
-            Word::Unasked => Some("the plugins have not said yet whether they are ready".to_owned()),
-            Word::NotReady(problem) => Some(problem),
-        };
-        let shown = |found: &Found| match found {
-            Found::Nothing => json!({ "configuration": null }),
-            Found::Broken(problem) => json!({ "problem": problem }),
-            Found::Good(network, said) => json!({
-                "configuration": network.path,
-                "network": network.network,
-                "version": network.version,
-                "plugins": network.plugins,
-                "problem": word(said.clone()),
-            }),
-        };
-        let handlers: BTreeMap<String, Value> =
-            self.found.lock().iter().map(|(name, found)| (name.clone(), shown(found))).collect();
-        let problem = match self.network("") {
-            Found::Nothing => word(self.stand_in.lock().clone()),
-            Found::Broken(problem) => Some(problem),
-            Found::Good(_, said) => word(said),
-        };
-        let debts = self.debts.lock().owed.clone();
-        let owed: BTreeMap<_, _> = debts
-            .iter()
-            .map(|(id, owed)| (id, json!({ "since": owed.since, "problem": owed.problem })))
-            .collect();
-        let mut notes = Vec::new();
-        if let Some((id, one)) = debts.iter().next() {
-            let others =
-                if debts.len() == 1 { String::new() } else { format!(", and of {} more", debts.len() - 1) };
-            notes.push(format!(
-                "the network of ended pod {id}{others} is still to be given back: {}",
-                one.problem
-            ));
-        }
-        Report { problem, notes, verbose: json!({ "handlers": handlers, "owed": owed }) }
-    }
-
     /// Connects a pod. On failure everything is given back, or owed and tried again.
     pub fn attach(&self, pod: CniPod<'_>) -> Result<Connected, CniError> {
         let network = self.usable(pod.handler)?;
@@ -384,18 +251,6 @@ impl Cni {
                 self.end(record, Some(pod.netns));
                 Err(error)
             }
-        }
-    }
-
-    /// One that was broken may be whole by now: a program that was missing is there.
-    fn usable(&self, handler: &str) -> Result<Arc<Prepared>, CniError> {
-        if !matches!(self.network(handler), Found::Good(..)) {
-            self.refresh();
-        }
-        match self.network(handler) {
-            Found::Good(network, _) => Ok(network),
-            Found::Broken(problem) => Err(CniError::NotReady(problem)),
-            Found::Nothing => Err(CniError::NotReady("its CNI configuration was removed".into())),
         }
     }
 
@@ -484,14 +339,6 @@ impl Cni {
         }
     }
 
-    /// Whether a pod still has what it was given.
-    pub fn check(&self, container: &str, netns: BorrowedFd<'_>) -> Result<(), CniError> {
-        match self.records.get(container) {
-            Some(record) => Ok(self.chain.check(&record, netns)?),
-            None => Ok(()),
-        }
-    }
-
     /// At start: these pods live. Programs of an earlier daemon are ended, the ends that it owed or cut off are owed now.
     pub fn restore(&self, live: &HashSet<String>) {
         match self.chain.programs.settle() {
@@ -532,67 +379,6 @@ impl Cni {
             }
             self.debts.lock().paying = None;
             self.debts_changed.notify_all();
-        }
-    }
-
-    fn seen_path(&self) -> PathBuf {
-        self.settings.root.join("cni/networks.json")
-    }
-
-    fn remember(&self, network: &Prepared) {
-        let seen = Seen {
-            version: network.version,
-            disable_gc: network.disable_gc,
-            plugins: network.plugins.clone(),
-        };
-        let all = {
-            let mut all = self.seen.lock();
-            match all.get(&network.network) == Some(&seen) {
-                true => return,
-                false => drop(all.insert(network.network.clone(), seen)),
-            }
-            all.clone()
-        };
-        if let Err(error) = record::write(&self.seen_path(), &all) {
-            tracing::warn!(%error, "a network that is in use is not remembered");
-        }
-    }
-
-    /// Tells the plugins of every network that was ever used which pods there are. One that is not configured any more and
-    /// has no pods is forgotten then.
-    pub(crate) fn collect(&self) {
-        let _alone = self.gate.write();
-        let mut all = self.seen.lock().clone();
-        if all.is_empty() {
-            return;
-        }
-        let configured: HashSet<String> = (self.found.lock().values())
-            .filter_map(|found| {
-                if let Found::Good(network, _) = found { Some(network.network.clone()) } else { None }
-            })
-            .collect();
-        let records = self.records.all();
-        all.retain(|name, seen| {
-            let mine = records.iter().filter(|record| record.network == *name);
-            let in_use: Vec<InUse> = mine
-                .map(|record| InUse {
-                    container: record.container.clone(),
-                    interface: record.interface.clone(),
-                })
-                .collect();
-            let told = match seen.disable_gc {
-                true => Ok(()),
-                false => self.chain.gc(name, seen.version, &seen.plugins, &in_use),
-            };
-            if let Err(error) = &told {
-                let error = error as &dyn std::error::Error;
-                tracing::warn!(network = name, error, "what is not in use may stay with a plugin");
-            }
-            told.is_err() || configured.contains(name) || !in_use.is_empty()
-        });
-        self.seen.lock().clone_from(&all);
-        if let Err(error) = record::write(&self.seen_path(), &all) {
-            tracing::warn!(%error, "the networks that were in use are not remembered");
         }
     }
 

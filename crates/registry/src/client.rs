@@ -525,7 +525,9 @@ impl Session {
             StatusCode::NOT_FOUND => RegistryError::NotFound { host, reference, said },
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let why = match self.credentials(place).await? {
-                    Some(_) => format!("the credentials are not accepted{said}"),
+                    Some(found) => {
+                        format!("the credentials are not accepted{said}; they are from {}", found.source)
+                    }
                     None => format!("it wants credentials, and none were given{said}"),
                 };
                 RegistryError::Refused { host, reference, why }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-
 use crate::RegistryError;
 use crate::hosts::{Endpoint, is_loopback};
 

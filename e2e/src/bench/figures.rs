@@ -43,15 +43,23 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The budget is for us, in the same unit, and met when not exceeded.
+    /// The budget is for us, in the same unit, and met when not exceeded. `theirs` is NaN where only ours is measured.
     pub(crate) fn line(&mut self, what: &str, ours: f64, theirs: f64, unit: &str, budget: Option<f64>) {
-        let ratio = if ours > 0.0 { format!("{:.1}x", theirs / ours) } else { "-".into() };
         let met = budget.is_none_or(|budget| ours <= budget);
+        let compared = ours > 0.0 && !theirs.is_nan();
+        let ratio = if compared { format!("{:.1}x", theirs / ours) } else { "-".into() };
+        // A share says nothing with one digit.
+        let shown = |value: f64| match value {
+            value if value.is_nan() => "-".to_owned(),
+            value if unit.is_empty() => format!("{value:.2}"),
+            value => format!("{value:.1}"),
+        };
+        let (ours, theirs) = (shown(ours), shown(theirs));
         let verdict = match budget {
             None => String::new(),
             Some(budget) => format!("≤ {} {}", (budget * 100.0).round() / 100.0, if met { "✔" } else { "✘" }),
         };
-        println!("  {what:<34} {ours:>9.1} {unit:<3}{theirs:>9.1} {unit:<3}{ratio:>6}   {verdict}");
+        println!("  {what:<34} {ours:>9} {unit:<3}{theirs:>9} {unit:<3}{ratio:>6}   {verdict}");
         if budget.is_some() {
             self.checks.count(met);
         }

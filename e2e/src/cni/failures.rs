@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use berth_cri_api::v1::*;
 
-use super::recorder::{Recorder, chain, condition, names};
+use super::recorder::{Recorder, chain, condition, names, of_host};
 use crate::checks::{Checks, until};
 use crate::client::{Client, pod};
 use crate::daemon::Daemon;
@@ -45,15 +45,7 @@ async fn configurations(checks: &mut Checks, daemon: &Daemon, recorder: &Recorde
         said,
     );
     let mut client = Client::connect(&daemon.socket()).await?;
-    let spaces = NamespaceOption { network: NamespaceMode::Node.into(), ..Default::default() };
-    let security = LinuxSandboxSecurityContext { namespace_options: Some(spaces), ..Default::default() };
-    let linux = LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() };
-    let config = PodSandboxConfig {
-        linux: Some(linux),
-        hostname: String::new(),
-        ..pod("of-host", &daemon.path("logs"))
-    };
-    let id = client.run_pod(&config).await;
+    let id = client.run_pod(&of_host(daemon)).await;
     checks.note("  one with the host's network runs", id.as_ref().map(drop));
     client.remove_pod(&id?).await?;
     recorder.configure(&chain("1.1.0"))?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use berth_cri_api::v1::*;
 use serde_json::{Value, json};
 
-use super::recorder::{Recorder, Told, verbose};
+use super::recorder::{Recorder, Told, of_host, verbose};
 use crate::checks::Checks;
 use crate::client::{Client, pod};
 use crate::daemon::Daemon;
@@ -165,15 +165,7 @@ async fn told(client: &mut Client, id: &str, info: &Value) -> Result<(), String>
 async fn host_network(checks: &mut Checks, daemon: &Daemon, recorder: &Recorder) -> Result<()> {
     recorder.forget()?;
     let mut client = Client::connect(&daemon.socket()).await?;
-    let spaces = NamespaceOption { network: NamespaceMode::Node.into(), ..Default::default() };
-    let security = LinuxSandboxSecurityContext { namespace_options: Some(spaces), ..Default::default() };
-    let linux = LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() };
-    let config = PodSandboxConfig {
-        linux: Some(linux),
-        hostname: String::new(),
-        ..pod("of-host", &daemon.path("logs"))
-    };
-    let id = client.run_pod(&config).await?;
+    let id = client.run_pod(&of_host(daemon)).await?;
     client.remove_pod(&id).await?;
     let order = recorder.order()?;
     checks.that("a pod with the host's network: no plugin is called", order.is_empty(), format!("{order:?}"));

@@ -8,7 +8,7 @@ use berth_netlink::{Link, PortSettings, Routes};
 
 use super::link::{self, network};
 use super::rules::Rules;
-use super::{fail, ipam, refused};
+use super::{fail, ipam, refused, settle};
 
 /// The program's own default.
 const USUAL: &str = "cni0";
@@ -40,22 +40,8 @@ pub(super) fn add(conf: &Bridge, call: &Call<'_>, rules: &Rules) -> Result<CniRe
     let routes = Routes::open().map_err(fail("open a netlink socket"))?;
     let bridge = ensure(conf, &routes, rules)?;
     let leased = ipam::lease(conf.ipam.as_ref(), call)?;
-    let made = connect(conf, call, &routes, &bridge, leased).and_then(|result| {
-        let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.address).collect();
-        rules.change(call.container, |pod| {
-            (pod.network, pod.pod) = (call.network.to_owned(), call.pod());
-            (pod.addresses, pod.masquerade) = (addresses, conf.ip_masq);
-        })?;
-        Ok(result)
-    });
-    if made.is_err() {
-        link::remove(&routes, call);
-        // The address was never used.
-        if let Some(Err(error)) = conf.ipam.as_ref().map(|ipam| ipam::release(ipam, call)) {
-            tracing::warn!(%error, container = call.container, "an address stays taken until it is collected");
-        }
-    }
-    made
+    let made = connect(conf, call, &routes, &bridge, leased);
+    settle(made, (&routes, rules), (conf.ipam.as_ref(), conf.ip_masq), call, |_| {})
 }
 
 fn ensure(conf: &Bridge, routes: &Routes, rules: &Rules) -> Result<Link, PluginError> {

@@ -20,6 +20,8 @@ use std::path::Path;
 use berth_cni::{Call, CniResult, InProcess, InUse, Ipam, Known, PluginError};
 
 use self::rules::Rules;
+use berth_netlink::Routes;
+
 use crate::NetworkError;
 
 /// Every plugin that needs no program.
@@ -54,6 +56,33 @@ fn previous<'a>(call: &Call<'a>) -> Result<&'a CniResult, PluginError> {
         PluginError::new(PluginError::INVALID_CONFIG, "it must come after a plugin that makes an interface")
     };
     call.previous.ok_or_else(missing)
+}
+
+/// The end of an ADD that makes an interface: what the pod got is recorded, with what else `also` says of it; what is half
+/// made is given back, its addresses included, which were never used.
+fn settle(
+    made: Result<CniResult, PluginError>,
+    (routes, rules): (&Routes, &Rules),
+    (ipam, masquerade): (Option<&Ipam>, bool),
+    call: &Call<'_>,
+    also: impl FnOnce(&mut rules::PodRules),
+) -> Result<CniResult, PluginError> {
+    let settled = made.and_then(|result| {
+        let addresses = result.ips.iter().map(|ip| ip.address.address).collect();
+        rules.change(call.container, |pod| {
+            (pod.network, pod.pod) = (call.network.to_owned(), call.pod());
+            (pod.addresses, pod.masquerade) = (addresses, masquerade);
+            also(pod);
+        })?;
+        Ok(result)
+    });
+    if settled.is_err() {
+        link::remove(routes, call);
+        if let Some(Err(error)) = ipam.map(|ipam| ipam::release(ipam, call)) {
+            tracing::warn!(%error, container = call.container, "an address stays taken until it is collected");
+        }
+    }
+    settled
 }
 
 impl Plugins {

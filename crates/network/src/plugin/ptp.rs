@@ -7,27 +7,15 @@ use berth_netlink::{Link, NewRoute, Routes};
 
 use super::link;
 use super::rules::Rules;
-use super::{fail, ipam, refused};
+use super::{fail, ipam, refused, settle};
 
 pub(super) fn add(conf: &Ptp, call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginError> {
     let routes = Routes::open().map_err(fail("open a netlink socket"))?;
     let leased = ipam::lease(conf.ipam.as_ref(), call)?;
-    let made = connect(conf, call, &routes, leased).and_then(|result| {
-        let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.address).collect();
-        rules.change(call.container, |pod| {
-            (pod.network, pod.pod) = (call.network.to_owned(), call.pod());
-            (pod.addresses, pod.masquerade) = (addresses, conf.ip_masq);
-            pod.own_link = Some(link::host_name(call));
-        })?;
-        Ok(result)
-    });
-    if made.is_err() {
-        link::remove(&routes, call);
-        if let Some(Err(error)) = conf.ipam.as_ref().map(|ipam| ipam::release(ipam, call)) {
-            tracing::warn!(%error, container = call.container, "an address stays taken until it is collected");
-        }
-    }
-    made
+    let made = connect(conf, call, &routes, leased);
+    settle(made, (&routes, rules), (conf.ipam.as_ref(), conf.ip_masq), call, |pod| {
+        pod.own_link = Some(link::host_name(call))
+    })
 }
 
 fn connect(
