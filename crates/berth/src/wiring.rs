@@ -1,11 +1,9 @@
 //! The runtime put together: mechanisms opened from the configuration, adapters over them, the domain over those.
 
-use std::fs::File;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use berth_cni::{Cni, CniSettings};
-use berth_images::{ClientConfig, Images, ImagesConfig, LayerReport, LayerState};
+use berth_images::{ClientConfig, Images, ImagesConfig};
 use berth_network::{Neighbours, Network, NetworkConfig, Plugins};
 use berth_pods::ports::Ports;
 use berth_pods::{Pods, Settings};
@@ -14,9 +12,9 @@ use berth_store::Store;
 use berth_streaming::{Server, TlsVersion};
 
 use crate::adapters::{
-    self, CriBackend, ImagePort, LauncherPort, MeterPort, NetworkPort, StorePort, StreamBackend,
+    self, Admin, CriBackend, ImagePort, LauncherPort, MeterPort, NetworkPort, StorePort, StreamBackend,
 };
-use crate::admin::{AdminBackend, Failure, ImportedImage, VerifiedLayer, VerifiedState};
+use crate::admin::Failure;
 use crate::config::Config;
 use crate::daemon::{Wired, boot_id, find_shim};
 
@@ -160,17 +158,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-fn verified(report: LayerReport) -> VerifiedLayer {
-    let (state, found, problem) = match report.state {
-        LayerState::Whole => (VerifiedState::Whole, Vec::new(), None),
-        LayerState::Unrecorded => (VerifiedState::Unrecorded, Vec::new(), None),
-        LayerState::Damaged(found) => (VerifiedState::Damaged, found, None),
-        LayerState::Repaired(found) => (VerifiedState::Repaired, found, None),
-        LayerState::Unrepaired(found, problem) => (VerifiedState::Damaged, found, Some(problem)),
-    };
-    VerifiedLayer { layer: report.layer.to_string(), images: report.images, state, found, problem }
-}
-
 /// Takes in what lies ready for every node. What cannot be read is told and costs nothing else.
 fn preload(images: &Images, directory: &std::path::Path) {
     let done = images.preload(directory).unwrap_or_else(|error| {
@@ -186,91 +173,5 @@ fn preload(images: &Images, directory: &std::path::Path) {
                 tracing::error!(%archive, error = &error as &dyn std::error::Error, "not preloaded");
             }
         }
-    }
-}
-
-struct Admin {
-    pods: Pods,
-    images: Images,
-    network: Arc<Network>,
-    neighbours: Arc<Neighbours>,
-    plugins: Arc<Plugins>,
-    cni: Arc<Cni>,
-    shims: Shims,
-}
-
-#[async_trait]
-impl AdminBackend for Admin {
-    async fn import(&self, archive: File) -> Result<Vec<ImportedImage>, Failure> {
-        let images = self.images.clone();
-        let imported = tokio::task::spawn_blocking(move || images.import(archive)).await??;
-        let one = |image: &Arc<berth_images::Image>| ImportedImage {
-            id: image.id.to_string(),
-            names: image.repo_tags.clone(),
-        };
-        Ok(imported.iter().map(one).collect())
-    }
-
-    async fn export(&self, references: Vec<String>, archive: File) -> Result<(), Failure> {
-        let images = self.images.clone();
-        Ok(tokio::task::spawn_blocking(move || images.export(&references, archive)).await??)
-    }
-
-    async fn verify(&self, image: Option<String>, repair: bool) -> Result<Vec<VerifiedLayer>, Failure> {
-        let reports = self.images.verify(image.as_deref(), repair).await?;
-        Ok(reports.into_iter().map(verified).collect())
-    }
-
-    async fn reset(&self) -> Result<(), Failure> {
-        self.pods.remove_all().await?;
-        let (network, cni, shims) = (self.network.clone(), self.cni.clone(), self.shims.clone());
-        let plugins = self.plugins.clone();
-        tokio::task::spawn_blocking(move || {
-            cni.reset();
-            plugins.reset()?;
-            network.reset()?;
-            shims.remove_parent()?;
-            Ok::<_, Failure>(())
-        })
-        .await?
-    }
-
-    async fn signal(&self, container: &str, signal: i32) -> Result<(), Failure> {
-        let signal = berth_model::Signal::from_number(signal);
-        Ok(self.pods.signal(container, signal.ok_or("signals are numbered from 1 to 64")?).await?)
-    }
-
-    async fn status(&self) -> serde_json::Value {
-        let (sandboxes, containers) = self.pods.counts();
-        let usage = self.images.fs_usage();
-        let pull = |pull: berth_images::PullProgress| {
-            let part = |part: &berth_images::PartProgress| {
-                serde_json::json!({
-                    "digest": part.digest,
-                    "bytes": part.bytes,
-                    "bytes_done": part.bytes_done,
-                    "done": part.done,
-                })
-            };
-            let parts: Vec<_> = pull.parts.iter().map(part).collect();
-            serde_json::json!({
-                "reference": pull.reference,
-                "layers": pull.layers,
-                "layers_done": pull.layers_done,
-                "bytes": pull.bytes,
-                "bytes_done": pull.bytes_done,
-                "parts": parts,
-            })
-        };
-        let (neighbours, network) = (self.neighbours.clone(), self.network.clone());
-        let stopped = tokio::task::spawn_blocking(move || adapters::look(&neighbours, &network)).await;
-        let pulls: Vec<_> = self.images.pulls().into_iter().map(pull).collect();
-        serde_json::json!({
-            "pods": { "sandboxes": sandboxes, "containers": containers },
-            "images": { "count": self.images.list().len(), "bytes": usage.used_bytes, "at": usage.mountpoint },
-            "pulls": pulls,
-            "network": { "bridge": self.network.bridge(), "subnets": self.network.subnets() },
-            "stopped_by_others": stopped.unwrap_or_default(),
-        })
     }
 }

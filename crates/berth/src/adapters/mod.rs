@@ -1,6 +1,7 @@
 //! The domain's ports over the mechanisms. Nothing is decided here: each method hands on, and names what it did when
 //! it fails.
 
+mod admin;
 mod backend;
 mod images;
 mod launcher;
@@ -9,6 +10,7 @@ mod network;
 mod store;
 mod streams;
 
+pub(crate) use admin::Admin;
 pub(crate) use backend::CriBackend;
 pub(crate) use images::ImagePort;
 pub(crate) use launcher::LauncherPort;
