@@ -9,6 +9,7 @@ macro_rules! holds {
 mod cuts;
 mod debian;
 mod failures;
+mod hangs;
 mod protocol;
 mod recorder;
 mod versions;
@@ -37,6 +38,7 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     protocol::all(checks, daemon, &recorder).await?;
     versions::all(checks, daemon, &recorder).await?;
     failures::all(checks, daemon, &recorder).await?;
+    hangs::all(checks, daemon, &recorder).await?;
     cuts::all(checks, daemon, &recorder).await?;
     debian::all(checks, daemon, &recorder).await?;
     checks.note("no directory, row or descriptor is left", given_back(daemon, &before).await);

@@ -41,6 +41,7 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
     let streaming = Server::bind(streaming(&config.streaming)).await?;
     let pods = Pods::new(ports, settings);
     let found = pods.recover().await?;
+    network.collect_garbage(pods.clone())?;
     // After the leases are back, so that nothing that is in use is taken for garbage.
     let (images, directory) = (parts.images.clone(), config.preload.clone());
     // Beside everything else: an archive of gigabytes must not keep the pods from being answered for.

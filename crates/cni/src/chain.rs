@@ -7,8 +7,9 @@ use std::time::Duration;
 use berth_ids::{Classify, ErrorClass};
 use serde_json::{Map, Value, json};
 
-use crate::program::{Environment, beginning};
+use crate::program::{Bounds, Environment, beginning};
 use crate::record::{Record, UsedPlugin};
+use crate::turns::Cut;
 use crate::{
     Call, CniResult, InProcess, InUse, Known, PluginConf, PluginError, ProgramError, Programs, Version,
 };
@@ -47,6 +48,13 @@ impl Classify for ChainError {
             Failure::InProcess(error) if error.code == PluginError::TRY_AGAIN => ErrorClass::Unavailable,
             _ => ErrorClass::Internal,
         }
+    }
+}
+
+impl ChainError {
+    /// It was ended before it had done all, and nothing was wrong.
+    pub(crate) fn is_cut(&self) -> bool {
+        matches!(*self.source, Failure::Program(ProgramError::Cut))
     }
 }
 
@@ -93,7 +101,7 @@ impl Chain {
             return Ok((result.write(version), result));
         }
         let input = step.input(previous.map(|(value, _)| value));
-        let answer = self.run(step, "ADD", &input)?;
+        let answer = self.run(step, "ADD", &input, self.programs.timeout)?;
         let garbled = |problem: String| ProgramError::Garbled {
             problem,
             answer: beginning(&answer.stdout),
@@ -142,7 +150,8 @@ impl Chain {
             let read = read.unwrap_or_default();
             self.in_process.del(&step.known()?, &step.call(&runtime, read.as_ref())).map_err(Failure::from)
         } else {
-            self.run(step, "DEL", &step.input(previous)).map(drop).map_err(Failure::from)
+            let input = step.input(previous);
+            self.run(step, "DEL", &input, self.programs.timeout).map(drop).map_err(Failure::from)
         };
         match done {
             // The plugin has nothing of this pod: as good as given back.
@@ -154,13 +163,41 @@ impl Chain {
         }
     }
 
-    /// Tells every plugin which pods are connected to the network. All are told; the first failure is given back.
+    /// Asks the plugins in their order whether the pod still has what ADD gave it; the first that finds something missing ends
+    /// it (CNI 1.1, section 3, "CHECK"). `timeout` is for each.
+    pub(crate) fn check(
+        &self,
+        record: &Record,
+        netns: BorrowedFd<'_>,
+        timeout: Duration,
+    ) -> Result<(), ChainError> {
+        let version = record.version;
+        for plugin in &record.plugins {
+            let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };
+            let checked = || -> Result<(), Failure> {
+                let previous = record.result.clone().unwrap_or_default();
+                if !plugin.in_process {
+                    let input = step.input(Some(&previous));
+                    return Ok(self.run(&step, "CHECK", &input, timeout).map(drop)?);
+                }
+                let read = CniResult::read(previous, version).map_err(Failure::Result)?;
+                let runtime = step.runtime();
+                Ok(self.in_process.check(&step.known()?, &step.call(&runtime, Some(&read)))?)
+            };
+            checked().map_err(|source| step.failed("CHECK", source))?;
+        }
+        Ok(())
+    }
+
+    /// Tells every plugin which pods are connected to the network. All are told unless it is cut short; the first failure is
+    /// given back.
     pub(crate) fn gc(
         &self,
         network: &str,
         version: Version,
         plugins: &[UsedPlugin],
         in_use: &[InUse],
+        cut: &Cut,
     ) -> Result<(), ChainError> {
         let valid: Vec<Value> = in_use
             .iter()
@@ -169,6 +206,9 @@ impl Chain {
         let mut first = Ok(());
         for plugin in plugins {
             let done = || -> Result<(), Failure> {
+                if cut.is_cut() {
+                    return Err(ProgramError::Cut.into());
+                }
                 if plugin.in_process {
                     let known = Known::read(&plugin.conf).ok_or(Failure::Forgotten)?;
                     return Ok(self.in_process.gc(&known, network, in_use)?);
@@ -176,7 +216,7 @@ impl Chain {
                 if version.has_gc() {
                     let mut input = input(network, version, &plugin.conf);
                     input.insert("cni.dev/valid-attachments".into(), valid.clone().into());
-                    self.bare(kind(plugin), "GC", &input)?;
+                    self.bare(kind(plugin), "GC", &input, Some(cut))?;
                 }
                 Ok(())
             };
@@ -205,7 +245,7 @@ impl Chain {
                     return Ok(self.in_process.status(&known, network)?);
                 }
                 if version.has_gc() {
-                    self.bare(kind(plugin), "STATUS", &input(network, version, &plugin.conf))?;
+                    self.bare(kind(plugin), "STATUS", &input(network, version, &plugin.conf), None)?;
                 }
                 Ok(())
             };
@@ -225,8 +265,8 @@ impl Chain {
         // Old plugins want all of the environment for every verb.
         let dummy = Some("dummy");
         let environment = Environment { container: dummy, netns: dummy, interface: dummy, args: Some("") };
-        let answer = match self.programs.run(kind, "VERSION", environment, input.as_bytes(), VERSION_TIMEOUT)
-        {
+        let bounds = VERSION_TIMEOUT.into();
+        let answer = match self.programs.run(kind, "VERSION", environment, input.as_bytes(), bounds) {
             Ok(answer) => answer,
             Err(ProgramError::Refused { .. } | ProgramError::Died { .. }) => return Ok(None),
             Err(error) => return Err(error),
@@ -241,6 +281,7 @@ impl Chain {
         step: &Step<'_>,
         verb: &str,
         input: &Map<String, Value>,
+        timeout: Duration,
     ) -> Result<crate::program::Answer, ProgramError> {
         let record = step.record;
         // As bound; once the namespace is gone there is no path to tell.
@@ -255,13 +296,18 @@ impl Chain {
             interface: Some(&record.interface),
             args: Some(&args),
         };
-        self.programs.run(step.kind, verb, environment, &bytes(input), self.programs.timeout)
+        self.programs.run(step.kind, verb, environment, &bytes(input), timeout.into())
     }
 
-    fn bare(&self, kind: &str, verb: &str, input: &Map<String, Value>) -> Result<(), ProgramError> {
-        let done =
-            self.programs.run(kind, verb, Environment::default(), &bytes(input), self.programs.timeout);
-        done.map(drop)
+    fn bare(
+        &self,
+        kind: &str,
+        verb: &str,
+        input: &Map<String, Value>,
+        cut: Option<&Cut>,
+    ) -> Result<(), ProgramError> {
+        let bounds = Bounds { timeout: self.programs.timeout, cut };
+        self.programs.run(kind, verb, Environment::default(), &bytes(input), bounds).map(drop)
     }
 }
 

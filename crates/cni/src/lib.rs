@@ -18,6 +18,7 @@ mod program;
 mod record;
 mod result;
 mod service;
+mod turns;
 mod upkeep;
 mod version;
 
@@ -36,4 +37,5 @@ pub use program::{ProgramError, Programs};
 pub use record::{Ending, PodName, Record, Records, UsedPlugin};
 pub use result::{CniResult, Dns, Interface, IpConfig, Route};
 pub use service::{Cni, CniError, CniPod, CniSettings, Connected, Embedded, Report};
+pub use turns::Closed;
 pub use version::{UnknownVersion, VERSIONS, Version};

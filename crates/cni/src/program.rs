@@ -15,6 +15,7 @@ use berth_sys::{fd as sysfd, process};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::PluginError;
+use crate::turns::Cut;
 
 /// Bytes of an answer. A result is about 1 KiB.
 const ANSWER_MAX: usize = 1 << 20;
@@ -42,6 +43,8 @@ pub enum ProgramError {
     Garbled { problem: String, answer: String, stderr: String },
     #[error("watch it")]
     Watch { source: io::Error },
+    #[error("was ended for a pod that comes; it is asked again")]
+    Cut,
 }
 
 fn said(stderr: &str) -> String {
@@ -54,7 +57,7 @@ fn said(stderr: &str) -> String {
 impl Classify for ProgramError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Missing { .. } => ErrorClass::Unavailable,
+            Self::Missing { .. } | Self::Cut => ErrorClass::Unavailable,
             Self::TimedOut { .. } => ErrorClass::DeadlineExceeded,
             Self::Refused { error, .. } if error.code == PluginError::TRY_AGAIN => ErrorClass::Unavailable,
             _ => ErrorClass::Internal,
@@ -81,6 +84,20 @@ pub struct Programs {
     pub calls: PathBuf,
     pub timeout: Duration,
     number: AtomicU64,
+}
+
+/// When a program is killed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds<'a> {
+    pub(crate) timeout: Duration,
+    /// Sooner, when somebody wants that.
+    pub(crate) cut: Option<&'a Cut>,
+}
+
+impl From<Duration> for Bounds<'_> {
+    fn from(timeout: Duration) -> Self {
+        Self { timeout, cut: None }
+    }
 }
 
 /// What a program wrote.
@@ -116,7 +133,7 @@ impl Programs {
         verb: &str,
         environment: Environment<'_>,
         input: &[u8],
-        timeout: Duration,
+        bounds: Bounds<'_>,
     ) -> Result<Answer, ProgramError> {
         let path = self.find(kind)?;
         let (file, _given) = self.input(kind, verb, input)?;
@@ -144,7 +161,7 @@ impl Programs {
         let child = command.spawn().map_err(|source| ProgramError::Start { path, source })?;
         // Ours closes: the lock is the program's alone.
         drop(command);
-        Running { child }.finish(timeout)
+        Running { child }.finish(bounds)
     }
 
     /// The file that becomes its standard input, and what removes it again. Should the daemon die meanwhile, the next one
@@ -233,7 +250,7 @@ impl Running {
         }
     }
 
-    fn finish(mut self, timeout: Duration) -> Result<Answer, ProgramError> {
+    fn finish(mut self, Bounds { timeout, cut }: Bounds<'_>) -> Result<Answer, ProgramError> {
         let watch = |source| ProgramError::Watch { source };
         let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
         let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
@@ -251,7 +268,11 @@ impl Running {
                 self.kill();
                 return Err(ProgramError::TimedOut { after: timeout, stderr: stderr.text() });
             }
-            let gone = wait(pidfd.as_fd(), &[&stdout, &stderr], left).map_err(watch)?;
+            if cut.is_some_and(Cut::is_cut) {
+                self.kill();
+                return Err(ProgramError::Cut);
+            }
+            let gone = wait(pidfd.as_fd(), &[&stdout, &stderr], cut, left).map_err(watch)?;
             // After its end, what it wrote is in the pipes: a child of its own that keeps them open is not waited for.
             stdout.take(ANSWER_MAX, false).map_err(watch)?;
             stderr.take(STDERR_MAX, true).map_err(watch)?;
@@ -268,9 +289,15 @@ impl Running {
     }
 }
 
-/// Whether the process has ended; else something is to be read, or time is up.
-fn wait(pidfd: BorrowedFd<'_>, pipes: &[&Pipe<dyn Source>], left: Duration) -> io::Result<bool> {
+/// Whether the process has ended; else something is to be read, it is to be cut short, or time is up.
+fn wait(
+    pidfd: BorrowedFd<'_>,
+    pipes: &[&Pipe<dyn Source>],
+    cut: Option<&Cut>,
+    left: Duration,
+) -> io::Result<bool> {
     let mut polled = vec![PollFd::new(pidfd, PollFlags::POLLIN)];
+    polled.extend(cut.map(|cut| PollFd::new(cut.as_fd(), PollFlags::POLLIN)));
     for pipe in pipes.iter().filter(|pipe| !pipe.ended) {
         polled.push(PollFd::new(pipe.source.as_fd(), PollFlags::POLLIN));
     }
@@ -364,7 +391,7 @@ mod tests {
     fn run(script: &str, timeout: Duration) -> Result<Answer, ProgramError> {
         let (home, programs) = plugin(script);
         let environment = Environment { container: Some("id"), netns: Some(""), ..Environment::default() };
-        let done = programs.run("plugin", "DEL", environment, b"{\"a\":1}", timeout);
+        let done = programs.run("plugin", "DEL", environment, b"{\"a\":1}", timeout.into());
         assert_eq!(std::fs::read_dir(home.path().join("calls")).unwrap().count(), 0, "the input is left");
         done
     }
@@ -390,7 +417,7 @@ mod tests {
         let flood = told("yes");
         assert!(flood.contains("more than 1048576 bytes"), "{flood}");
         let (_home, programs) = plugin("true");
-        let missing = programs.run("other", "ADD", Environment::default(), b"", long).unwrap_err();
+        let missing = programs.run("other", "ADD", Environment::default(), b"", long.into()).unwrap_err();
         assert!(
             matches!(missing, ProgramError::Missing { .. }) && missing.class() == ErrorClass::Unavailable
         );
@@ -412,6 +439,23 @@ mod tests {
             assert!(Instant::now() < end, "the child runs: {}", state());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    #[test]
+    fn one_that_is_cut_short_is_killed() {
+        let turns = crate::turns::Turns::default();
+        let (_home, programs) = plugin("sleep 1000");
+        let collecting = turns.collect("net", Duration::ZERO).unwrap().unwrap();
+        let bounds = Bounds { timeout: Duration::from_secs(20), cut: Some(&collecting.cut) };
+        let ended = std::thread::scope(|scope| {
+            let run = scope.spawn(|| programs.run("plugin", "GC", Environment::default(), b"", bounds));
+            // It does not end by itself: this only asks for it.
+            assert!(turns.come("net", "one", Duration::ZERO).is_none());
+            run.join().unwrap()
+        });
+        assert!(matches!(ended, Err(ProgramError::Cut)), "{ended:?}");
+        drop(collecting);
+        assert!(turns.come("net", "one", Duration::ZERO).is_some());
     }
 
     #[test]

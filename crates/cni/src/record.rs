@@ -134,15 +134,21 @@ impl Records {
     }
 }
 
-/// Whole or not at all, also when the daemon is killed in the middle.
+/// Whole or not at all, also when the daemon is killed or the power is cut in the middle; on disk when it returns.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     std::fs::create_dir_all(directory)?;
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let new = path.with_extension(format!("new{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
-    let mut file = File::create(&new)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    std::fs::rename(&new, path)
+    let fill = || {
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(value)?)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)
+    };
+    fill().inspect_err(|_| drop(std::fs::remove_file(&new)))?;
+    // The name is the directory's (fsync(2)).
+    File::open(directory)?.sync_all()
 }
 
 pub(crate) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {

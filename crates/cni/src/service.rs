@@ -1,5 +1,6 @@
 //! One instance's networks by configuration: what pods are connected with, and what is still owed to plugins.
 
+mod check;
 mod garbage;
 mod standing;
 
@@ -8,23 +9,23 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use berth_ids::{Classify, ErrorClass};
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 
-use self::garbage::Seen;
+use self::garbage::Networks;
 use crate::netns::{self, Paths};
 use crate::prepared::Prepared;
 use crate::record::{self, Ending, PodName, Record, Records};
+use crate::turns::{Closed, Turns};
 use crate::{Chain, ChainError, Cidr, CniResult, InProcess, NoneInProcess, Programs, RuntimeConfig};
 
 /// The pod's interface.
 const INTERFACE: &str = "eth0";
-/// How long a pod waits for a garbage collection to end.
-const GATE_WAIT: Duration = Duration::from_secs(30);
+/// How long a garbage collection that is cut short may take to end: a program is killed, what is done in-process ends by itself.
+const CUT_WAIT: Duration = Duration::from_secs(5);
 /// The first and the longest pause between attempts at an end.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
@@ -83,14 +84,17 @@ pub enum CniError {
     Record(#[source] std::io::Error),
     #[error("bind the network namespace to a path")]
     Netns(#[source] std::io::Error),
-    #[error("plugins are giving back what is not in use; that takes longer than {GATE_WAIT:?}")]
+    #[error("the network is being reset, or its garbage collected: that did not end within {CUT_WAIT:?}")]
     Collecting,
+    #[error("pods use the network: {}", pods.join(", "))]
+    Used { pods: Vec<String> },
 }
 
 impl Classify for CniError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::NotReady(_) | Self::Collecting => ErrorClass::Unavailable,
+            Self::Used { .. } => ErrorClass::FailedPrecondition,
             Self::Chain(error) => error.class(),
             Self::Record(_) | Self::Netns(_) => ErrorClass::Internal,
         }
@@ -151,19 +155,14 @@ pub struct Cni {
     embedded: Embedded,
     /// By runtime handler; the empty one is everybody's who has none.
     pub(crate) found: Mutex<BTreeMap<String, Found>>,
-    /// By name, as on disk.
-    seen: Mutex<BTreeMap<String, Seen>>,
+    seen: Mutex<Networks>,
     /// The embedded network's word.
     pub(crate) stand_in: Mutex<Word>,
     pub(crate) debts: Mutex<Debts>,
     pub(crate) debts_changed: Condvar,
     /// Wakes who asks the plugins.
     pub(crate) asking: (Mutex<bool>, Condvar),
-    /// A pod that is being connected is not garbage: it passes here, and a collection waits until nobody does. No state is
-    /// behind it.
-    gate: RwLock<()>,
-    /// The instance is being reset: nothing is made any more.
-    stopped: AtomicBool,
+    turns: Turns,
 }
 
 impl std::fmt::Debug for Cni {
@@ -204,20 +203,20 @@ impl Cni {
             netns,
             embedded,
             found: Mutex::default(),
-            seen: Mutex::new(record::read(&seen).unwrap_or_default()),
+            seen: Mutex::new(Networks::new(record::read(&seen).unwrap_or_default())),
             stand_in: Mutex::new(Word::Unasked),
             debts: Mutex::default(),
             debts_changed: Condvar::new(),
             asking: Default::default(),
-            gate: RwLock::new(()),
-            stopped: AtomicBool::new(false),
+            turns: Turns::default(),
         }
     }
 
     /// Connects a pod. On failure everything is given back, or owed and tried again.
     pub fn attach(&self, pod: CniPod<'_>) -> Result<Connected, CniError> {
         let network = self.usable(pod.handler)?;
-        let _passing = self.gate.try_read_for(GATE_WAIT).ok_or(CniError::Collecting)?;
+        let _coming =
+            self.turns.come(&network.network, pod.container, CUT_WAIT).ok_or(CniError::Collecting)?;
         let mut record = Record {
             container: pod.container.to_owned(),
             interface: INTERFACE.to_owned(),
@@ -395,9 +394,23 @@ impl Cni {
         record::read(&self.cidr_path()).unwrap_or_default()
     }
 
-    /// For a reset: tries once more to pay what is owed, then forgets it.
-    pub fn reset(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
+    /// Keeps pods from coming, where none is connected or being connected.
+    pub fn close(&self) -> Result<Closed<'_>, CniError> {
+        let closed = self.turns.close();
+        let owed = self.debts.lock().owed.clone();
+        let records = self.records.all();
+        let used = records.iter().filter(|r| r.ending.is_none() && !owed.contains_key(&r.container));
+        let pods: Vec<String> =
+            used.map(|record| format!("{}/{}", record.pod.namespace, record.pod.name)).collect();
+        match (closed, pods.is_empty()) {
+            (Some(closed), true) => Ok(closed),
+            (None, true) => Err(CniError::Used { pods: vec!["one that is being connected".into()] }),
+            (_, false) => Err(CniError::Used { pods }),
+        }
+    }
+
+    /// When no pod is connected any more: tries once more to pay what is owed, then forgets it.
+    pub fn clear(&self) {
         for record in self.records.all() {
             if let Err(error) = self.chain.del(&record, None, true) {
                 let error = &error as &dyn std::error::Error;
@@ -407,9 +420,15 @@ impl Cni {
         }
         self.netns.sweep(&HashSet::new());
         self.collect();
-        for path in [self.seen_path(), self.cidr_path()] {
-            let _ = std::fs::remove_file(path);
+        if let Err(error) = self.forget_networks() {
+            tracing::warn!(%error, "networks that were in use stay remembered");
         }
+    }
+
+    /// The same, and what the kubelet said is forgotten too.
+    pub fn reset(&self) {
+        self.clear();
+        let _ = std::fs::remove_file(self.cidr_path());
     }
 }
 

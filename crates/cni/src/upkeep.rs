@@ -29,12 +29,7 @@ impl Cni {
         }
         spawn("cni-watch", watch)?;
         spawn("cni-ask", ask)?;
-        spawn("cni-end", pay)?;
-        spawn("cni-collect", |weak| {
-            if let Some(cni) = weak.upgrade() {
-                cni.collect();
-            }
-        })
+        spawn("cni-end", pay)
     }
 }
 

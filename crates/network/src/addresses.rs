@@ -86,6 +86,10 @@ impl Addresses {
         }
     }
 
+    pub(crate) fn holders(&self) -> Vec<SandboxId> {
+        self.by_pod.keys().cloned().collect()
+    }
+
     pub(crate) fn give_back(&mut self, id: &SandboxId) {
         for address in self.by_pod.remove(id).unwrap_or_default() {
             self.taken.remove(&address);

@@ -21,6 +21,8 @@ pub enum NetworkError {
     Save { path: std::path::PathBuf, source: std::io::Error },
     #[error("the host's {port} leads to pod {holder} already")]
     Taken { port: HostPort, holder: String },
+    #[error("pods use the network: {}", pods.join(", "))]
+    Used { pods: Vec<String> },
     #[error("a process of the host listens on {port}")]
     InUse { port: HostPort },
     #[error("the host's {port} cannot lead to the pod, which has no address of that IP version")]
@@ -32,9 +34,11 @@ impl Classify for NetworkError {
         match self {
             Self::Exhausted { .. } => ErrorClass::ResourceExhausted,
             Self::Cidr { .. } | Self::Limits { .. } => ErrorClass::InvalidArgument,
-            Self::NoSubnet | Self::Taken { .. } | Self::InUse { .. } | Self::NoSuchVersion { .. } => {
-                ErrorClass::FailedPrecondition
-            }
+            Self::NoSubnet
+            | Self::Taken { .. }
+            | Self::Used { .. }
+            | Self::InUse { .. }
+            | Self::NoSuchVersion { .. } => ErrorClass::FailedPrecondition,
             Self::Gone { .. } => ErrorClass::Unavailable,
             Self::Kernel { .. } | Self::Save { .. } => ErrorClass::Internal,
         }

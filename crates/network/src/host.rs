@@ -6,7 +6,7 @@ use std::path::Path;
 use berth_netlink::{Routes, nft};
 
 use crate::subnet::Saved;
-use crate::{Network, NetworkError, names, step};
+use crate::{Made, Network, NetworkError, names, step};
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const FORWARD6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
@@ -40,10 +40,19 @@ fn is(path: &str, value: &str) -> io::Result<bool> {
 impl Network {
     /// Bridge with the gateways' addresses, table, forwarding: made where missing. Gives the bridge's index.
     pub(crate) fn ensure(&self, routes: &Routes) -> Result<u32, NetworkError> {
-        let mut ready = self.ready.lock();
+        self.ensure_locked(routes, &mut self.made.lock())
+    }
+
+    fn ensure_locked(&self, routes: &Routes, made: &mut Made) -> Result<u32, NetworkError> {
         let found = routes.index(&self.bridge).map_err(step("look for the bridge"))?;
-        if let (Some(index), true) = (found, *ready) {
+        if let (Some(index), Made::Good) = (found, *made) {
             return Ok(index);
+        }
+        let subnets = self.subnets();
+        if *made == Made::Removed {
+            // A restart shall find the networks of the pods that come now.
+            let state = &self.config.state;
+            Saved { subnets: subnets.clone(), ..Saved::load(state) }.store(state)?;
         }
         let index = match found {
             Some(index) => index,
@@ -54,7 +63,6 @@ impl Network {
                 made.ok_or_else(|| NetworkError::Gone { what: self.bridge.clone() })?
             }
         };
-        let subnets = self.subnets();
         let setting = |version: &str, key: &str, value: &str| {
             let path = format!("/proc/sys/net/{version}/conf/{}/{key}", self.bridge);
             std::fs::write(&path, value).map_err(step(format!("write {value} to {path}")))
@@ -93,8 +101,18 @@ impl Network {
             })
             .map_err(step(format!("make nf_tables table {}", self.table)))?;
         self.forward(subnets.iter().any(|subnet| subnet.is_ipv6()))?;
-        *ready = true;
+        *made = Made::Good;
         Ok(index)
+    }
+
+    /// Whether a pod could be connected: bridge and table are made, or found, for real. After a reset nothing is made.
+    pub fn probe(&self) -> Result<(), NetworkError> {
+        let mut made = self.made.lock();
+        if *made == Made::Removed {
+            return Ok(());
+        }
+        let routes = Routes::open().map_err(step("open a netlink socket"))?;
+        self.ensure_locked(&routes, &mut made).map(drop)
     }
 
     /// Pods reach the outside through the host. What it was before is kept for the reset.
@@ -118,11 +136,25 @@ impl Network {
         Ok(())
     }
 
-    /// Removes everything of the instance from the host's network.
+    /// Removes everything of the instance from the host's network, unless a pod uses it.
+    pub fn reset_unused(&self) -> Result<(), NetworkError> {
+        let mut made = self.made.lock();
+        let pods: Vec<String> = self.pods.lock().values().map(|pod| pod.name.clone()).collect();
+        match pods.is_empty() {
+            true => self.remove(&mut made),
+            false => Err(NetworkError::Used { pods }),
+        }
+    }
+
+    /// The same, whoever uses it.
     pub fn reset(&self) -> Result<(), NetworkError> {
-        let mut ready = self.ready.lock();
-        *ready = false;
+        self.remove(&mut self.made.lock())
+    }
+
+    fn remove(&self, made: &mut Made) -> Result<(), NetworkError> {
+        *made = Made::Removed;
         let routes = Routes::open().map_err(step("open a netlink socket"))?;
+        self.remove_links(&routes, self.shaping_links(&routes)?.iter());
         if let Some(index) = routes.index(&self.bridge).map_err(step("look for the bridge"))? {
             routes.delete_link(index).map_err(step(format!("remove bridge {}", self.bridge)))?;
         }

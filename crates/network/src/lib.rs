@@ -7,6 +7,7 @@
 mod addresses;
 mod counters;
 mod error;
+mod garbage;
 mod host;
 mod host_ports;
 mod names;
@@ -105,9 +106,26 @@ pub struct Network {
     config: NetworkConfig,
     addresses: Mutex<Addresses>,
     pods: Mutex<HashMap<SandboxId, Connected>>,
-    /// Whether bridge and table were made or found since the start. Held while the table is changed, so that a table made
-    /// anew has what is added or removed meanwhile.
-    ready: Mutex<bool>,
+    /// Held while the table is changed, so that a table made anew has what is added or removed meanwhile.
+    made: Mutex<Made>,
+}
+
+/// How it stands with bridge and table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// Not looked at since the start, or not as they were left.
+    Doubtful,
+    Good,
+    /// By a reset: they are made for the next pod, not sooner.
+    Removed,
+}
+
+impl Made {
+    fn doubt(&mut self) {
+        if *self == Self::Good {
+            *self = Self::Doubtful;
+        }
+    }
 }
 
 fn step(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> NetworkError {
@@ -148,8 +166,8 @@ impl Network {
         };
         let addresses = Mutex::new(Addresses::new(&subnets));
         Saved { subnets, ..saved }.store(&config.state)?;
-        let (pods, ready) = (Mutex::default(), Mutex::new(false));
-        Ok(Self { bridge, table, tables: nft::Tables::default(), mtu, config, addresses, pods, ready })
+        let (pods, made) = (Mutex::default(), Mutex::new(Made::Doubtful));
+        Ok(Self { bridge, table, tables: nft::Tables::default(), mtu, config, addresses, pods, made })
     }
 
     pub fn subnets(&self) -> Vec<Subnet> {
@@ -160,16 +178,10 @@ impl Network {
         &self.bridge
     }
 
-    /// Whether a pod could be connected: bridge and table are made, or found, for real.
-    pub fn probe(&self) -> Result<(), NetworkError> {
-        self.ensure(&Routes::open().map_err(step("open a netlink socket"))?).map(drop)
-    }
-
     /// Connects a pod. On failure nothing of it is left.
     pub fn attach(&self, pod: PodRequest<'_>, netns: BorrowedFd<'_>) -> Result<Attachment, NetworkError> {
         let id = pod.id;
         let routes = Routes::open().map_err(step("open a netlink socket"))?;
-        let master = self.ensure(&routes)?;
         let ports = host_ports::wanted(pod.ports);
         let limits = pod.bandwidth.as_ref().map(Limits::new).transpose();
         let limits = limits.map_err(|why| NetworkError::Limits { why })?.flatten();
@@ -177,9 +189,11 @@ impl Network {
             port.is_free()?;
         }
         let ips = self.addresses.lock().take(id)?;
+        // Held before anything is made, so that a reset sees that the network is in use.
         let made = self
             .hold(pod, &ips, ports)
-            .and_then(|()| self.connect(pod, &routes, master, &ips, netns))
+            .and_then(|()| self.ensure(&routes))
+            .and_then(|master| self.connect(pod, &routes, master, &ips, netns))
             .and_then(|attachment| self.limit(pod.id, &routes, limits, attachment))
             .and_then(|attachment| self.publish(id).map(|()| attachment));
         if made.is_err() {
@@ -281,12 +295,12 @@ impl Network {
     fn publish(&self, id: &SandboxId) -> Result<(), NetworkError> {
         let Some(pod) = self.pods.lock().get(id).cloned() else { return Ok(()) };
         let added = {
-            let _changing = self.ready.lock();
+            let _changing = self.made.lock();
             self.tables.add(&self.table, &pod.rules)
         };
         if let Err(error) = added {
             tracing::warn!(%error, table = self.table, "the table is not as it was left; it is made anew");
-            *self.ready.lock() = false;
+            self.made.lock().doubt();
             self.ensure(&Routes::open().map_err(step("open a netlink socket"))?)?;
         }
         self.forget_flows(&pod);
@@ -329,12 +343,12 @@ impl Network {
                 .any(|other| other.rules.addresses.iter().any(|ip| pod.rules.addresses.contains(ip)))
         };
         if let Some(pod) = held.or_else(|| recorded().filter(unused)) {
-            let mut ready = self.ready.lock();
+            let mut made = self.made.lock();
             if let Err(error) = self.tables.remove(&self.table, &pod.rules) {
                 tracing::warn!(sandbox = %id, %error, table = self.table, "the table is made anew");
-                *ready = false;
+                made.doubt();
             }
-            drop(ready);
+            drop(made);
             self.forget_flows(&pod);
         }
         if let Some(ifb) = attachment.and_then(|attachment| attachment.ifb.as_ref())
@@ -362,24 +376,12 @@ impl Network {
         let routes = Routes::open().map_err(step("open a netlink socket"))?;
         let master = self.ensure(&routes)?;
         let known: HashSet<&str> = live.iter().map(|(_, a)| a.host_interface.as_str()).collect();
-        for (index, name) in routes.ports(master).map_err(step("read the bridge's ports"))? {
-            if names::is_ours(&name) && !known.contains(name.as_str()) {
-                tracing::info!(interface = name, "an interface of no pod is removed");
-                // It may go by itself meanwhile, with its namespace.
-                if let Err(error) = routes.delete_link(index) {
-                    tracing::debug!(interface = name, %error, "not removed");
-                }
-            }
-        }
         let kept: HashSet<&str> = live.iter().filter_map(|(_, a)| a.ifb.as_deref()).collect();
-        for link in routes.all_links().map_err(step("read the host's interfaces"))? {
-            if link.name.starts_with(&names::ifb_prefix(&self.config.instance))
-                && link.kind == "ifb"
-                && !kept.contains(link.name.as_str())
-            {
-                shaping::remove(&routes, &link.name);
-            }
-        }
+        let found = self.links(&routes, master)?;
+        self.remove_links(
+            &routes,
+            found.iter().filter(|name| !known.contains(name.as_str()) && !kept.contains(name.as_str())),
+        );
         Ok(())
     }
 
@@ -399,7 +401,7 @@ impl Network {
         let saved = Saved::load(&self.config.state);
         Saved { subnets: subnets.clone(), ..saved }.store(&self.config.state)?;
         self.addresses.lock().move_to(&subnets);
-        *self.ready.lock() = false;
+        self.made.lock().doubt();
         tracing::info!(subnets = text, "new pods get addresses of these networks");
         Ok(())
     }

@@ -126,6 +126,65 @@ fn a_reset_leaves_nothing() {
 }
 
 #[test]
+fn a_reset_waits_for_the_last_pod_and_the_next_one_makes_all_anew() {
+    let host = Host::new();
+    let network = host.network(&[]);
+    let pods = [new_netns().unwrap(), new_netns().unwrap()];
+    host.with(|| network.attach(asks(&id(1), &[]), pods[0].as_fd()).unwrap());
+    let refused = host.with(|| network.reset_unused().unwrap_err().to_string());
+    assert!(refused.contains("test/pod"), "{refused}");
+    let bridge = || host.with(|| Routes::open().unwrap().index(network.bridge()).unwrap());
+    assert!(bridge().is_some());
+    network.detach(&id(1), None);
+    host.with(|| network.reset_unused().unwrap());
+    host.with(|| network.probe().unwrap());
+    assert_eq!((bridge(), std::fs::read_dir(host.state.path()).unwrap().count()), (None, 0));
+    let before = network.subnets();
+    let second = host.with(|| network.attach(asks(&id(2), &[]), pods[1].as_fd()).unwrap());
+    assert!(bridge().is_some());
+    let server = serve(&pods[1], "anew");
+    assert_eq!(host.with(|| ask(second.ips[0])), "anew");
+    server.join().unwrap();
+    // A daemon after this one has the same networks.
+    assert_eq!(host.network(&[]).subnets(), before);
+}
+
+#[test]
+fn what_no_pod_owns_is_collected() {
+    let host = Host::new();
+    let network = host.network(&["10.77.0.0/29"]);
+    let ports = [map(Protocol::Tcp, 8080, "")];
+    let pods = [new_netns().unwrap(), new_netns().unwrap()];
+    let limited = Bandwidth { egress_rate: 8_000_000, egress_burst: 8_000_000, ..Default::default() };
+    let kept = host.with(|| {
+        let first = id(1);
+        let limited = PodRequest { bandwidth: Some(limited), ..asks(&first, &[]) };
+        let kept = network.attach(limited, pods[0].as_fd()).unwrap();
+        network.attach(asks(&id(2), &ports), pods[1].as_fd()).unwrap();
+        kept
+    });
+    let links = || {
+        host.with(|| {
+            let routes = Routes::open().unwrap();
+            network.links(&routes, routes.index(network.bridge()).unwrap().unwrap()).unwrap()
+        })
+    };
+    assert_eq!(links().len(), 3);
+    let all = || HashSet::from([id(1), id(2)]);
+    assert_eq!(host.with(|| network.collect(all).unwrap()), 0);
+    assert_eq!(host.with(|| network.collect(|| HashSet::from([id(1)])).unwrap()), 2);
+    let mut left = links();
+    left.sort_unstable();
+    assert_eq!(left, [kept.host_interface.clone(), kept.ifb.clone().unwrap()]);
+    // Port and address are free: five addresses, one of them in use.
+    for n in 3..7 {
+        let netns = new_netns().unwrap();
+        let ports = if n == 3 { &ports[..] } else { &[] };
+        host.with(|| network.attach(asks(&id(n), ports), netns.as_fd()).unwrap());
+    }
+}
+
+#[test]
 fn a_failed_attach_gives_its_address_back() {
     let host = Host::new();
     let network = host.network(&["10.77.0.0/29"]);

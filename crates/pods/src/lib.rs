@@ -16,6 +16,7 @@ mod sandbox;
 mod state;
 mod stats;
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,6 +198,11 @@ impl Pods {
     /// What happens to sandboxes and containers from here on. A receiver that falls too far behind is told so.
     pub fn events(&self) -> tokio::sync::broadcast::Receiver<Arc<LifeEvent>> {
         self.state.listen()
+    }
+
+    /// Every sandbox, in whatever phase, also one that is being made: nothing of theirs is garbage.
+    pub fn known(&self) -> HashSet<SandboxId> {
+        self.state.known()
     }
 
     /// How many sandboxes and containers there are.

@@ -1,6 +1,6 @@
 //! What is in memory: the authority while the daemon runs. Lists read it without any I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub(crate) ports: Ports,
     pub(crate) settings: Settings,
     sandboxes: RwLock<BTreeMap<SandboxId, Arc<Sandbox>>>,
+    /// Sandboxes on their way into `sandboxes`.
+    coming: Mutex<HashSet<SandboxId>>,
     containers: RwLock<BTreeMap<ContainerId, Arc<Container>>>,
     pub(crate) runs: Flights<SandboxMetadata, SandboxId>,
     pub(crate) creates: Flights<(SandboxId, ContainerMetadata), ContainerId>,
@@ -170,6 +172,7 @@ impl State {
             ports,
             settings,
             sandboxes: RwLock::default(),
+            coming: Mutex::default(),
             containers: RwLock::default(),
             runs: Flights::default(),
             creates: Flights::default(),
@@ -181,6 +184,20 @@ impl State {
 
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.sandboxes.read().len(), self.containers.read().len())
+    }
+
+    /// Counts as known as long as the guard is there, however its making ends.
+    pub(crate) fn comes(&self, id: &SandboxId) -> Coming<'_> {
+        self.coming.lock().insert(id.clone());
+        Coming { state: self, id: id.clone() }
+    }
+
+    /// Every sandbox, also one that is being made.
+    pub(crate) fn known(&self) -> HashSet<SandboxId> {
+        // In the order that a sandbox takes: none is missed in between.
+        let mut known = self.coming.lock().clone();
+        known.extend(self.sandboxes.read().keys().cloned());
+        known
     }
 
     /// By id or unique prefix; `None` when there is none.
@@ -295,6 +312,19 @@ impl State {
     /// The sink for what this state's pods report.
     pub(crate) fn events(self: &Arc<Self>) -> Arc<dyn Events> {
         Arc::new(Reports { state: Arc::downgrade(self), runtime: tokio::runtime::Handle::current() })
+    }
+}
+
+/// A sandbox that is being made.
+#[derive(Debug)]
+pub(crate) struct Coming<'a> {
+    state: &'a State,
+    id: SandboxId,
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.state.coming.lock().remove(&self.id);
     }
 }
 

@@ -1,11 +1,11 @@
 //! Networks that were ever used, and what plugins keep of pods that are no more.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cni, Found};
+use super::{CUT_WAIT, Cni, Found, INTERFACE};
 use crate::prepared::Prepared;
 use crate::record::{self, UsedPlugin};
 use crate::{InUse, Version};
@@ -19,6 +19,33 @@ pub(super) struct Seen {
     plugins: Vec<UsedPlugin>,
 }
 
+/// All of them, and how often that changed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Networks {
+    changes: u64,
+    by_name: BTreeMap<String, Seen>,
+}
+
+impl Networks {
+    /// As on disk.
+    pub(super) fn new(by_name: BTreeMap<String, Seen>) -> Self {
+        Self { changes: 0, by_name }
+    }
+
+    /// Whether it was another before.
+    fn set(&mut self, name: &str, seen: Option<Seen>) -> bool {
+        let changed = self.by_name.get(name) != seen.as_ref();
+        if changed {
+            self.changes += 1;
+            match seen {
+                Some(seen) => drop(self.by_name.insert(name.to_owned(), seen)),
+                None => drop(self.by_name.remove(name)),
+            }
+        }
+        changed
+    }
+}
+
 impl Cni {
     pub(super) fn seen_path(&self) -> PathBuf {
         self.settings.root.join("cni/networks.json")
@@ -30,54 +57,85 @@ impl Cni {
             disable_gc: network.disable_gc,
             plugins: network.plugins.clone(),
         };
-        let all = {
-            let mut all = self.seen.lock();
-            match all.get(&network.network) == Some(&seen) {
-                true => return,
-                false => drop(all.insert(network.network.clone(), seen)),
-            }
-            all.clone()
-        };
-        if let Err(error) = record::write(&self.seen_path(), &all) {
+        let changed = self.seen.lock().set(&network.network, Some(seen));
+        if changed && let Err(error) = self.write_networks() {
             tracing::warn!(%error, "a network that is in use is not remembered");
         }
     }
 
-    /// Tells the plugins of every network that was ever used which pods there are. One that is not configured any more and
-    /// has no pods is forgotten then.
-    pub(crate) fn collect(&self) {
-        let _alone = self.gate.write();
-        let mut all = self.seen.lock().clone();
-        if all.is_empty() {
-            return;
-        }
-        let configured: HashSet<String> = (self.found.lock().values())
-            .filter_map(|found| {
-                if let Found::Good(network, _) = found { Some(network.network.clone()) } else { None }
-            })
-            .collect();
-        let records = self.records.all();
-        all.retain(|name, seen| {
-            let mine = records.iter().filter(|record| record.network == *name);
-            let in_use: Vec<InUse> = mine
-                .map(|record| InUse {
-                    container: record.container.clone(),
-                    interface: record.interface.clone(),
-                })
-                .collect();
-            let told = match seen.disable_gc {
-                true => Ok(()),
-                false => self.chain.gc(name, seen.version, &seen.plugins, &in_use),
-            };
-            if let Err(error) = &told {
-                let error = error as &dyn std::error::Error;
-                tracing::warn!(network = name, error, "what is not in use may stay with a plugin");
+    /// Several may write at once: who was not the last to change it writes once more.
+    fn write_networks(&self) -> std::io::Result<()> {
+        loop {
+            let Networks { changes, by_name } = self.seen.lock().clone();
+            record::write(&self.seen_path(), &by_name)?;
+            if self.seen.lock().changes == changes {
+                return Ok(());
             }
-            told.is_err() || configured.contains(name) || !in_use.is_empty()
-        });
-        self.seen.lock().clone_from(&all);
-        if let Err(error) = record::write(&self.seen_path(), &all) {
-            tracing::warn!(%error, "the networks that were in use are not remembered");
+        }
+    }
+
+    /// Tells the plugins of every network that was ever used which pods there are. One that is not configured any more and
+    /// has no pods is forgotten then. False: a pod came in between, and something is still to be told.
+    pub fn collect(&self) -> bool {
+        let all = self.seen.lock().by_name.clone();
+        all.iter().fold(true, |whole, (name, seen)| self.collect_one(name, seen) && whole)
+    }
+
+    fn is_configured_network(&self, name: &str) -> bool {
+        let found = self.found.lock();
+        found.values().any(|found| matches!(found, Found::Good(network, _) if network.network == name))
+    }
+
+    /// False: it was cut short.
+    fn collect_one(&self, name: &str, seen: &Seen) -> bool {
+        let turn = match self.turns.collect(name, CUT_WAIT) {
+            Ok(Some(turn)) => turn,
+            Ok(None) => return false,
+            Err(error) => {
+                tracing::warn!(network = name, %error, "its garbage is not collected");
+                return true;
+            }
+        };
+        // After it is known who comes: whoever is not among them by now has a record.
+        let records = self.records.all();
+        let in_use = |container: &str, interface: &str| InUse {
+            container: container.to_owned(),
+            interface: interface.to_owned(),
+        };
+        let mine = records.iter().filter(|record| record.network == name);
+        let mine = mine.map(|record| in_use(&record.container, &record.interface));
+        let coming = turn.coming.iter().map(|container| in_use(container, INTERFACE));
+        let in_use: HashSet<InUse> = mine.chain(coming).collect();
+        let in_use: Vec<InUse> = in_use.into_iter().collect();
+        let told = match seen.disable_gc {
+            true => Ok(()),
+            false => self.chain.gc(name, seen.version, &seen.plugins, &in_use, &turn.cut),
+        };
+        match told {
+            // A pod that comes now is let in once this has ended, and remembers the network anew.
+            Ok(()) if in_use.is_empty() && !self.is_configured_network(name) => {
+                self.seen.lock().set(name, None);
+                if let Err(error) = self.write_networks() {
+                    tracing::warn!(%error, "a network that nobody uses stays remembered");
+                }
+                true
+            }
+            Ok(()) => true,
+            Err(error) if error.is_cut() => false,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(network = name, error, "what is not in use may stay with a plugin");
+                true
+            }
+        }
+    }
+
+    /// As if no network had ever been used.
+    pub(super) fn forget_networks(&self) -> std::io::Result<()> {
+        *self.seen.lock() = Networks::default();
+        match std::fs::remove_file(self.seen_path()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
 }

@@ -35,6 +35,7 @@ async fn make(state: &Arc<State>, config: SandboxConfig) -> Result<SandboxId, Po
     }
 
     let id = SandboxId::from_bytes(random());
+    let _coming = state.comes(&id);
     let cgroup_parent = match config.cgroup_parent.as_str() {
         "" => format!("{}/{id}", state.settings.cgroup_parent),
         given => given.to_owned(),

@@ -1,5 +1,6 @@
 //! The domain's network: CNI plugins where a configuration is there, else Berth's own. A pod ends with whom it began.
 
+mod garbage;
 mod request;
 
 use std::collections::{BTreeMap, HashSet};
