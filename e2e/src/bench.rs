@@ -3,6 +3,7 @@
 
 pub(crate) mod big;
 pub(crate) mod figures;
+pub(crate) mod network;
 pub(crate) mod pull;
 mod streams;
 mod suite;

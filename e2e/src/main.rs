@@ -69,7 +69,8 @@ async fn run(lane: &str) -> Result<bool> {
     if !nix::unistd::geteuid().is_root() {
         bail!("pods need root: run it as root");
     }
-    if ["conformance", "bench", "bench-pull", "network", "cni", "neighbours"].contains(&lane) {
+    if ["conformance", "bench", "bench-network", "bench-pull", "network", "cni", "neighbours"].contains(&lane)
+    {
         loopback().context("loopback does not come up")?;
     }
     if lane == "kubelet" || lane == "bench-node" {
@@ -110,10 +111,11 @@ async fn run(lane: &str) -> Result<bool> {
         }
         "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench" => bench::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
+        "bench-network" => bench::network::run(&mut checks).await?,
         "bench-pull" => bench::pull::run(&mut checks).await?,
         "bench-node" => kubelet::bench(&mut checks).await?,
         other => bail!(
-            "no lane {other:?}; there are demo, crictl, images, layers, restart, requests, limits, process, skew, modes, stats, streaming, network, cni, neighbours, userns, mounts, escapes, hostile, kubelet, node, cli, conformance, vm, bench, bench-pull and bench-node"
+            "no lane {other:?}; there are demo, crictl, images, layers, restart, requests, limits, process, skew, modes, stats, streaming, network, cni, neighbours, userns, mounts, escapes, hostile, kubelet, node, cli, conformance, vm, bench, bench-network, bench-pull and bench-node"
         ),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.

@@ -69,7 +69,18 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("berth-fuzz", &["berth-images", "berth-streaming"]),
     ("xtask", &[]),
-    ("berth-e2e", &["berth-cri-api", "berth-netlink", "berth-sys"]),
+    (
+        "berth-e2e",
+        &[
+            "berth-cni",
+            "berth-cri-api",
+            "berth-ids",
+            "berth-model",
+            "berth-netlink",
+            "berth-network",
+            "berth-sys",
+        ],
+    ),
     ("berth-guest", &["berth-sys"]),
     ("berth-skew", &[]),
 ];

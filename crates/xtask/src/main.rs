@@ -42,7 +42,7 @@ enum Task {
     Fuzz(fuzz::Fuzz),
     /// Berth beside Debian's containerd and runc, in one run on this machine. Needs root.
     Bench {
-        /// One part only: bench, bench-node or bench-pull, or of the first the figures of streams.
+        /// One part only: bench, bench-network, bench-node or bench-pull, or of the first the figures of streams.
         part: Option<String>,
     },
     /// Build the daemon and its shim side by side, in target/berth.
@@ -106,7 +106,7 @@ fn bench(part: Option<&str>) -> Result<()> {
 }
 
 /// The parts of `bench`, lanes that measure.
-const BENCHES: [&str; 3] = ["bench", "bench-node", "bench-pull"];
+const BENCHES: [&str; 4] = ["bench", "bench-network", "bench-node", "bench-pull"];
 
 fn test() -> Result<()> {
     host::check()?;

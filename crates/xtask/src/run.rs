@@ -29,8 +29,8 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     }
     let mut command = match name {
         // Both runtimes play on a host of their own: what a peer leaves in network and mounts ends with these namespaces.
-        "bench" | "bench-node" | "bench-pull" | "conformance" | "kubelet" | "network" | "cni"
-        | "neighbours" => {
+        "bench" | "bench-network" | "bench-node" | "bench-pull" | "conformance" | "kubelet" | "network"
+        | "cni" | "neighbours" => {
             let mut command = Command::new("unshare");
             command.args(["--net", "--mount", "--propagation", "private", "--"]).arg(&built.e2e);
             command
@@ -58,7 +58,7 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     if name == "crictl" || name == "node" {
         command.env("BERTH_E2E_CRICTL", go("e2e", "crictl", &["build"], "sigs.k8s.io/cri-tools/cmd/crictl")?);
     }
-    if name == "cni" {
+    if name == "cni" || name == "bench-network" {
         packages::need(&packages::CNI)?;
     }
     if name == "bench-node" {

@@ -31,7 +31,12 @@ pub(crate) struct Report<'a> {
 
 impl<'a> Report<'a> {
     pub(crate) fn new(checks: &'a mut Checks) -> Self {
-        println!("\n  {:<34} {:>12} {:>12} {:>7}   budget", "", "berth", "containerd", "ratio");
+        Self::beside(checks, "containerd")
+    }
+
+    /// The second column is another's than containerd's.
+    pub(crate) fn beside(checks: &'a mut Checks, peer: &str) -> Self {
+        println!("\n  {:<34} {:>12} {:>12} {:>7}   budget", "", "berth", peer, "ratio");
         Self { checks }
     }
 
@@ -45,7 +50,21 @@ impl<'a> Report<'a> {
 
     /// The budget is for us, in the same unit, and met when not exceeded. `theirs` is NaN where only ours is measured.
     pub(crate) fn line(&mut self, what: &str, ours: f64, theirs: f64, unit: &str, budget: Option<f64>) {
-        let met = budget.is_none_or(|budget| ours <= budget);
+        self.row(what, (ours, theirs), unit, budget.map(|budget| ("≤", budget, ours <= budget)));
+    }
+
+    /// More is better, and so much is wanted.
+    pub(crate) fn at_least(&mut self, what: &str, ours: f64, theirs: f64, unit: &str, wanted: f64) {
+        self.row(what, (ours, theirs), unit, Some(("≥", wanted, ours >= wanted)));
+    }
+
+    fn row(
+        &mut self,
+        what: &str,
+        (ours, theirs): (f64, f64),
+        unit: &str,
+        budget: Option<(&'static str, f64, bool)>,
+    ) {
         let compared = ours > 0.0 && !theirs.is_nan();
         let ratio = if compared { format!("{:.1}x", theirs / ours) } else { "-".into() };
         // A share says nothing with one digit.
@@ -57,10 +76,12 @@ impl<'a> Report<'a> {
         let (ours, theirs) = (shown(ours), shown(theirs));
         let verdict = match budget {
             None => String::new(),
-            Some(budget) => format!("≤ {} {}", (budget * 100.0).round() / 100.0, if met { "✔" } else { "✘" }),
+            Some((sign, bound, met)) => {
+                format!("{sign} {} {}", (bound * 100.0).round() / 100.0, if met { "✔" } else { "✘" })
+            }
         };
         println!("  {what:<34} {ours:>9} {unit:<3}{theirs:>9} {unit:<3}{ratio:>6}   {verdict}");
-        if budget.is_some() {
+        if let Some((_, _, met)) = budget {
             self.checks.count(met);
         }
     }

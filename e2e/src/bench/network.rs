@@ -1,0 +1,82 @@
+//! Pods' networks beside those that Debian's CNI plugins make, in one run on one host: what a pod's coming and going
+//! costs, ports of the host with one pod and with many, and how much goes through.
+
+mod bulk;
+mod ports;
+mod verbs;
+mod ways;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use berth_sys::netns::new_netns;
+
+use self::ways::{Way, Ways, asked};
+use super::figures::{Report, Series};
+use crate::checks::Checks;
+
+/// Pods that come and go by each of the ways, by turns.
+const ROUNDS: usize = 60;
+
+/// A pod's network up and down by one of the ways.
+#[derive(Default)]
+struct Life {
+    up: Series,
+    down: Series,
+}
+
+pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
+    let home = tempfile::Builder::new().prefix("berth-net-").tempdir()?;
+    let ways = Ways::open(home.path())?;
+    let ((lives, many, through), ways) = tokio::task::spawn_blocking(move || {
+        let lives = lives(&ways)?;
+        let through = bulk::measure(&ways)?;
+        let many = ports::measure()?;
+        anyhow::Ok(((lives, many, through), ways))
+    })
+    .await??;
+    let verbs = verbs::measure().await?;
+    let mut report = Report::beside(checks, "programs");
+    figures(&mut report, lives);
+    verbs::report(&mut report, verbs);
+    ports::report(&mut report, many);
+    bulk::report(&mut report, through);
+    ways.reset()
+}
+
+/// Each way's, in the order of [`Ways::all`].
+fn lives(ways: &Ways) -> Result<Vec<Life>> {
+    let mut lives: Vec<Life> = ways.all().map(|_| Life::default()).collect();
+    for round in 0..=ROUNDS {
+        for (way, life) in ways.all().zip(&mut lives) {
+            let pod = asked(round, &[]);
+            let (netns, up) = came(way, &pod)?;
+            let since = Instant::now();
+            way.detach(&pod, &netns);
+            // The first of each makes bridges, tables and chains.
+            if round > 0 {
+                life.down.push(since.elapsed());
+                life.up.push(up);
+            }
+        }
+    }
+    Ok(lives)
+}
+
+/// A namespace that was connected, and how long that took.
+fn came(way: &Way, pod: &ways::Asked) -> Result<(OwnedFd, Duration)> {
+    let netns = new_netns()?;
+    let since = Instant::now();
+    way.attach(pod, netns.as_fd())?;
+    Ok((netns, since.elapsed()))
+}
+
+fn figures(report: &mut Report<'_>, lives: Vec<Life>) {
+    let Ok([mut embedded, mut conflist, mut programs]) = <[Life; 3]>::try_from(lives) else { return };
+    let tenth = (programs.up.quantile(0.5) / 10.0).min(2.0);
+    report.times("up: of Berth's own", &mut embedded.up, &mut programs.up, Some(tenth));
+    report.times("up: a conflist in-process", &mut conflist.up, &mut programs.up, Some(tenth));
+    report.times("down: of Berth's own", &mut embedded.down, &mut programs.down, Some(0.5));
+    report.times("down: a conflist in-process", &mut conflist.down, &mut programs.down, Some(0.5));
+}

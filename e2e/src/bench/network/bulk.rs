@@ -1,0 +1,122 @@
+//! How much goes from a pod to the host, over each bridge.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use berth_netlink::Routes;
+use berth_sys::netns::{new_netns, run_in};
+use nix::sys::resource::{UsageWho, getrusage};
+
+use super::ways::{Way, Ways, asked};
+use crate::bench::figures::{Report, Series};
+
+const ROUNDS: usize = 30;
+/// Bytes of one round.
+const MUCH: usize = 128 << 20;
+const PIECE: usize = 128 << 10;
+/// The pod's number: nobody else's.
+const POD: usize = 1_000_000;
+/// Of the peer's rate.
+const LEAST: f64 = 0.95;
+
+/// Over one bridge.
+#[derive(Default)]
+pub(super) struct Through {
+    took: Series,
+    /// Of this process, which is at both ends: the kernel's work for the packets is in it.
+    worked: Series,
+}
+
+/// A pod, and where it sends to.
+struct Path {
+    netns: OwnedFd,
+    listener: TcpListener,
+}
+
+impl Path {
+    fn new(way: &Way, number: usize) -> Result<Self> {
+        let netns = new_netns()?;
+        let ips = way.attach(&asked(number, &[]), netns.as_fd())?;
+        let own = *ips.iter().find(|ip| ip.is_ipv4()).with_context(|| format!("pod {number} has {ips:?}"))?;
+        // The host's address in the pod's network: where the pod's default route leads.
+        let routes = Routes::open()?;
+        let mut gateways = Vec::new();
+        for link in routes.all_links()? {
+            gateways.extend(routes.addresses(link.index)?.into_iter().map(|(ip, _)| ip));
+        }
+        let same = |ip: &&std::net::IpAddr| match (ip, own) {
+            (std::net::IpAddr::V4(ip), std::net::IpAddr::V4(own)) => ip.octets()[..2] == own.octets()[..2],
+            _ => false,
+        };
+        let gateway = gateways.iter().find(same).context("the bridge has no address")?;
+        Ok(Self { netns, listener: TcpListener::bind((*gateway, 0))? })
+    }
+
+    fn round(&self, through: &mut Through) -> Result<()> {
+        let to = self.listener.local_addr()?;
+        let receive = || {
+            let (mut stream, _) = self.listener.accept()?;
+            let mut buffer = vec![0; PIECE];
+            let mut all = 0;
+            loop {
+                match stream.read(&mut buffer)? {
+                    0 => return std::io::Result::Ok(all),
+                    some => all += some,
+                }
+            }
+        };
+        let (before, since) = (worked()?, Instant::now());
+        let all = std::thread::scope(|scope| {
+            let receiver = scope.spawn(receive);
+            run_in(self.netns.as_fd(), || {
+                let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+                let buffer = vec![0; PIECE];
+                (0..MUCH / PIECE).try_for_each(|_| stream.write_all(&buffer))
+            })?;
+            anyhow::Ok(receiver.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))??)
+        })?;
+        anyhow::ensure!(all == MUCH, "{all} bytes came instead of {MUCH}");
+        through.took.push(since.elapsed());
+        through.worked.push(worked()?.saturating_sub(before));
+        Ok(())
+    }
+}
+
+fn worked() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let [user, system] = [usage.user_time(), usage.system_time()];
+    let micros = [user, system].map(|t| t.tv_sec() * 1_000_000 + t.tv_usec());
+    Ok(Duration::from_micros(u64::try_from(micros.iter().sum::<i64>())?))
+}
+
+/// In the order of [`Ways::all`].
+pub(super) fn measure(ways: &Ways) -> Result<Vec<Through>> {
+    let paths: Vec<Path> =
+        ways.all().enumerate().map(|(n, way)| Path::new(way, POD + n)).collect::<Result<_>>()?;
+    let mut all: Vec<Through> = paths.iter().map(|_| Through::default()).collect();
+    for round in 0..=ROUNDS {
+        for (path, through) in paths.iter().zip(&mut all) {
+            let first = &mut Through::default();
+            path.round(if round == 0 { first } else { through })?;
+        }
+    }
+    for (n, (way, path)) in ways.all().zip(&paths).enumerate() {
+        way.detach(&asked(POD + n, &[]), &path.netns);
+    }
+    Ok(all)
+}
+
+pub(super) fn report(report: &mut Report<'_>, all: Vec<Through>) {
+    let Ok([mut embedded, mut conflist, mut programs]) = <[Through; 3]>::try_from(all) else { return };
+    let rate = |series: &mut Series| MUCH as f64 / 1e6 / (series.quantile(0.5) / 1000.0);
+    let theirs = rate(&mut programs.took);
+    for (name, through) in [("of Berth's own", &mut embedded), ("a conflist in-process", &mut conflist)] {
+        let ours = rate(&mut through.took);
+        report.at_least(&format!("pod to host: {name}"), ours, theirs, "MB/s", theirs * LEAST);
+        let what = format!("  CPU for {} MiB", MUCH >> 20);
+        report.times(&what, &mut through.worked, &mut programs.worked, None);
+    }
+}

@@ -1,0 +1,216 @@
+//! Ports of the host with one pod that has one, and with many: on a host each, by turns, so that both have the same
+//! machine.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use berth_netlink::{Routes, Veth};
+use berth_sys::netns::{new_netns, run_in};
+
+use super::ways::{Way, Ways, asked};
+use crate::bench::figures::{Report, Series};
+
+const MANY: usize = 1000;
+/// Pods that come and go beside the others.
+const ROUNDS: usize = 100;
+/// A bridge has no more than 1023 ports, and one is taken until its pod's namespace is gone.
+const ENDED: usize = 20;
+/// Connections through a port in a round.
+const CONNECTIONS: usize = 10;
+/// The first pod's port of the host; the others have those behind it.
+const FIRST: u16 = 20_000;
+/// What the others have is cheaper than this many times what one has.
+const AS_ONE: f64 = 1.2;
+const HOST: &str = "192.0.2.1";
+const OUTSIDE: &str = "192.0.2.2";
+
+/// A way, with what it keeps below a directory.
+type Open = fn(&Path) -> Result<Way>;
+
+/// A host with so many pods, each with a port.
+struct Host {
+    netns: OwnedFd,
+    outside: OwnedFd,
+    way: Way,
+    listener: TcpListener,
+    /// A pod's interfaces go with its namespace.
+    _pods: Vec<OwnedFd>,
+    ended: Vec<OwnedFd>,
+    links: usize,
+    next: usize,
+    /// Removed last.
+    _home: tempfile::TempDir,
+}
+
+#[derive(Default)]
+pub(super) struct Costs {
+    added: Series,
+    removed: Series,
+    connected: Series,
+}
+
+/// One pod and many, by one of the ways.
+pub(super) struct Compared {
+    name: &'static str,
+    one: Costs,
+    many: Costs,
+}
+
+impl Host {
+    fn new(open: Open, pods: usize) -> Result<Self> {
+        let home = tempfile::Builder::new().prefix("berth-ports-").tempdir()?;
+        let (netns, outside) = (new_netns()?, new_netns()?);
+        let (way, made, listener, links) = run_in(netns.as_fd(), || {
+            let made = || {
+                uplink(&outside)?;
+                let way = open(home.path())?;
+                let mut made = Vec::new();
+                for number in 0..pods {
+                    let pod = new_netns()?;
+                    let port = FIRST + u16::try_from(number)?;
+                    way.attach(&asked(number, &[port]), pod.as_fd())?;
+                    made.push(pod);
+                }
+                let first = made.first().context("no pod")?;
+                let listener = run_in(first.as_fd(), || TcpListener::bind(("0.0.0.0", 80)))?;
+                anyhow::Ok((way, made, listener, Routes::open()?.all_links()?.len()))
+            };
+            made().map_err(|error| std::io::Error::other(format!("{error:#}")))
+        })?;
+        let ended = Vec::new();
+        Ok(Self { netns, outside, way, listener, _pods: made, ended, links, next: pods, _home: home })
+    }
+
+    /// One more pod with a port, which goes again.
+    fn round(&mut self, costs: &mut Costs) -> Result<()> {
+        let pod = new_netns()?;
+        let asked = asked(self.next, &[FIRST - 1]);
+        let way = &self.way;
+        let (added, removed) = run_in(self.netns.as_fd(), || {
+            let since = Instant::now();
+            let attached = way.attach(&asked, pod.as_fd());
+            let added = since.elapsed();
+            attached.map_err(|error| std::io::Error::other(format!("{error:#}")))?;
+            let since = Instant::now();
+            way.detach(&asked, &pod);
+            Ok((added, since.elapsed()))
+        })?;
+        costs.added.push(added);
+        costs.removed.push(removed);
+        self.ended.push(pod);
+        self.next += 1;
+        match self.ended.len() {
+            ENDED => self.settle(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The kernel clears namespaces in its own time, which is not to be the next pod's.
+    fn settle(&mut self) -> Result<()> {
+        self.ended.clear();
+        let end = Instant::now() + Duration::from_secs(30);
+        run_in(self.netns.as_fd(), || {
+            let routes = Routes::open()?;
+            while routes.all_links()?.len() > self.links {
+                if Instant::now() > end {
+                    return Err(std::io::Error::other("interfaces of pods that are gone stay"));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Connections from outside to the first pod, each with a byte there and back.
+    fn connections(&self, costs: &mut Costs, count: usize) -> Result<()> {
+        let to = SocketAddr::new(HOST.parse()?, FIRST);
+        let serve = || {
+            for _ in 0..count {
+                let (mut stream, _) = self.listener.accept()?;
+                let mut byte = [0];
+                stream.read_exact(&mut byte)?;
+                stream.write_all(&byte)?;
+            }
+            std::io::Result::Ok(())
+        };
+        let ask = || {
+            run_in(self.outside.as_fd(), || {
+                let mut series = Vec::new();
+                for _ in 0..count {
+                    let since = Instant::now();
+                    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+                    stream.write_all(b"?")?;
+                    stream.read_exact(&mut [0])?;
+                    series.push(since.elapsed());
+                }
+                Ok(series)
+            })
+        };
+        std::thread::scope(|scope| {
+            let server = scope.spawn(serve);
+            let took = ask()?;
+            server.join().map_err(|_| anyhow::anyhow!("the pod's server panicked"))??;
+            took.into_iter().for_each(|took| costs.connected.push(took));
+            Ok(())
+        })
+    }
+}
+
+/// In the namespace of the calling thread.
+fn uplink(outside: &OwnedFd) -> Result<()> {
+    let routes = Routes::open()?;
+    let veth =
+        Veth { name: "up0", master: None, peer: "out0", peer_netns: outside.as_fd(), peer_mac: None, mtu: 0 };
+    routes.add_veth(&veth)?;
+    routes.set_up(1)?;
+    let own: IpAddr = HOST.parse()?;
+    routes.add_address(routes.index("up0")?.context("no up0")?, own, 24)?;
+    Ok(run_in(outside.as_fd(), || {
+        let routes = Routes::open()?;
+        let index = routes.index("out0")?.ok_or(std::io::ErrorKind::NotFound)?;
+        routes.add_address(index, OUTSIDE.parse().map_err(std::io::Error::other)?, 24)?;
+        routes.set_up(index)
+    })?)
+}
+
+pub(super) fn measure() -> Result<Vec<Compared>> {
+    let ways: [(&str, Open); 2] =
+        [("of Berth's own", Ways::embedded), ("a conflist in-process", Ways::conflist)];
+    let mut found = Vec::new();
+    for (name, open) in ways {
+        let (mut one, mut many) = (Host::new(open, 1)?, Host::new(open, MANY)?);
+        let mut costs = [Costs::default(), Costs::default()];
+        for round in 0..=ROUNDS {
+            for (host, costs) in [&mut one, &mut many].into_iter().zip(&mut costs) {
+                // The first finds nothing in the processor's caches.
+                let first = &mut Costs::default();
+                let costs = if round == 0 { first } else { costs };
+                host.round(costs)?;
+                host.connections(costs, CONNECTIONS)?;
+            }
+        }
+        let [one, many] = costs;
+        found.push(Compared { name, one, many });
+    }
+    Ok(found)
+}
+
+pub(super) fn report(report: &mut Report<'_>, found: Vec<Compared>) {
+    println!("\n  {:<34} {:>12} {:>12}", "ports of the host", format!("{MANY} pods"), "1 pod");
+    for Compared { name, mut one, mut many } in found {
+        println!("  {name}");
+        for (what, many, one) in [
+            ("  a pod with one more comes", &mut many.added, &mut one.added),
+            ("  and goes", &mut many.removed, &mut one.removed),
+            ("  a connection through one", &mut many.connected, &mut one.connected),
+        ] {
+            let budget = one.quantile(0.5) * AS_ONE;
+            report.line(what, many.quantile(0.5), one.quantile(0.5), "ms", Some(budget));
+        }
+    }
+}
