@@ -7,6 +7,7 @@ mod disks;
 mod faults;
 mod proxy;
 mod races;
+mod resume;
 
 use std::path::Path;
 use std::process::Command;
@@ -30,6 +31,7 @@ async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Registry) -> R
     archives::run(checks, daemon).await?;
     damage::run(checks, daemon, registry).await?;
     faults::run(checks, daemon, registry).await?;
+    resume::run(checks, daemon, registry).await?;
     races::run(checks, daemon, registry).await
 }
 

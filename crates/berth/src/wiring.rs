@@ -1,6 +1,7 @@
 //! The runtime put together: mechanisms opened from the configuration, adapters over them, the domain over those.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_cni::{Cni, CniSettings};
 use berth_images::{ClientConfig, Images, ImagesConfig};
@@ -46,6 +47,7 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
     let (images, directory) = (parts.images.clone(), config.preload.clone());
     // Beside everything else: an archive of gigabytes must not keep the pods from being answered for.
     tokio::task::spawn_blocking(move || preload(&images, &directory));
+    tokio::spawn(tidy(parts.images.clone()));
     let subnets: Vec<String> = parts.network.subnets().iter().map(ToString::to_string).collect();
     tracing::info!(?found, subnets = subnets.join(","), bridge = parts.network.bridge(), "ready");
     let user_namespaces = parts.shims.facts().user_namespaces;
@@ -114,7 +116,8 @@ fn open(config: &Config) -> Result<Parts, Failure> {
         auth_files: config.registry.auth_files.clone(),
         stall: config.registry.stall_timeout,
     };
-    let images = ImagesConfig { root: config.root.join("images"), registry };
+    let pinned = config.images.pinned.clone();
+    let images = ImagesConfig { root: config.root.join("images"), registry, pinned };
     std::fs::create_dir_all(&images.root)?;
     let images = Images::open(images, store.clone())?;
     let shim = find_shim(config.shim.as_deref())?;
@@ -173,6 +176,18 @@ fn preload(images: &Images, directory: &std::path::Path) {
             Err(error) => {
                 tracing::error!(%archive, error = &error as &dyn std::error::Error, "not preloaded");
             }
+        }
+    }
+}
+
+/// Never ends. What is kept of pulls that were cut is looked through so often.
+async fn tidy(images: Images) {
+    loop {
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        let images = images.clone();
+        let done = tokio::task::spawn_blocking(move || images.tidy()).await;
+        if let Ok(Err(error)) = done {
+            tracing::warn!(error = &error as &dyn std::error::Error, "parts of layers are kept for longer");
         }
     }
 }

@@ -55,6 +55,18 @@ impl ImageError {
 }
 
 impl ImageError {
+    /// What came is not the layer.
+    pub(crate) fn is_of_content(&self) -> bool {
+        use berth_unpack::UnpackError as Unpack;
+        match self {
+            Self::Blob { .. } | Self::DiffId { .. } => true,
+            Self::Unpack { source, .. } => {
+                !matches!(**source, Unpack::Create { .. } | Unpack::Attribute { .. } | Unpack::Record { .. })
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn export(source: io::Error) -> Self {
         Self::Export { source: Arc::new(source) }
     }

@@ -1,13 +1,17 @@
 //! One layer from a registry: fetched by whoever needs it first, streamed into its directory.
 
 use std::io::{self, BufRead, Read};
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use berth_ids::Digest;
 use berth_registry::{LayerDescriptor, Session};
 use bytes::{Buf as _, Bytes};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::layers::Turn;
+use crate::partial::Partial;
 use crate::progress::LayerProgress;
 use crate::{ImageError, Shared};
 
@@ -35,19 +39,60 @@ pub(crate) async fn layer(
     }
     let lost = || ImageError::Lost { reference: session.reference().to_string() };
     let slot = shared.in_flight.clone().acquire_owned().await.map_err(|_| lost())?;
+    let mut rights = Rights { _turn: turn, _slot: slot };
+    loop {
+        let again;
+        (again, rights) = attempt(shared, session, (&id, &blob), rights, progress).await?;
+        if !again {
+            progress.done();
+            return Ok(());
+        }
+        tracing::warn!(blob = %blob.digest, "what was kept of the layer is not part of it; it is fetched from its beginning");
+        progress.anew();
+    }
+}
+
+/// They belong to the work: who asked may be gone before it ends.
+struct Rights {
+    _turn: Turn,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// One transfer from what is there to the end. True: what was there was wrong and is gone.
+async fn attempt(
+    shared: &Arc<Shared>,
+    session: &Session,
+    (id, blob): (&Digest, &LayerDescriptor),
+    rights: Rights,
+    progress: &LayerProgress,
+) -> Result<(bool, Rights), ImageError> {
+    let lost = || ImageError::Lost { reference: session.reference().to_string() };
     let (send, receive) = mpsc::channel(PIECES);
-    let (work, digest) = (shared.clone(), blob.digest.clone());
+    let (tell, found) = oneshot::channel();
+    let (work, id, digest, size) = (shared.clone(), id.clone(), blob.digest.clone(), blob.size);
     let unpacking = tokio::task::spawn_blocking(move || {
-        // Both belong to the work: who asked may be gone before it ends.
-        let (_turn, _slot) = (turn, slot);
-        work.add_layer(&id, Some(&digest), Pieces { receive, current: Bytes::new(), room: None })
+        let partial = work.partials.take(&digest, size)?;
+        let resumed = partial.found().is_some();
+        // Nobody listens any more: then the stream is at its end, too.
+        let _ = tell.send(partial.found());
+        let mut pieces =
+            Pieces { receive, current: Bytes::new(), room: None, at: 0, size, cut: false, partial };
+        let added = work.add_layer(&id, Some(&digest), &mut pieces);
+        if !pieces.cut {
+            pieces.partial.discard();
+        }
+        match added {
+            Err(error) if resumed && !pieces.cut && error.is_of_content() => Ok((true, rights)),
+            added => added.map(|()| (false, rights)),
+        }
     });
-    let transferred = transfer(session, &blob, send, progress).await;
+    let transferred = match found.await {
+        Ok(found) => transfer(session, blob, found, send, progress).await,
+        Err(_) => Ok(()),
+    };
     let unpacked = unpacking.await.unwrap_or_else(|_| Err(lost()));
     // Why the stream ended early says more than that it did.
-    transferred.and(unpacked)?;
-    progress.done();
-    Ok(())
+    transferred.and(unpacked)
 }
 
 struct Piece {
@@ -56,21 +101,33 @@ struct Piece {
     room: OwnedSemaphorePermit,
 }
 
+/// Sends the whole blob but for the bytes that were `found`.
 async fn transfer(
     session: &Session,
     blob: &LayerDescriptor,
+    found: Option<Range<u64>>,
     send: mpsc::Sender<io::Result<Piece>>,
     progress: &LayerProgress,
 ) -> Result<(), ImageError> {
     let window = Arc::new(Semaphore::new(WINDOW));
+    let around = match found {
+        None => [Some(0..blob.size), None],
+        Some(found) => {
+            progress.received(found.end - found.start);
+            tracing::info!(blob = %blob.digest, from = found.start, to = found.end, "a transfer goes on where it was cut");
+            [0..found.start, found.end..blob.size].map(|part| Some(part).filter(|part| !part.is_empty()))
+        }
+    };
     let feed = async {
-        let mut stream = session.blob(blob, 0).await?;
-        while let Some(bytes) = stream.chunk().await? {
-            progress.received(bytes.len());
-            let size = u32::try_from(bytes.len().min(WINDOW)).unwrap_or(u32::MAX);
-            let Ok(room) = window.clone().acquire_many_owned(size).await else { break };
-            if send.send(Ok(Piece { bytes, room })).await.is_err() {
-                break;
+        for part in around.into_iter().flatten() {
+            let mut stream = session.blob(blob, part).await?;
+            while let Some(bytes) = stream.chunk().await? {
+                progress.received(bytes.len() as u64);
+                let size = u32::try_from(bytes.len().min(WINDOW)).unwrap_or(u32::MAX);
+                let Ok(room) = window.clone().acquire_many_owned(size).await else { return Ok(()) };
+                if send.send(Ok(Piece { bytes, room })).await.is_err() {
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -83,14 +140,44 @@ async fn transfer(
     fed
 }
 
-/// The receiving end as a blocking stream.
-struct Pieces {
+/// The receiving end as a blocking stream, with what was kept in its place.
+struct Pieces<'a> {
     receive: mpsc::Receiver<io::Result<Piece>>,
     current: Bytes,
     room: Option<OwnedSemaphorePermit>,
+    /// The next byte of the blob.
+    at: u64,
+    size: u64,
+    /// It ended before its end.
+    cut: bool,
+    partial: Partial<'a>,
 }
 
-impl Read for Pieces {
+impl Pieces<'_> {
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if let Some(kept) = self.partial.replay(self.at)? {
+            return Ok(Some(kept));
+        }
+        let since = Instant::now();
+        match self.receive.blocking_recv() {
+            None => {
+                self.cut = self.at < self.size;
+                Ok(None)
+            }
+            Some(Err(error)) => {
+                self.cut = true;
+                Err(error)
+            }
+            Some(Ok(piece)) => {
+                self.room = Some(piece.room);
+                self.partial.came(self.at, &piece.bytes, since.elapsed());
+                Ok(Some(piece.bytes))
+            }
+        }
+    }
+}
+
+impl Read for Pieces<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let have = self.fill_buf()?;
         let length = have.len().min(buffer.len());
@@ -100,15 +187,15 @@ impl Read for Pieces {
     }
 }
 
-impl BufRead for Pieces {
+impl BufRead for Pieces<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.current.is_empty() {
             self.room = None;
-            match self.receive.blocking_recv() {
+            match self.next()? {
                 None => break,
-                Some(piece) => {
-                    let piece = piece?;
-                    (self.current, self.room) = (piece.bytes, Some(piece.room));
+                Some(bytes) => {
+                    self.at += bytes.len() as u64;
+                    self.current = bytes;
                 }
             }
         }

@@ -14,6 +14,8 @@ mod image;
 mod import;
 mod layers;
 mod lookup;
+mod partial;
+mod pins;
 mod preload;
 mod progress;
 mod pull;
@@ -34,6 +36,7 @@ use parking_lot::{Mutex, RwLock};
 pub use berth_registry::{Client, ClientConfig, Credentials, Login};
 pub use error::ImageError;
 pub use image::Image;
+pub use pins::Pin;
 pub use preload::Preloaded;
 pub use progress::{PartProgress, PullProgress};
 pub use rootfs::Mapped;
@@ -44,9 +47,10 @@ use crate::image::{ImageRecord, LayerRecord};
 /// Where images are and how they are fetched.
 #[derive(Debug, Clone)]
 pub struct ImagesConfig {
-    /// Holds `layers/`, `containers/` and temporary files.
+    /// Holds `layers/`, `containers/`, `partial/` and temporary files.
     pub root: PathBuf,
     pub registry: ClientConfig,
+    pub pinned: Vec<Pin>,
 }
 
 /// The images of one instance. Clones share everything.
@@ -58,6 +62,7 @@ pub struct Images {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) root: PathBuf,
+    pinned: Vec<Pin>,
     pub(crate) store: Store,
     pub(crate) client: Client,
     pub(crate) known: RwLock<BTreeMap<ImageId, Arc<Image>>>,
@@ -68,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) leases: Mutex<HashMap<String, Vec<Arc<Image>>>>,
     /// Layers being unpacked: whoever needs one of these waits for its turn.
     pub(crate) turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    /// What is kept of transfers that were cut.
+    pub(crate) partials: partial::Partials,
     /// Some replaced layers are still on disk.
     pub(crate) retired: AtomicBool,
     pub(crate) in_flight: Arc<tokio::sync::Semaphore>,
@@ -128,8 +135,10 @@ impl Images {
                 }
             }
         }
+        let partials = partial::Partials::open(root.join("partial"))?;
         let shared = Arc::new(Shared {
             root,
+            pinned: config.pinned,
             store,
             client: Client::new(config.registry),
             known: RwLock::new(known),
@@ -137,6 +146,7 @@ impl Images {
             layers: Mutex::new(layers),
             leases: Mutex::default(),
             turns: Mutex::default(),
+            partials,
             retired: AtomicBool::new(false),
             in_flight: Arc::new(tokio::sync::Semaphore::new(fetch::IN_FLIGHT)),
             pulls: Mutex::default(),
@@ -158,6 +168,11 @@ impl Images {
 
     pub fn list(&self) -> Vec<Arc<Image>> {
         self.shared.known.read().values().cloned().collect()
+    }
+
+    /// Whether it is not to be collected as unused. Who asks for its removal by name has it removed.
+    pub fn is_pinned(&self, image: &Image) -> bool {
+        self.shared.pinned.iter().any(|pin| pin.keeps(image))
     }
 
     /// Fetches an image; the same pull under way is joined.
@@ -206,12 +221,17 @@ impl Images {
         self.shared.collect_garbage()
     }
 
+    /// Once in a while: forgets what was kept of pulls that nobody takes up again. Blocks.
+    pub fn tidy(&self) -> Result<(), ImageError> {
+        self.shared.partials.trim()
+    }
+
     /// What images take on disk, from records: nothing is walked.
     pub fn fs_usage(&self) -> FsUsage {
         let layers = self.shared.layers.lock();
         FsUsage {
             mountpoint: self.shared.root.to_string_lossy().into_owned(),
-            used_bytes: layers.values().map(|layer| layer.size).sum(),
+            used_bytes: layers.values().map(|layer| layer.size).sum::<u64>() + self.shared.partials.bytes(),
             inodes_used: layers.values().map(|layer| layer.entries).sum(),
         }
     }

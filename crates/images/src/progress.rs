@@ -49,8 +49,14 @@ pub(crate) struct LayerProgress {
 }
 
 impl LayerProgress {
-    pub(crate) fn received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Or found to be there.
+    pub(crate) fn received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// It begins once more.
+    pub(crate) fn anew(&self) {
+        self.received.store(0, Ordering::Relaxed);
     }
 
     /// The layer is here, transferred or not.

@@ -71,8 +71,8 @@ impl Rig {
 
     fn open(&self) -> Images {
         let store = Store::open(&self.directory.path().join("db")).unwrap();
-        Images::open(ImagesConfig { root: self.directory.path().join("images"), registry: registry() }, store)
-            .unwrap()
+        let root = self.directory.path().join("images");
+        Images::open(ImagesConfig { root, registry: registry(), pinned: Vec::new() }, store).unwrap()
     }
 
     fn file(&self, bytes: &[u8]) -> std::fs::File {

@@ -107,6 +107,8 @@ pub(crate) struct Ask {
     pub(crate) need: Need,
     /// The first byte that is wanted.
     pub(crate) from: u64,
+    /// Behind the last one; `None`: all of them.
+    pub(crate) until: Option<u64>,
     /// Read to the end, at most so many bytes of this.
     pub(crate) small: Option<(&'static str, u64)>,
     /// What the bytes must hash to; a place that gives others is passed over.
@@ -282,8 +284,10 @@ impl Session {
         }
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
-        if ask.from > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={}-", ask.from));
+        if ask.from > 0 || ask.until.is_some() {
+            // Ranges name their last byte (RFC 9110, section 14.1.2).
+            let last = ask.until.map(|until| until.saturating_sub(1).to_string()).unwrap_or_default();
+            let range = HeaderValue::from_str(&format!("bytes={}-{last}", ask.from));
             headers.extend(range.ok().map(|range| (RANGE, range)));
         }
         let response = self.send(place, url, &headers).await?;
@@ -309,7 +313,9 @@ impl Session {
             }
             _ => 0,
         };
-        if let (Some(wanted), Some(length), Some(digest)) = (ask.size, response.content_length(), &ask.digest)
+        let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        let wanted = ask.until.filter(|_| partial).or(ask.size);
+        if let (Some(wanted), Some(length), Some(digest)) = (wanted, response.content_length(), &ask.digest)
             && from.saturating_add(length) != wanted
         {
             let (digest, found) =

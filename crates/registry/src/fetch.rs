@@ -1,5 +1,7 @@
 //! Images: the manifest for this machine, its config, and blobs that go on where they were cut.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use reqwest::Response;
 
@@ -75,7 +77,7 @@ impl Session {
         let need = if named && digest.is_none() { Need::Resolve } else { Need::Pull };
         let path = format!("manifests/{wanted}");
         let small = Some(("the manifest", MANIFEST_MAX));
-        let reply = self.ask(&Ask { path, need, from: 0, small, digest, size: None }).await?;
+        let reply = self.ask(&Ask { path, need, from: 0, until: None, small, digest, size: None }).await?;
         Ok((hash(&reply.bytes), reply.host, reply.bytes, reply.kind))
     }
 
@@ -83,20 +85,24 @@ impl Session {
         let path = format!("blobs/{digest}");
         let small = Some(("the config", CONFIG_MAX));
         let digest = Some(digest.clone());
-        Ok(self.ask(&Ask { path, need: Need::Pull, from: 0, small, digest, size: None }).await?.bytes)
+        Ok(self
+            .ask(&Ask { path, need: Need::Pull, from: 0, until: None, small, digest, size: None })
+            .await?
+            .bytes)
     }
 
-    /// A layer's bytes as they come, from byte `from` on.
-    pub async fn blob(&self, layer: &LayerDescriptor, from: u64) -> Result<Blob, RegistryError> {
+    /// A part of a layer's bytes, or all of them, as they come.
+    pub async fn blob(&self, layer: &LayerDescriptor, part: Range<u64>) -> Result<Blob, RegistryError> {
         let mut blob = Blob {
             session: self.clone(),
             layer: layer.clone(),
-            at: from,
+            at: part.start,
+            end: part.end,
             body: None,
             host: String::new(),
             skip: 0,
             cuts: 0,
-            since: from,
+            since: part.start,
         };
         blob.open().await?;
         Ok(blob)
@@ -110,6 +116,8 @@ pub struct Blob {
     layer: LayerDescriptor,
     /// The next byte that is handed out.
     at: u64,
+    /// Behind the last one that is wanted.
+    end: u64,
     body: Option<Response>,
     host: String,
     /// Bytes that come once more.
@@ -121,13 +129,14 @@ pub struct Blob {
 
 impl Blob {
     async fn open(&mut self) -> Result<(), RegistryError> {
-        if self.at >= self.layer.size && self.at > 0 {
+        if self.at >= self.end && self.at > 0 {
             return Ok(());
         }
         let ask = Ask {
             path: format!("blobs/{}", self.layer.digest),
             need: Need::Pull,
             from: self.at,
+            until: Some(self.end).filter(|end| *end < self.layer.size),
             small: None,
             digest: Some(self.layer.digest.clone()),
             size: Some(self.layer.size),
@@ -152,7 +161,7 @@ impl Blob {
             let cut = match tokio::time::timeout(stall, body.chunk()).await {
                 Ok(Ok(Some(mut piece))) => {
                     let again = usize::try_from(self.skip).unwrap_or(usize::MAX).min(piece.len());
-                    let piece = piece.split_off(again);
+                    let mut piece = piece.split_off(again);
                     self.skip -= again as u64;
                     if piece.is_empty() {
                         continue;
@@ -162,9 +171,15 @@ impl Blob {
                         self.body = None;
                         return Err(self.size("more".into()));
                     }
+                    if self.at >= self.end && self.end < self.layer.size {
+                        // A place that knows no ranges sends the rest, too.
+                        let more = usize::try_from(self.at - self.end).unwrap_or(usize::MAX);
+                        piece.truncate(piece.len().saturating_sub(more));
+                        (self.body, self.at) = (None, self.end);
+                    }
                     return Ok(Some(piece));
                 }
-                Ok(Ok(None)) if self.at == self.layer.size => {
+                Ok(Ok(None)) if self.at == self.end => {
                     self.body = None;
                     return Ok(None);
                 }
@@ -179,7 +194,7 @@ impl Blob {
                 Err(_) => RegistryError::Stalled { host: self.host.clone(), seconds: stall.as_secs() },
             };
             self.body = None;
-            if self.at == self.layer.size {
+            if self.at == self.end {
                 return Ok(None);
             }
             if self.at - self.since >= WORTH {

@@ -1,9 +1,10 @@
-//! Between the daemon and a registry: lets so many bytes of answers through, then cuts or stalls.
+//! Between the daemon and a registry: lets so many bytes of answers through, as slowly as it is told, then cuts or stalls.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -12,10 +13,22 @@ pub(super) struct Proxy {
     state: Arc<State>,
 }
 
+/// What it does beyond passing bytes on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ways {
+    /// At the end nothing more comes; else the connection is cut.
+    pub(super) stall: bool,
+    /// Bytes in a second, of all connections together.
+    pub(super) rate: Option<u64>,
+    /// The registry hears nothing of ranges.
+    pub(super) whole: bool,
+}
+
 struct State {
     to: String,
+    bytes: u64,
     left: AtomicU64,
-    stall: bool,
+    ways: Ways,
     /// The last byte that is let through has been.
     reached: AtomicBool,
     ended: AtomicBool,
@@ -23,12 +36,17 @@ struct State {
 
 impl Proxy {
     pub(super) fn start(to: &str, bytes: u64, stall: bool) -> Result<Self> {
+        Self::with(to, bytes, Ways { stall, ..Ways::default() })
+    }
+
+    pub(super) fn with(to: &str, bytes: u64, ways: Ways) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
         let state = Arc::new(State {
             to: to.to_owned(),
+            bytes,
             left: AtomicU64::new(bytes),
-            stall,
+            ways,
             reached: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
@@ -49,6 +67,11 @@ impl Proxy {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Bytes of answers that were let through.
+    pub(super) fn passed(&self) -> u64 {
+        self.state.bytes - self.state.left.load(Ordering::Relaxed)
+    }
+
     pub(super) fn reached(&self) -> bool {
         self.state.reached.load(Ordering::Relaxed)
     }
@@ -65,8 +88,9 @@ impl Drop for Proxy {
 fn connection(client: &TcpStream, state: &State) -> std::io::Result<()> {
     let server = TcpStream::connect(&state.to)?;
     let (mut asked, mut asks) = (client.try_clone()?, server.try_clone()?);
+    let whole = state.ways.whole;
     std::thread::spawn(move || {
-        let _ = std::io::copy(&mut asked, &mut asks);
+        let _ = forward(&mut asked, &mut asks, whole);
         let _ = asks.shutdown(Shutdown::Write);
     });
     let mut buffer = vec![0; 16 << 10];
@@ -80,13 +104,33 @@ fn connection(client: &TcpStream, state: &State) -> std::io::Result<()> {
         let let_through = got.min(before);
         state.left.store(before - let_through, Ordering::Relaxed);
         to.write_all(&buffer[..let_through as usize])?;
+        if let Some(rate) = state.ways.rate {
+            std::thread::sleep(Duration::from_secs_f64(let_through as f64 / rate as f64));
+        }
         if let_through < got {
             state.reached.store(true, Ordering::Relaxed);
-            while state.stall && !state.ended.load(Ordering::Relaxed) {
-                std::thread::park_timeout(std::time::Duration::from_millis(20));
+            while state.ways.stall && !state.ended.load(Ordering::Relaxed) {
+                std::thread::park_timeout(Duration::from_millis(20));
             }
             let _ = server.shutdown(Shutdown::Both);
             return client.shutdown(Shutdown::Both);
         }
+    }
+}
+
+/// Requests, whose heads come in one piece from our client.
+fn forward(from: &mut TcpStream, to: &mut TcpStream, whole: bool) -> std::io::Result<()> {
+    const NAME: &[u8] = b"\r\nrange:";
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let got = from.read(&mut buffer)?;
+        if got == 0 {
+            return Ok(());
+        }
+        let head = &mut buffer[..got];
+        if let Some(at) = head.windows(NAME.len()).position(|window| window == NAME).filter(|_| whole) {
+            head[at + 2] = b'x';
+        }
+        to.write_all(head)?;
     }
 }

@@ -70,7 +70,7 @@ fn asked(Streams { tty, stdin, stdout, stderr }: Streams) -> berth_streaming::St
     berth_streaming::Streams { tty, stdin, stdout, stderr }
 }
 
-fn info(image: &Image, verbose: bool) -> ImageInfo {
+fn info(images: &Images, image: &Image, verbose: bool) -> ImageInfo {
     let (uid, username) = image.user();
     ImageInfo {
         id: image.id.to_string(),
@@ -79,6 +79,7 @@ fn info(image: &Image, verbose: bool) -> ImageInfo {
         size: image.size,
         uid,
         username,
+        pinned: images.is_pinned(image),
         verbose: verbose.then(|| {
             let layers: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
             let chain = image.chain_id().map(|id| id.to_string());
@@ -209,16 +210,15 @@ impl Backend for CriBackend {
     }
 
     async fn image_status(&self, reference: &str, verbose: bool) -> Result<Option<ImageInfo>, Failure> {
-        Ok(self.images.resolve(reference).map(|image| info(&image, verbose)))
+        Ok(self.images.resolve(reference).map(|image| info(&self.images, &image, verbose)))
     }
 
     async fn list_images(&self, filter: Option<&str>) -> Result<Vec<ImageInfo>, Failure> {
-        Ok(match filter {
-            Some(reference) => {
-                self.images.resolve(reference).iter().map(|image| info(image, false)).collect()
-            }
-            None => self.images.list().iter().map(|image| info(image, false)).collect(),
-        })
+        let found = match filter {
+            Some(reference) => self.images.resolve(reference).into_iter().collect(),
+            None => self.images.list(),
+        };
+        Ok(found.iter().map(|image| info(&self.images, image, false)).collect())
     }
 
     async fn remove_image(&self, reference: &str) -> Result<(), Failure> {

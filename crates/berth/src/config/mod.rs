@@ -18,6 +18,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_images::Pin;
+
 pub(crate) use error::ConfigError;
 pub(crate) use parse::Subnet;
 pub(crate) use render::{default_text, dump};
@@ -42,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     pub(crate) network: Network,
     pub(crate) registry: Registry,
+    pub(crate) images: Images,
     pub(crate) cgroup: Cgroup,
     pub(crate) pods: Pods,
     pub(crate) streaming: Streaming,
@@ -105,6 +108,12 @@ pub(crate) struct Registry {
     pub(crate) auth_files: Vec<PathBuf>,
     /// A transfer without a byte for this long is dead.
     pub(crate) stall_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Images {
+    /// What the kubelet does not collect.
+    pub(crate) pinned: Vec<Pin>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,6 +199,7 @@ impl Config {
                 auth_files: settings.read("registry.auth_files", parse::directories)?,
                 stall_timeout: settings.read("registry.stall_timeout", parse::stall)?,
             },
+            images: Images { pinned: settings.read("images.pinned", parse::pins)? },
             cgroup: Cgroup { root: settings.read("cgroup.root", parse::cgroup)? },
             pods: Pods {
                 kill_wait: settings.read("pods.kill_wait", parse::duration)?,

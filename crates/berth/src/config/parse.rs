@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use berth_images::Pin;
+
 use super::settings::Value;
 use super::{IpVersion, LogFormat};
 
@@ -84,6 +86,10 @@ pub(super) fn optional_file(value: &Value) -> Result<Option<PathBuf>, String> {
 
 pub(super) fn directories(value: &Value) -> Result<Vec<PathBuf>, String> {
     list(value)?.iter().map(|path| absolute_path(path)).collect()
+}
+
+pub(super) fn pins(value: &Value) -> Result<Vec<Pin>, String> {
+    list(value)?.iter().map(|text| Pin::parse(text)).collect()
 }
 
 /// HANDLER=DIRECTORY, each handler once.

@@ -206,6 +206,13 @@ pub(crate) static SETTINGS: &[Setting] = &[
                A broken transfer is taken up again where it was cut.",
     },
     Setting {
+        key: "images.pinned",
+        form: Form::List,
+        default: Default::Fixed(""),
+        help: "Images that the kubelet does not collect when nobody uses them: names, ids, or patterns with * for anything \
+               over names in full, such as registry.k8s.io/*. They can still be removed by name.",
+    },
+    Setting {
         key: "cgroup.root",
         form: Form::Text,
         default: Default::Derived(|s| per_name(s, "/berth"), "name"),
