@@ -82,6 +82,14 @@ impl Record {
         )
     }
 
+    /// What a program keeps of the pod nobody else finds; what is kept in-process, its own garbage collection does.
+    pub(crate) fn survives(&self) -> Survives {
+        match self.plugins.iter().all(|plugin| plugin.in_process) {
+            true => Survives::Daemon,
+            false => Survives::PowerCut,
+        }
+    }
+
     /// Names of the plugins, in their order.
     pub fn kinds(&self) -> BTreeSet<&str> {
         self.plugins.iter().filter_map(|plugin| plugin.conf.get("type")?.as_str()).collect()
@@ -103,8 +111,8 @@ impl Records {
         self.directory.join(format!("{container}.json"))
     }
 
-    pub(crate) fn put(&self, record: &Record) -> io::Result<()> {
-        write(&self.path(&record.container), record)
+    pub(crate) fn put(&self, record: &Record, survives: Survives) -> io::Result<()> {
+        write(&self.path(&record.container), record, survives)
     }
 
     /// `None`: there is none, or it is damaged, as after a power cut.
@@ -134,8 +142,17 @@ impl Records {
     }
 }
 
-/// Whole or not at all, also when the daemon is killed or the power is cut in the middle; on disk when it returns.
-pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+/// What a write outlives; a flush takes longer than all that is done in-process for a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Survives {
+    /// The daemon's end.
+    Daemon,
+    /// It is on disk when the write returns.
+    PowerCut,
+}
+
+/// Whole or not at all, also when the daemon is killed in the middle.
+pub(crate) fn write<T: Serialize>(path: &Path, value: &T, survives: Survives) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     std::fs::create_dir_all(directory)?;
     static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -143,12 +160,17 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let fill = || {
         let mut file = File::create(&new)?;
         file.write_all(&serde_json::to_vec(value)?)?;
-        file.sync_all()?;
+        if survives == Survives::PowerCut {
+            file.sync_all()?;
+        }
         std::fs::rename(&new, path)
     };
     fill().inspect_err(|_| drop(std::fs::remove_file(&new)))?;
-    // The name is the directory's (fsync(2)).
-    File::open(directory)?.sync_all()
+    match survives {
+        Survives::Daemon => Ok(()),
+        // The name is the directory's (fsync(2)).
+        Survives::PowerCut => File::open(directory)?.sync_all(),
+    }
 }
 
 pub(crate) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
@@ -190,8 +212,8 @@ pub(crate) mod tests {
         let records = Records::new(home.path().join("attachments"));
         assert!(records.all().is_empty());
         let one = record("one");
-        records.put(&one).unwrap();
-        records.put(&record("two")).unwrap();
+        records.put(&one, Survives::PowerCut).unwrap();
+        records.put(&record("two"), Survives::Daemon).unwrap();
         assert_eq!(records.get("one"), Some(one));
         std::fs::write(home.path().join("attachments/two.json"), "{").unwrap();
         assert_eq!((records.all().len(), records.get("two")), (1, None));

@@ -18,7 +18,7 @@ use serde_json::Value;
 use self::garbage::Networks;
 use crate::netns::{self, Paths};
 use crate::prepared::Prepared;
-use crate::record::{self, Ending, PodName, Record, Records};
+use crate::record::{self, Ending, PodName, Record, Records, Survives};
 use crate::turns::{Closed, Turns};
 use crate::{Chain, ChainError, Cidr, CniResult, InProcess, NoneInProcess, Programs, RuntimeConfig};
 
@@ -237,10 +237,11 @@ impl Cni {
             record.netns = Some(path);
         }
         self.remember(&network);
+        let survives = if network.disable_gc { Survives::PowerCut } else { record.survives() };
         // Before anything is done: a daemon after this one undoes what it finds.
-        let made = self.records.put(&record).map_err(CniError::Record).and_then(|()| {
+        let made = self.records.put(&record, survives).map_err(CniError::Record).and_then(|()| {
             let result = self.chain.add(&mut record, pod.netns)?;
-            self.records.put(&record).map_err(CniError::Record)?;
+            self.records.put(&record, survives).map_err(CniError::Record)?;
             Ok(result)
         });
         match made {
@@ -305,7 +306,7 @@ impl Cni {
                 let pause = (RETRY_FIRST * 2u32.saturating_pow(attempts.min(10) - 1)).min(RETRY_LONGEST);
                 tracing::warn!(container, problem, attempts, ?pause, "its network is not given back yet");
                 record.ending = Some(Ending { since, attempts, problem: problem.clone() });
-                if let Err(error) = self.records.put(&record) {
+                if let Err(error) = self.records.put(&record, record.survives()) {
                     tracing::warn!(container, %error, "what is owed is not on disk");
                 }
                 let owed = Owed { due: Instant::now() + pause, problem, since };
@@ -387,7 +388,7 @@ impl Cni {
 
     /// What the kubelet says pods' addresses are to be of: told to plugins that declare `ipRanges`, also after a restart.
     pub fn set_pod_cidr(&self, subnets: &[Cidr]) -> std::io::Result<()> {
-        record::write(&self.cidr_path(), &subnets)
+        record::write(&self.cidr_path(), &subnets, Survives::PowerCut)
     }
 
     pub fn pod_cidr(&self) -> Vec<Cidr> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CUT_WAIT, Cni, Found, INTERFACE};
 use crate::prepared::Prepared;
-use crate::record::{self, UsedPlugin};
+use crate::record::{self, Survives, UsedPlugin};
 use crate::{InUse, Version};
 
 /// A network as it was last used, for its garbage once its configuration is another.
@@ -67,7 +67,7 @@ impl Cni {
     fn write_networks(&self) -> std::io::Result<()> {
         loop {
             let Networks { changes, by_name } = self.seen.lock().clone();
-            record::write(&self.seen_path(), &by_name)?;
+            record::write(&self.seen_path(), &by_name, Survives::PowerCut)?;
             if self.seen.lock().changes == changes {
                 return Ok(());
             }
