@@ -87,9 +87,15 @@ pub(crate) struct Footprint {
 impl Footprint {
     pub(crate) fn take(daemon: &Daemon) -> Result<Self> {
         let mut kept = BTreeSet::new();
-        for top in
-            ["state", "state/pods", "root", "root/images", "root/images/layers", "root/images/containers"]
-        {
+        for top in [
+            "state",
+            "state/pods",
+            "state/plugins",
+            "root",
+            "root/images",
+            "root/images/layers",
+            "root/images/containers",
+        ] {
             let Ok(entries) = std::fs::read_dir(daemon.path(top)) else { continue };
             for entry in entries {
                 kept.insert(format!("{top}/{}", entry?.file_name().to_string_lossy()));
@@ -112,7 +118,7 @@ impl Footprint {
             rows.push((table.to_owned(), count));
         }
         // They come with the first pod of their kind and stay; what is in them is looked at where it is theirs.
-        for stays in ["state/pods", "state/plugins.json", "root/cni"] {
+        for stays in ["state/pods", "state/plugins", "state/plugins/bridges", "root/cni"] {
             kept.remove(stays);
         }
         Ok(Self { kept, rows })

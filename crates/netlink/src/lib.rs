@@ -4,6 +4,7 @@
 //! A socket belongs to the network namespace it was opened in, whatever its thread does later.
 
 mod attributes;
+mod change;
 pub mod conntrack;
 mod link;
 pub mod nft;
@@ -11,6 +12,7 @@ mod route;
 mod socket;
 mod tc;
 
+pub use change::{Change, NewRoute, Veth};
 pub use link::{Link, PortSettings};
-pub use route::{NewRoute, Route, Routes, Veth};
+pub use route::{Route, Routes};
 pub use tc::Rate;

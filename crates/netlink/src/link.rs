@@ -7,8 +7,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 
 use crate::Routes;
@@ -87,14 +86,19 @@ impl Link {
 impl Routes {
     /// An interface by name.
     pub fn link(&self, name: &str) -> io::Result<Option<Link>> {
-        let Some(index) = self.index(name)? else { return Ok(None) };
-        self.link_at(index)
+        let mut wanted = LinkMessage::default();
+        wanted.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+        self.wanted(wanted)
     }
 
     /// An interface by number.
     pub fn link_at(&self, index: u32) -> io::Result<Option<Link>> {
         let mut wanted = LinkMessage::default();
         wanted.header.index = index;
+        self.wanted(wanted)
+    }
+
+    fn wanted(&self, wanted: LinkMessage) -> io::Result<Option<Link>> {
         match self.one(RouteNetlinkMessage::GetLink(wanted)) {
             Ok(RouteNetlinkMessage::NewLink(link)) => Ok(Link::read(link)),
             Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => Ok(None),
@@ -111,7 +115,13 @@ impl Routes {
     /// Addresses of an interface with the lengths of their prefixes.
     pub fn addresses(&self, index: u32) -> io::Result<Vec<(IpAddr, u8)>> {
         let mut found = Vec::new();
-        for message in self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+        let mut wanted = AddressMessage::default();
+        wanted.header.index = index;
+        let dumped = match self.dump(RouteNetlinkMessage::GetAddress(wanted)) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => return Ok(found),
+            dumped => dumped?,
+        };
+        for message in dumped {
             let RouteNetlinkMessage::NewAddress(address) = message else { continue };
             if address.header.index != index {
                 continue;
@@ -183,20 +193,6 @@ impl Routes {
         link.header.flags = if on { LinkFlags::Promisc } else { LinkFlags::empty() };
         link.header.change_mask = LinkFlags::Promisc;
         self.call(RouteNetlinkMessage::SetLink(link), 0)
-    }
-
-    pub fn set_port(&self, index: u32, settings: PortSettings) -> io::Result<()> {
-        let data = [
-            settings.hairpin.map(InfoBridgePort::HairpinMode),
-            settings.isolated.map(InfoBridgePort::Isolated),
-        ];
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        link.attributes = vec![LinkAttribute::LinkInfo(vec![
-            LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(data.into_iter().flatten().collect())),
-        ])];
-        self.call(RouteNetlinkMessage::NewLink(link), 0)
     }
 
     fn change(&self, index: u32, attributes: Vec<LinkAttribute>) -> io::Result<()> {

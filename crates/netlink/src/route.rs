@@ -1,23 +1,18 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
-    RouteType,
-};
+use netlink_packet_route::link::{InfoBridge, InfoData, InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::sys::socket::SockProtocol;
 
 use crate::socket::{DONE, ERROR, Socket, messages, verdict};
+use crate::{Change, Veth};
 
 /// Links, addresses and routes of one network namespace (rtnetlink(7)).
 #[derive(Debug)]
@@ -35,65 +30,70 @@ pub struct Route {
     pub interface: u32,
 }
 
-/// A pair of connected interfaces, the peer in another namespace.
-#[derive(Debug)]
-pub struct Veth<'a> {
-    /// Ours; up.
-    pub name: &'a str,
-    /// The bridge that ours is a port of.
-    pub master: Option<u32>,
-    pub peer: &'a str,
-    pub peer_netns: BorrowedFd<'a>,
-    /// `None`: the kernel's choice.
-    pub peer_mac: Option<[u8; 6]>,
-    /// Bytes; 0: the kernel's choice.
-    pub mtu: u32,
-}
-
-/// A route to be made.
-#[derive(Debug, Clone, Copy)]
-pub struct NewRoute {
-    pub destination: IpAddr,
-    pub prefix: u8,
-    /// `None`: whoever is there is on the link itself.
-    pub gateway: Option<IpAddr>,
-    /// The interface's number.
-    pub interface: u32,
-    /// Bytes.
-    pub mtu: Option<u32>,
-    pub advmss: Option<u32>,
-    pub priority: Option<u32>,
-    /// `None`: the main one.
-    pub table: Option<u32>,
-    pub scope: Option<u8>,
-}
-
 impl Routes {
     /// In the namespace of the calling thread.
     pub fn open() -> io::Result<Self> {
-        Ok(Self { socket: Socket::open(SockProtocol::NetlinkRoute)?, next: AtomicU32::new(1) })
+        let socket = Socket::open(SockProtocol::NetlinkRoute)?;
+        berth_sys::net::strict_dumps(socket.fd.as_fd())?;
+        Ok(Self { socket, next: AtomicU32::new(1) })
     }
 
     fn number(&self) -> u32 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn send(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<u32> {
+    fn encode(&self, message: RouteNetlinkMessage, flags: u16) -> (u32, Vec<u8>) {
         let mut packet = NetlinkMessage::from(message);
         let sequence = self.number();
         packet.header.flags = NLM_F_REQUEST | flags;
         packet.header.sequence_number = sequence;
         packet.finalize();
-        let mut bytes = vec![0; packet.buffer_len()];
+        let mut bytes = vec![0; packet.buffer_len().next_multiple_of(4)];
         packet.serialize(&mut bytes);
+        (sequence, bytes)
+    }
+
+    fn send(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<u32> {
+        let (sequence, bytes) = self.encode(message, flags);
         self.socket.send(&bytes)?;
         Ok(sequence)
     }
 
+    /// Changes one after the other in one request: a round through the kernel costs more than most of them. Those behind one
+    /// that is refused are tried as well; the first refusal is the answer.
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) -> io::Result<()> {
+        let (mut bytes, mut sent) = (Vec::new(), Vec::new());
+        let mut changes = changes.into_iter().peekable();
+        while let Some(change) = changes.next() {
+            // A refusal is told in any case, so the last acknowledgement is one of all.
+            let last = if changes.peek().is_none() { NLM_F_ACK } else { 0 };
+            let (sequence, message) = self.encode(change.message, change.flags | last);
+            bytes.extend(message);
+            sent.push((sequence, change.may_be_there));
+        }
+        let Some((last, _)) = sent.last().copied() else { return Ok(()) };
+        self.socket.send(&bytes)?;
+        let mut first = Ok(());
+        loop {
+            let datagram = self.socket.receive()?;
+            for (kind, number, body) in messages(&datagram) {
+                let Some((_, may_be_there)) = sent.iter().find(|(sequence, _)| *sequence == number) else {
+                    continue;
+                };
+                if kind == ERROR {
+                    let there = |e: &io::Error| *may_be_there && e.kind() == io::ErrorKind::AlreadyExists;
+                    first = first.and(verdict(body).or_else(|e| if there(&e) { Ok(()) } else { Err(e) }));
+                    if number == last {
+                        return first;
+                    }
+                }
+            }
+        }
+    }
+
     /// Sends and waits for the acknowledgement.
     pub(crate) fn call(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        let sequence = self.send(message, flags | NLM_F_ACK)?;
-        self.acknowledged(sequence)
+        self.apply([Change::new(message, flags)])
     }
 
     fn acknowledged(&self, sequence: u32) -> io::Result<()> {
@@ -259,37 +259,13 @@ impl Routes {
         self.call(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// One request makes the pair, moves the peer, connects ours to the bridge and sets it up.
+    /// See [`Change::veth`].
     pub fn add_veth(&self, veth: &Veth<'_>) -> io::Result<()> {
-        let mut peer = LinkMessage::default();
-        // Not up yet: a peer that comes up before the pair is complete is refused (ENOTCONN).
-        peer.attributes = vec![
-            LinkAttribute::IfName(veth.peer.to_owned()),
-            LinkAttribute::NetNsFd(veth.peer_netns.as_raw_fd()),
-        ];
-        peer.attributes.extend(veth.peer_mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
-        let mut link = LinkMessage::default();
-        link.header.flags = LinkFlags::Up;
-        link.header.change_mask = LinkFlags::Up;
-        link.attributes = vec![LinkAttribute::IfName(veth.name.to_owned())];
-        if veth.mtu > 0 {
-            peer.attributes.push(LinkAttribute::Mtu(veth.mtu));
-            link.attributes.push(LinkAttribute::Mtu(veth.mtu));
-        }
-        link.attributes.extend(veth.master.map(LinkAttribute::Controller));
-        link.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-        ]));
-        self.call(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
+        self.apply([Change::veth(veth)])
     }
 
     pub fn set_up(&self, index: u32) -> io::Result<()> {
-        let mut link = LinkMessage::default();
-        link.header.index = index;
-        link.header.flags = LinkFlags::Up;
-        link.header.change_mask = LinkFlags::Up;
-        self.call(RouteNetlinkMessage::SetLink(link), 0)
+        self.apply([Change::up(index)])
     }
 
     /// Gives an interface to another network namespace.
@@ -307,66 +283,14 @@ impl Routes {
         self.call(RouteNetlinkMessage::DelLink(link), 0)
     }
 
-    /// Usable at once: nobody else has it, so nobody is asked (RFC 4862, 5.4, is switched off for it).
+    /// See [`Change::address`].
     pub fn add_address(&self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
-        let mut message = AddressMessage::default();
-        message.header.family = family(address);
-        message.header.prefix_len = prefix;
-        message.header.index = index;
-        message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
-        if address.is_ipv6() {
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-        }
-        self.call(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
-    }
-
-    pub fn add_default_route(&self, gateway: IpAddr, index: u32) -> io::Result<()> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(gateway);
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Boot;
-        message.header.scope = RouteScope::Universe;
-        message.header.kind = RouteType::Unicast;
-        message.attributes = vec![RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(index)];
-        self.call(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
-    }
-
-    pub fn add_route(&self, route: &NewRoute) -> io::Result<()> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(route.destination);
-        message.header.destination_prefix_length = route.prefix;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Boot;
-        let usual = if route.gateway.is_some() || route.destination.is_ipv6() { 0 } else { 253 };
-        message.header.scope = RouteScope::from(route.scope.unwrap_or(usual));
-        message.header.kind = RouteType::Unicast;
-        let mut attributes = vec![RouteAttribute::Oif(route.interface)];
-        if route.prefix > 0 {
-            attributes.push(RouteAttribute::Destination(route.destination.into()));
-        }
-        attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
-        attributes.extend(route.priority.map(RouteAttribute::Priority));
-        attributes.extend(route.table.map(RouteAttribute::Table));
-        let metrics: Vec<_> = [route.mtu.map(RouteMetric::Mtu), route.advmss.map(RouteMetric::Advmss)]
-            .into_iter()
-            .flatten()
-            .collect();
-        if !metrics.is_empty() {
-            attributes.push(RouteAttribute::Metrics(metrics));
-        }
-        message.attributes = attributes;
-        self.call(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+        self.apply([Change::address(index, address, prefix)])
     }
 
     /// The largest packet of an interface, in bytes; `None` when it is gone.
     pub fn mtu(&self, index: u32) -> io::Result<Option<u32>> {
-        let found = self.links()?.into_iter().find(|link| link.header.index == index);
-        Ok(found.and_then(|link| {
-            link.attributes.iter().find_map(|a| match a {
-                LinkAttribute::Mtu(mtu) => Some(*mtu),
-                _ => None,
-            })
-        }))
+        Ok(self.link_at(index)?.map(|link| link.mtu))
     }
 
     /// The networks of an IP version that the host has routes to, in every table.

@@ -15,7 +15,7 @@ const BUFFER: usize = 64 * 1024;
 /// A netlink socket of one protocol (netlink(7)).
 #[derive(Debug)]
 pub(crate) struct Socket {
-    fd: OwnedFd,
+    pub(crate) fd: OwnedFd,
 }
 
 impl Socket {

@@ -13,6 +13,7 @@ mod host_ports;
 mod names;
 mod neighbours;
 mod plugin;
+mod port;
 mod shaping;
 mod subnet;
 
@@ -24,7 +25,7 @@ use std::path::PathBuf;
 use berth_cni::Bandwidth;
 use berth_ids::SandboxId;
 use berth_model::PortMapping;
-use berth_netlink::{PortSettings, Routes, Veth, conntrack, nft};
+use berth_netlink::{Change, PortSettings, Routes, Veth, conntrack, nft};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -36,11 +37,15 @@ pub use plugin::Plugins;
 pub use subnet::Subnet;
 
 use crate::addresses::Addresses;
+use crate::port::Ports;
 use crate::shaping::Limits;
 use crate::subnet::Saved;
 
 /// The name of a pod's interface inside the pod, as CNI has it.
 const POD_INTERFACE: &str = "eth0";
+
+/// The number of lo in every namespace (Linux: LOOPBACK_IFINDEX).
+const LOOPBACK: u32 = 1;
 
 /// What an instance's network is made of.
 #[derive(Debug, Clone)]
@@ -104,6 +109,7 @@ pub struct Network {
     tables: nft::Tables,
     mtu: u32,
     config: NetworkConfig,
+    ports: Ports,
     addresses: Mutex<Addresses>,
     pods: Mutex<HashMap<SandboxId, Connected>>,
     /// Held while the table is changed, so that a table made anew has what is added or removed meanwhile.
@@ -167,7 +173,8 @@ impl Network {
         let addresses = Mutex::new(Addresses::new(&subnets));
         Saved { subnets, ..saved }.store(&config.state)?;
         let (pods, made) = (Mutex::default(), Mutex::new(Made::Doubtful));
-        Ok(Self { bridge, table, tables: nft::Tables::default(), mtu, config, addresses, pods, made })
+        let (ports, tables) = (Ports::open().map_err(step(port::OPENING))?, nft::Tables::default());
+        Ok(Self { bridge, table, tables, mtu, config, ports, addresses, pods, made })
     }
 
     pub fn subnets(&self) -> Vec<Subnet> {
@@ -240,18 +247,16 @@ impl Network {
         let name = names::interface(pod.id);
         let veth = Veth {
             name: &name,
+            up: false,
             master: Some(master),
             peer: POD_INTERFACE,
             peer_netns: netns,
             peer_mac: None,
             mtu: self.mtu,
         };
-        routes.add_veth(&veth).map_err(step(format!("make interface {name}")))?;
-        let index = routes.index(&name).map_err(step(format!("look for interface {name}")))?;
-        let index = index.ok_or_else(|| NetworkError::Gone { what: name.clone() })?;
         // With br_netfilter a pod that asks for its own port of the host is answered by the port it asks by.
         let hairpin = PortSettings { hairpin: Some(true), isolated: None };
-        routes.set_port(index, hairpin).map_err(step(format!("let {name} send back")))?;
+        self.ports.make(routes, &veth, hairpin).map_err(step(format!("make interface {name}")))?;
         let subnets = self.subnets();
         let of = |ip: &IpAddr| subnets.iter().copied().find(|subnet| subnet.contains(*ip));
         let given: Vec<(IpAddr, Subnet)> =
@@ -410,9 +415,7 @@ impl Network {
 /// Inside the pod's namespace.
 fn configure(given: &[(IpAddr, Subnet)]) -> std::io::Result<()> {
     let inside = Routes::open()?;
-    let index = |name| inside.index(name)?.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound));
-    inside.set_up(index("lo")?)?;
-    let pod = index(POD_INTERFACE)?;
+    let pod = inside.index(POD_INTERFACE)?.ok_or(std::io::ErrorKind::NotFound)?;
     // Before it is up: no other pod tells this one its routes (CVE-2020-10749), and nobody has its addresses.
     for key in ["accept_ra", "accept_dad"] {
         let set = std::fs::write(format!("/proc/sys/net/ipv6/conf/{POD_INTERFACE}/{key}"), "0");
@@ -421,14 +424,10 @@ fn configure(given: &[(IpAddr, Subnet)]) -> std::io::Result<()> {
             _ => {}
         }
     }
-    for (address, subnet) in given {
-        inside.add_address(pod, *address, subnet.prefix())?;
-    }
-    inside.set_up(pod)?;
-    for (_, subnet) in given {
-        inside.add_default_route(subnet.gateway(), pod)?;
-    }
-    Ok(())
+    let addresses = given.iter().map(|(address, subnet)| Change::address(pod, *address, subnet.prefix()));
+    let routes = given.iter().map(|(_, subnet)| Change::default_route(subnet.gateway(), pod));
+    let up = [Change::up(LOOPBACK), Change::up(pod)];
+    inside.apply(addresses.chain(up).chain(routes))
 }
 
 #[cfg(test)]

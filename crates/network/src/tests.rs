@@ -220,6 +220,7 @@ fn neighbour(host: &Host) -> (OwnedFd, [IpAddr; 2]) {
         let master = routes.index("uplink").unwrap().unwrap();
         let veth = Veth {
             name: "up0",
+            up: true,
             master: Some(master),
             peer: "eth0",
             peer_netns: netns.as_fd(),
@@ -397,7 +398,7 @@ fn the_uplink_says_how_long_a_packet_may_be() {
     host.with(|| {
         let routes = Routes::open().unwrap();
         let uplink = routes.index("uplink").unwrap().unwrap();
-        routes.add_default_route("192.0.2.2".parse().unwrap(), uplink).unwrap();
+        routes.apply([Change::default_route("192.0.2.2".parse().unwrap(), uplink)]).unwrap();
     });
     let network = host.network(&["10.77.0.0/24", "fd77::/64"]);
     assert_eq!(network.mtu, 1450);

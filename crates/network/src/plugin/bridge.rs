@@ -40,7 +40,7 @@ pub(super) fn add(conf: &Bridge, call: &Call<'_>, rules: &Rules) -> Result<CniRe
     let routes = Routes::open().map_err(fail("open a netlink socket"))?;
     let bridge = ensure(conf, &routes, rules)?;
     let leased = ipam::lease(conf.ipam.as_ref(), call)?;
-    let made = connect(conf, call, &routes, &bridge, leased);
+    let made = connect(conf, call, &routes, &bridge, rules, leased);
     settle(made, (&routes, rules), (conf.ipam.as_ref(), conf.ip_masq), call, |_| {})
 }
 
@@ -86,16 +86,14 @@ fn connect(
     call: &Call<'_>,
     routes: &Routes,
     bridge: &Link,
+    rules: &Rules,
     leased: CniResult,
 ) -> Result<CniResult, PluginError> {
-    let host = link::pair(routes, call, Some(bridge.index), conf.mtu)?;
     let settings = PortSettings {
         hairpin: conf.hairpin_mode.then_some(true),
         isolated: conf.port_isolation.then_some(true),
     };
-    if settings.hairpin.is_some() || settings.isolated.is_some() {
-        routes.set_port(host.index, settings).map_err(fail(format!("set up {} as a port", host.name)))?;
-    }
+    let host = link::pair(routes, call, conf.mtu, Some((bridge, settings, &rules.ports)))?;
     let mut result = leased;
     gateways(conf, &mut result);
     if conf.is_gateway || conf.is_default_gateway {

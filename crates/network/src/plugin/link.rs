@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use berth_cni::{Call, Cidr, CniResult, IpConfig, PluginError, Route};
-use berth_netlink::{Link, NewRoute, Routes, Veth};
+use berth_netlink::{Change, Link, NewRoute, PortSettings, Routes, Veth};
 use berth_sys::netns::run_in;
 
 use super::{FAILED, fail, refused};
 use crate::names;
+use crate::port::Ports;
 
 /// The namespace; all but DEL come with one.
 pub(super) fn netns<'a>(call: &Call<'a>) -> Result<BorrowedFd<'a>, PluginError> {
@@ -36,22 +37,34 @@ pub(super) fn parse_mac(text: &str) -> Result<[u8; 6], PluginError> {
     Ok(mac)
 }
 
-/// Makes the pair; one of the same name, left by a call that was cut off, goes first. Gives the host's end.
+/// Makes the pair; one of the same name, left by a call that was cut off, goes first. Gives the host's end. `port`: of
+/// which bridge it is one, and who makes it.
 pub(super) fn pair(
     routes: &Routes,
     call: &Call<'_>,
-    master: Option<u32>,
     mtu: u32,
+    port: Option<(&Link, PortSettings, &Ports)>,
 ) -> Result<Link, PluginError> {
     let name = host_name(call);
+    let master = port.map(|(bridge, ..)| bridge.index);
     let making = || format!("make interface {name}");
-    if let Some(index) = routes.index(&name).map_err(fail(making()))? {
-        routes.delete_link(index).map_err(fail(format!("remove the interface {name} of before")))?;
-    }
     let peer_mac = call.runtime.mac.as_deref().map(parse_mac).transpose()?;
     let (peer, peer_netns) = (call.interface, netns(call)?);
-    let veth = Veth { name: &name, master, peer, peer_netns, peer_mac, mtu };
-    routes.add_veth(&veth).map_err(fail(making()))?;
+    let veth = Veth { name: &name, up: port.is_none(), master, peer, peer_netns, peer_mac, mtu };
+    let make = || match port {
+        Some((_, settings, ports)) => ports.make(routes, &veth, settings),
+        None => routes.apply([Change::veth(&veth)]),
+    };
+    let made = match make() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if let Some(index) = routes.index(&name).map_err(fail(making()))? {
+                routes.delete_link(index).map_err(fail(format!("remove the interface {name} of before")))?;
+            }
+            make()
+        }
+        done => done,
+    };
+    made.map_err(fail(making()))?;
     let made = routes.link(&name).map_err(fail(making()))?;
     made.ok_or_else(|| refused(format!("interface {name} was removed while it was being made")))
 }
@@ -90,19 +103,19 @@ pub(super) fn configure(
                 _ => {}
             }
         }
-        for ip in ips {
-            inside.add_address(index, ip.address.address, ip.address.prefix)?;
-        }
-        inside.set_up(index)?;
+        let mut changes: Vec<Change> =
+            ips.iter().map(|ip| Change::address(index, ip.address.address, ip.address.prefix)).collect();
+        changes.push(Change::up(index));
         for ip in neighbours {
             let prefix = if ip.is_ipv4() { 32 } else { 128 };
             let to = Cidr::new(*ip, prefix).ok_or(io::ErrorKind::InvalidInput)?;
-            add_route(&inside, index, &route_to(to, None), None)?;
+            changes.push(new_route(index, &route_to(to, None), None));
         }
         for route in routes {
             let gateway = route.gw.or_else(|| gateway(ips, route.dst.is_ipv6()));
-            add_route(&inside, index, route, gateway)?;
+            changes.push(new_route(index, route, gateway));
         }
+        inside.apply(changes)?;
         inside.link_at(index)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     })
     .map_err(fail(format!("configure {interface} in the pod")))
@@ -112,8 +125,8 @@ fn gateway(ips: &[IpConfig], v6: bool) -> Option<IpAddr> {
     ips.iter().find(|ip| ip.address.is_ipv6() == v6).and_then(|ip| ip.gateway)
 }
 
-fn add_route(inside: &Routes, interface: u32, route: &Route, gateway: Option<IpAddr>) -> io::Result<()> {
-    let added = inside.add_route(&NewRoute {
+fn new_route(interface: u32, route: &Route, gateway: Option<IpAddr>) -> Change {
+    let route = NewRoute {
         destination: network(route.dst),
         prefix: route.dst.prefix,
         gateway,
@@ -123,12 +136,9 @@ fn add_route(inside: &Routes, interface: u32, route: &Route, gateway: Option<IpA
         priority: route.priority,
         table: route.table,
         scope: route.scope,
-    });
-    match added {
-        // Two addresses of one network, or the same default route said twice.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        done => done,
-    }
+    };
+    // Two addresses of one network, or the same default route said twice.
+    Change::route(&route).or_there()
 }
 
 /// A route without anything special.

@@ -5,6 +5,7 @@
 
 mod bandwidth;
 mod bridge;
+mod files;
 mod ipam;
 mod link;
 mod loopback;
@@ -86,7 +87,8 @@ fn settle(
 }
 
 impl Plugins {
-    /// Takes up what an earlier daemon left in the table. Touches nothing of the kernel's yet.
+    /// Takes up what an earlier daemon left in the table, on the host that the calling thread is on. Touches nothing of the
+    /// kernel's yet.
     pub fn open(instance: &str, state: &Path) -> Result<Self, NetworkError> {
         Ok(Self { rules: Rules::open(instance, state)? })
     }

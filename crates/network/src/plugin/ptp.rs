@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use berth_cni::{Call, Cidr, CniResult, Interface, PluginError, Ptp};
-use berth_netlink::{Link, NewRoute, Routes};
+use berth_netlink::{Change, Link, NewRoute, Routes};
 
 use super::link;
 use super::rules::Rules;
@@ -27,32 +27,28 @@ fn connect(
     if let Some(ip) = result.ips.iter().find(|ip| ip.gateway.is_none()) {
         return Err(refused(format!("ptp needs a gateway for {}", ip.address)));
     }
-    let host = link::pair(routes, call, None, conf.mtu)?;
+    let host = link::pair(routes, call, conf.mtu, None)?;
     link::forward(&result.ips)?;
     let name = &host.name;
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
+    let mut changes = Vec::new();
     for ip in &result.ips {
         let full = if ip.address.is_ipv6() { 128 } else { 32 };
-        if let Some(gateway) = ip.gateway {
-            routes
-                .add_address(host.index, gateway, full)
-                .map_err(fail(format!("give {gateway} to {name}")))?;
-        }
-        routes
-            .add_route(&NewRoute {
-                destination: ip.address.address,
-                prefix: full,
-                gateway: None,
-                interface: host.index,
-                mtu: None,
-                advmss: None,
-                priority: None,
-                table: None,
-                scope: None,
-            })
-            .map_err(fail(format!("lead {} to {name}", ip.address.address)))?;
+        changes.extend(ip.gateway.map(|gateway| Change::address(host.index, gateway, full)));
+        changes.push(Change::route(&NewRoute {
+            destination: ip.address.address,
+            prefix: full,
+            gateway: None,
+            interface: host.index,
+            mtu: None,
+            advmss: None,
+            priority: None,
+            table: None,
+            scope: None,
+        }));
     }
+    routes.apply(changes).map_err(fail(format!("lead the pod's addresses to {name}")))?;
     // Inside, the host is the only neighbour: everything of the pod's own network goes through it.
     let mut inside = result.clone();
     let gateways: Vec<IpAddr> = result.ips.iter().filter_map(|ip| ip.gateway).collect();

@@ -3,13 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use berth_cni::InUse;
 use berth_netlink::{Routes, conntrack, nft};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::files::Files;
+use crate::port::{self, Ports};
 use crate::{HostPort, NetworkError, names, step};
 
 /// What one pod has.
@@ -26,22 +28,29 @@ pub(super) struct PodRules {
     pub(super) own_link: Option<String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 struct Saved {
     pods: HashMap<String, PodRules>,
-    /// Bridges that lead to pods.
+    bridges: Bridges,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Bridges {
+    /// That lead to pods.
     links: BTreeSet<String>,
     /// Those of them that were made here.
     made: BTreeSet<String>,
 }
 
-/// One instance's. Written to disk before the kernel is told, so that what is in the table is never unknown.
+/// One instance's. Written to disk before the kernel is told, so that what is in the table is never unknown: a file for each
+/// pod, since one for all would cost each pod what all others have.
 #[derive(Debug)]
 pub(super) struct Rules {
     instance: String,
     table: String,
-    path: PathBuf,
+    files: Files,
+    pub(super) ports: Ports,
     tables: nft::Tables,
     saved: Mutex<Saved>,
     /// Whether the table is as it should be. Held while it is changed.
@@ -50,22 +59,15 @@ pub(super) struct Rules {
 
 impl Rules {
     pub(super) fn open(instance: &str, state: &Path) -> Result<Self, NetworkError> {
-        let path = state.join("plugins.json");
-        // A file that cannot be read is as good as none: pods that run are then without ports until they are made anew.
-        let bytes = std::fs::read(&path).unwrap_or_default();
-        let saved = Mutex::new(serde_json::from_slice(&bytes).unwrap_or_default());
+        let files = Files::new(state.join("plugins"));
+        let saved = Mutex::new(Saved {
+            pods: files.pods(),
+            bridges: files.read(&files.bridges()).unwrap_or_default(),
+        });
         let table = names::plugin_table(instance);
         let (instance, tables, ready) = (instance.to_owned(), nft::Tables::default(), Mutex::new(false));
-        Ok(Self { instance, table, path, tables, saved, ready })
-    }
-
-    fn write(&self, saved: &Saved) -> Result<(), NetworkError> {
-        let write = || {
-            let beside = self.path.with_extension("json.tmp");
-            std::fs::write(&beside, serde_json::to_vec(saved)?)?;
-            std::fs::rename(&beside, &self.path)
-        };
-        write().map_err(|source| NetworkError::Save { path: self.path.clone(), source })
+        let ports = Ports::open().map_err(step(port::OPENING))?;
+        Ok(Self { instance, table, files, ports, tables, saved, ready })
     }
 
     fn elements(&self, pod: &PodRules) -> Result<nft::Pod, NetworkError> {
@@ -84,7 +86,7 @@ impl Rules {
     fn install(&self, saved: &Saved) -> Result<(), NetworkError> {
         let pods: Vec<nft::Pod> = saved.pods.values().filter_map(|pod| self.elements(pod).ok()).collect();
         let own = saved.pods.values().filter_map(|pod| pod.own_link.clone());
-        let links: Vec<String> = saved.links.iter().cloned().chain(own).collect();
+        let links: Vec<String> = saved.bridges.links.iter().cloned().chain(own).collect();
         self.tables
             .install(&nft::Table {
                 name: &self.table,
@@ -110,10 +112,10 @@ impl Rules {
     /// A bridge that leads to pods; `made`: it is ours to remove at a reset.
     pub(super) fn link(&self, name: &str, made: bool) -> Result<(), NetworkError> {
         let mut ready = self.ready.lock();
-        let mut saved = self.saved.lock();
-        let new = saved.links.insert(name.to_owned()) | (made && saved.made.insert(name.to_owned()));
+        let bridges = &mut self.saved.lock().bridges;
+        let new = bridges.links.insert(name.to_owned()) | (made && bridges.made.insert(name.to_owned()));
         if new {
-            self.write(&saved)?;
+            self.files.write(&self.files.bridges(), bridges)?;
         }
         if *ready && new && self.tables.add_link(&self.table, name).is_err() {
             *ready = false;
@@ -137,11 +139,12 @@ impl Rules {
         }
         let elements = self.elements(&after)?;
         saved.pods.insert(container.to_owned(), after.clone());
+        let file = self.files.pod(container);
         let put_back = |saved: &mut Saved| match &before {
             Some(pod) => drop(saved.pods.insert(container.to_owned(), pod.clone())),
             None => drop(saved.pods.remove(container)),
         };
-        if let Err(error) = self.write(&saved) {
+        if let Err(error) = self.files.write(&file, &after) {
             put_back(&mut saved);
             return Err(error);
         }
@@ -154,7 +157,10 @@ impl Rules {
             tracing::debug!(%error, table = self.table, "the table is made anew");
             if let Err(error) = self.install(&saved) {
                 put_back(&mut saved);
-                self.write(&saved)?;
+                match &before {
+                    Some(pod) => self.files.write(&file, pod)?,
+                    None => self.files.remove(&file)?,
+                }
                 return Err(error);
             }
             *ready = true;
@@ -198,8 +204,8 @@ impl Rules {
         let mut ready = self.ready.lock();
         let mut saved = self.saved.lock();
         let Some(pod) = saved.pods.remove(container) else { return Ok(()) };
-        self.write(&saved)?;
         drop(saved);
+        self.files.remove(&self.files.pod(container))?;
         let elements = self.elements(&pod).unwrap_or_default();
         let removed = self.tables.remove(&self.table, &elements).and_then(|()| match &pod.own_link {
             Some(link) => self.tables.remove_link(&self.table, link),
@@ -230,19 +236,14 @@ impl Rules {
         *ready = false;
         let mut saved = self.saved.lock();
         let routes = Routes::open().map_err(step("open a netlink socket"))?;
-        for name in &saved.made {
+        for name in &saved.bridges.made {
             if let Some(index) = routes.index(name).map_err(step(format!("look for bridge {name}")))? {
                 routes.delete_link(index).map_err(step(format!("remove bridge {name}")))?;
             }
         }
         self.tables.delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
         *saved = Saved::default();
-        match std::fs::remove_file(&self.path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(NetworkError::Save { path: self.path.clone(), source })
-            }
-            _ => Ok(()),
-        }
+        self.files.clear()
     }
 }
 

@@ -28,7 +28,7 @@ impl Host {
         let netns = new_netns().unwrap();
         run_in(netns.as_fd(), || Routes::open()?.set_up(1)).unwrap();
         let state = tempfile::tempdir().unwrap();
-        let plugins = Plugins::open("test", state.path()).unwrap();
+        let plugins = run_in(netns.as_fd(), || Ok(Plugins::open("test", state.path()).unwrap())).unwrap();
         Self { netns, state, plugins }
     }
 
@@ -185,7 +185,7 @@ fn ports_of_the_host_and_a_new_daemon() {
     assert!(taken.contains("leads to pod test/pod already"), "{taken}");
     host.with(|| host.plugins.check(&portmap, &a.call(Some(&result)))).unwrap();
     // Another daemon knows who holds what, and makes the table anew.
-    let next = Plugins::open("test", host.state.path()).unwrap();
+    let next = host.with(|| Plugins::open("test", host.state.path()).unwrap());
     host.with(|| berth_netlink::nft::Tables::default().delete("berth-test-plugins")).unwrap();
     host.with(|| next.restore()).unwrap();
     assert_eq!(reached(&host.netns, "127.0.0.1"), "a");

@@ -164,8 +164,15 @@ impl Host {
 /// In the namespace of the calling thread.
 fn uplink(outside: &OwnedFd) -> Result<()> {
     let routes = Routes::open()?;
-    let veth =
-        Veth { name: "up0", master: None, peer: "out0", peer_netns: outside.as_fd(), peer_mac: None, mtu: 0 };
+    let veth = Veth {
+        name: "up0",
+        up: true,
+        master: None,
+        peer: "out0",
+        peer_netns: outside.as_fd(),
+        peer_mac: None,
+        mtu: 0,
+    };
     routes.add_veth(&veth)?;
     routes.set_up(1)?;
     let own: IpAddr = HOST.parse()?;

@@ -104,7 +104,12 @@ impl Store {
     }
 
     pub(super) fn set_last(&self, set: usize, ip: IpAddr) -> io::Result<()> {
-        std::fs::write(self.directory.join(format!("{LAST}{set}")), ip.to_string())
+        let path = self.directory.join(format!("{LAST}{set}"));
+        // Written over, not made empty first: ext4 then has it on disk before it is closed (ext4(5), auto_da_alloc).
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let text = ip.to_string();
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)
     }
 
     /// Every address that is taken.

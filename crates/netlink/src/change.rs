@@ -1,0 +1,180 @@
+//! Changes that can be made together with others in one request ([`crate::Routes::apply`]).
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+};
+
+use crate::PortSettings;
+use crate::route::family;
+
+/// A pair of connected interfaces, the peer in another namespace.
+#[derive(Debug)]
+pub struct Veth<'a> {
+    pub name: &'a str,
+    /// Ours, at once.
+    pub up: bool,
+    /// The bridge that ours is a port of.
+    pub master: Option<u32>,
+    pub peer: &'a str,
+    pub peer_netns: BorrowedFd<'a>,
+    /// `None`: the kernel's choice.
+    pub peer_mac: Option<[u8; 6]>,
+    /// Bytes; 0: the kernel's choice.
+    pub mtu: u32,
+}
+
+/// A route to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct NewRoute {
+    pub destination: IpAddr,
+    pub prefix: u8,
+    /// `None`: whoever is there is on the link itself.
+    pub gateway: Option<IpAddr>,
+    /// The interface's number.
+    pub interface: u32,
+    /// Bytes.
+    pub mtu: Option<u32>,
+    pub advmss: Option<u32>,
+    pub priority: Option<u32>,
+    /// `None`: the main one.
+    pub table: Option<u32>,
+    pub scope: Option<u8>,
+}
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub(crate) message: RouteNetlinkMessage,
+    pub(crate) flags: u16,
+    pub(crate) may_be_there: bool,
+}
+
+const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+
+fn set_up(link: &mut LinkMessage) {
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+}
+
+impl Change {
+    pub(crate) fn new(message: RouteNetlinkMessage, flags: u16) -> Self {
+        Self { message, flags, may_be_there: false }
+    }
+
+    /// That it is there already is as good as making it.
+    pub fn or_there(self) -> Self {
+        Self { may_be_there: true, ..self }
+    }
+
+    /// One change makes the pair, moves the peer, connects ours to the bridge and may set it up.
+    pub fn veth(veth: &Veth<'_>) -> Self {
+        let mut peer = LinkMessage::default();
+        // Not up yet: a peer that comes up before the pair is complete is refused (ENOTCONN).
+        peer.attributes = vec![
+            LinkAttribute::IfName(veth.peer.to_owned()),
+            LinkAttribute::NetNsFd(veth.peer_netns.as_raw_fd()),
+        ];
+        peer.attributes.extend(veth.peer_mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+        let mut link = LinkMessage::default();
+        if veth.up {
+            set_up(&mut link);
+        }
+        link.attributes = vec![LinkAttribute::IfName(veth.name.to_owned())];
+        if veth.mtu > 0 {
+            peer.attributes.push(LinkAttribute::Mtu(veth.mtu));
+            link.attributes.push(LinkAttribute::Mtu(veth.mtu));
+        }
+        link.attributes.extend(veth.master.map(LinkAttribute::Controller));
+        link.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        Self::new(RouteNetlinkMessage::NewLink(link), NEW)
+    }
+
+    pub fn up(index: u32) -> Self {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        set_up(&mut link);
+        Self::new(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Settings of a bridge's port, by the interface's name, and up with it.
+    pub fn port_up(name: &str, settings: PortSettings) -> Self {
+        let data = [
+            settings.hairpin.map(InfoBridgePort::HairpinMode),
+            settings.isolated.map(InfoBridgePort::Isolated),
+        ];
+        let mut link = LinkMessage::default();
+        set_up(&mut link);
+        link.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::PortKind(InfoPortKind::Bridge),
+                LinkInfo::PortData(InfoPortData::BridgePort(data.into_iter().flatten().collect())),
+            ]),
+        ];
+        Self::new(RouteNetlinkMessage::NewLink(link), 0)
+    }
+
+    /// Usable at once: nobody else has it, so nobody is asked (RFC 4862, 5.4, is switched off for it).
+    pub fn address(index: u32, address: IpAddr, prefix: u8) -> Self {
+        let mut message = AddressMessage::default();
+        message.header.family = family(address);
+        message.header.prefix_len = prefix;
+        message.header.index = index;
+        message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+        if address.is_ipv6() {
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        Self::new(RouteNetlinkMessage::NewAddress(message), NEW)
+    }
+
+    pub fn default_route(gateway: IpAddr, index: u32) -> Self {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(gateway);
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Boot;
+        message.header.scope = RouteScope::Universe;
+        message.header.kind = RouteType::Unicast;
+        message.attributes = vec![RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(index)];
+        Self::new(RouteNetlinkMessage::NewRoute(message), NEW)
+    }
+
+    pub fn route(route: &NewRoute) -> Self {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(route.destination);
+        message.header.destination_prefix_length = route.prefix;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Boot;
+        let usual = if route.gateway.is_some() || route.destination.is_ipv6() { 0 } else { 253 };
+        message.header.scope = RouteScope::from(route.scope.unwrap_or(usual));
+        message.header.kind = RouteType::Unicast;
+        let mut attributes = vec![RouteAttribute::Oif(route.interface)];
+        if route.prefix > 0 {
+            attributes.push(RouteAttribute::Destination(route.destination.into()));
+        }
+        attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+        attributes.extend(route.priority.map(RouteAttribute::Priority));
+        attributes.extend(route.table.map(RouteAttribute::Table));
+        let metrics: Vec<_> = [route.mtu.map(RouteMetric::Mtu), route.advmss.map(RouteMetric::Advmss)]
+            .into_iter()
+            .flatten()
+            .collect();
+        if !metrics.is_empty() {
+            attributes.push(RouteAttribute::Metrics(metrics));
+        }
+        message.attributes = attributes;
+        Self::new(RouteNetlinkMessage::NewRoute(message), NEW)
+    }
+}
