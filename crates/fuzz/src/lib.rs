@@ -4,6 +4,7 @@
 
 mod images;
 mod pieces;
+mod registry;
 mod streaming;
 
 use std::sync::OnceLock;
@@ -14,13 +15,22 @@ pub type Target = fn(&[u8]);
 /// By the name of their directory in `corpus`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("base64-channels", streaming::channels),
+    ("docker-config", registry::docker_config),
+    ("hosts-toml", registry::hosts),
     ("http-head", streaming::http_head),
     ("image-archive", images::archive),
+    ("image-config", images::config),
+    ("image-layer", images::layer),
+    ("image-manifest", registry::manifest),
+    ("image-reference", registry::reference),
+    ("layer-compression", images::compressed),
+    ("layer-tar", images::tar),
     ("spdy-frames", streaming::spdy_frames),
     ("spdy-headers", streaming::spdy_headers),
     ("stream-sessions", streaming::sessions),
     ("terminal-sizes", streaming::sizes),
     ("websocket-frames", streaming::websocket_frames),
+    ("www-authenticate", registry::challenge),
 ];
 
 /// The target that `BERTH_FUZZ` names.

@@ -74,7 +74,7 @@ pub(crate) struct Found {
 
 /// Where a file says to look.
 #[derive(Debug, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     Here(Credentials, String),
     Helper { name: String, server: String },
 }
@@ -128,7 +128,7 @@ fn ways(path: &Path, hosts: &[String], repository: &str) -> Result<Vec<Way>, Reg
     parse(&text, hosts, repository).map_err(fail)
 }
 
-fn parse(text: &str, hosts: &[String], repository: &str) -> Result<Vec<Way>, String> {
+pub(crate) fn parse(text: &str, hosts: &[String], repository: &str) -> Result<Vec<Way>, String> {
     // serde_json's messages have the place and what was expected, never a value of the text.
     let file: File = serde_json::from_str(text).map_err(|error| {
         format!("line {}, column {}: no config.json of docker's form", error.line(), error.column())

@@ -9,6 +9,8 @@ mod connect;
 mod docker_config;
 mod error;
 mod fetch;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod helper;
 mod hosts;
 mod manifest;

@@ -103,7 +103,13 @@ fn check_host(host: &str) -> Result<(), &'static str> {
             None => (host, Some("")),
         },
     };
-    let named = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    // Settings are looked for in a directory of this name: `..` must be none.
+    let label = |label: &str| {
+        let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+        let inner = label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        inner && edge(label.bytes().next()) && edge(label.bytes().last())
+    };
+    let named = name.is_empty() == host.starts_with('[') && (name.is_empty() || name.split('.').all(label));
     match port {
         Some("") if named => Ok(()),
         Some(port) if named && port.parse::<u16>().is_ok() => Ok(()),
@@ -185,9 +191,24 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let long = "a".repeat(2000);
-        for bad in
-            ["", "UPPER/x", "a//b", "a/../b", "x:", "x:-t", "x@sha256:1", "r.io:port/x", "/x", "x y", &long]
-        {
+        for bad in [
+            "",
+            "UPPER/x",
+            "a//b",
+            "a/../b",
+            "x:",
+            "x:-t",
+            "x@sha256:1",
+            "r.io:port/x",
+            "/x",
+            "x y",
+            "../x",
+            "a../x",
+            ".:1/x",
+            ":1/x",
+            "-a.b/x",
+            &long,
+        ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
         }
     }

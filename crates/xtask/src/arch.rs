@@ -67,7 +67,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "berth-sys",
         ],
     ),
-    ("berth-fuzz", &["berth-images", "berth-streaming"]),
+    ("berth-fuzz", &["berth-images", "berth-registry", "berth-streaming", "berth-unpack"]),
     ("xtask", &[]),
     (
         "berth-e2e",
