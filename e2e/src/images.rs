@@ -4,6 +4,7 @@
 mod cases;
 mod image;
 mod real;
+mod semantics;
 mod server;
 mod tokens;
 
@@ -39,6 +40,7 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
 
 async fn run(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     misbehaving(checks, daemon).await?;
+    semantics::run(checks, daemon).await?;
     real::run(checks, daemon).await
 }
 

@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use berth_ids::{Digest, ImageId};
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,10 @@ pub struct Image {
     pub config: ImageConfiguration,
     /// Diff ids, the lowest layer first.
     pub layers: Vec<Digest>,
+    /// Of the manifest that it came by first.
+    pub annotations: BTreeMap<String, String>,
+    /// Runtime handlers that it was pulled for; the empty one is the default.
+    pub handlers: BTreeSet<String>,
     /// As it came; its hash is the id.
     raw: String,
 }
@@ -34,6 +40,10 @@ pub(crate) struct ImageRecord {
     /// Forgotten by name and id, but a container still has it.
     #[serde(default)]
     pub(crate) removed: bool,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    handlers: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +83,8 @@ impl Image {
             size: raw.len() as u64,
             config,
             layers,
+            annotations: BTreeMap::new(),
+            handlers: BTreeSet::new(),
             raw,
         })
     }
@@ -85,13 +97,16 @@ impl Image {
             id: self.id.clone(),
             config: self.raw.clone(),
             removed: false,
+            annotations: self.annotations.clone(),
+            handlers: self.handlers.clone(),
         }
     }
 
     pub(crate) fn from_record(record: ImageRecord) -> Result<Self, ImageError> {
         let image = Self::new(record.id.0, record.config.as_bytes())?;
         let (repo_tags, repo_digests) = (record.repo_tags, record.repo_digests);
-        Ok(Self { repo_tags, repo_digests, size: record.size, ..image })
+        let (annotations, handlers) = (record.annotations, record.handlers);
+        Ok(Self { repo_tags, repo_digests, size: record.size, annotations, handlers, ..image })
     }
 
     /// The config as it came.
@@ -99,13 +114,18 @@ impl Image {
         &self.raw
     }
 
-    pub(crate) fn adopt_names(&mut self, other: &Self) {
+    /// What is known of the same image under other names.
+    pub(crate) fn adopt(&mut self, other: &Self) {
         for (mine, theirs) in
             [(&mut self.repo_tags, &other.repo_tags), (&mut self.repo_digests, &other.repo_digests)]
         {
             mine.extend(theirs.iter().cloned());
             mine.sort();
             mine.dedup();
+        }
+        self.handlers.extend(other.handlers.iter().cloned());
+        if !other.annotations.is_empty() {
+            self.annotations = other.annotations.clone();
         }
     }
 

@@ -133,6 +133,7 @@ fn from_layout(
             blob: Some(blob.digest.clone()),
         });
         let layers: Vec<_> = layers.collect();
+        image.annotations = manifest.annotations;
         if let Some(name) = entry.name() {
             let reference: Reference = name.parse()?;
             image.repo_tags.extend(reference.tagged());

@@ -175,9 +175,14 @@ impl Images {
         self.shared.pinned.iter().any(|pin| pin.keeps(image))
     }
 
-    /// Fetches an image; the same pull under way is joined.
-    pub async fn pull(&self, reference: &str, login: Option<Login>) -> Result<Arc<Image>, ImageError> {
-        pull::pull(&self.shared, reference, login).await
+    /// Fetches an image for a runtime handler; the same pull under way is joined.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        handler: &str,
+        login: Option<Login>,
+    ) -> Result<Arc<Image>, ImageError> {
+        pull::pull(&self.shared, reference, handler, login).await
     }
 
     /// Reads every image of an OCI archive or a `docker save` tarball, from a file or a pipe. Blocks.
@@ -190,6 +195,15 @@ impl Images {
         let Some(image) = self.resolve(reference) else { return Ok(()) };
         self.shared.forget(&image)?;
         self.shared.collect_garbage()
+    }
+
+    /// Forgets that a runtime handler needs an image, and the image with the last that does. The empty one stands for all.
+    pub fn remove_for(&self, reference: &str, handler: &str) -> Result<(), ImageError> {
+        let Some(image) = self.resolve(reference) else { return Ok(()) };
+        match handler.is_empty() || !self.shared.forget_handler(&image, handler)? {
+            true => self.remove(reference),
+            false => Ok(()),
+        }
     }
 
     /// Keeps the image's layers for a container.
@@ -267,6 +281,19 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether others are left.
+    fn forget_handler(&self, image: &Image, handler: &str) -> Result<bool, ImageError> {
+        let mut known = self.known.write();
+        let Some(mut image) = known.get(&image.id).map(|image| Image::clone(image)) else { return Ok(true) };
+        image.handlers.remove(handler);
+        if image.handlers.is_empty() {
+            return Ok(false);
+        }
+        self.store.put(Table::Images, &image.id.to_string(), &image.to_record(), Durability::Ordinary)?;
+        known.insert(image.id.clone(), Arc::new(image));
+        Ok(true)
+    }
+
     /// Removed images that no container has any more.
     fn let_go(&self) -> Result<(), ImageError> {
         let leases = self.leases.lock();
@@ -307,7 +334,7 @@ impl Shared {
             known.insert(poorer.id.clone(), Arc::new(poorer));
         }
         if let Some(before) = known.get(&image.id) {
-            image.adopt_names(before);
+            image.adopt(before);
         }
         self.store.put(Table::Images, &image.id.to_string(), &image.to_record(), Durability::Flushed)?;
         let image = Arc::new(image);

@@ -21,12 +21,13 @@ const PARALLEL: usize = 3;
 pub(crate) async fn pull(
     shared: &Arc<Shared>,
     reference: &str,
+    handler: &str,
     login: Option<Login>,
 ) -> Result<Arc<Image>, ImageError> {
     let reference: Reference = reference.parse()?;
     // Not by name alone: what one may read another may not.
     let who = login.as_ref().map(|login| login.credentials.fingerprint()).unwrap_or_default();
-    let key = format!("{reference} {who}");
+    let key = format!("{reference} {who} {handler}");
     let mut outcome = match shared.pulls.lock().entry(key.clone()) {
         Entry::Occupied(running) => running.get().0.clone(),
         Entry::Vacant(free) => {
@@ -34,9 +35,9 @@ pub(crate) async fn pull(
             let progress = Arc::new(Progress::of(reference.to_string()));
             free.insert((outcome.clone(), progress.clone()));
             let (work, landing) = (shared.clone(), Landing { shared: shared.clone(), key });
-            let reference = reference.clone();
+            let (reference, handler) = (reference.clone(), handler.to_owned());
             tokio::spawn(async move {
-                let result = whole(&work, &reference, login, &progress).await;
+                let result = whole(&work, &reference, handler, login, &progress).await;
                 drop(landing);
                 tell.send_replace(Some(result));
             });
@@ -64,11 +65,12 @@ impl Drop for Landing {
 async fn whole(
     shared: &Arc<Shared>,
     reference: &Reference,
+    handler: String,
     login: Option<Login>,
     progress: &Arc<Progress>,
 ) -> Result<Arc<Image>, ImageError> {
     let session = shared.client.session(reference, login).await?;
-    let Resolved { manifest, top, config, .. } = session.resolve().await?;
+    let Resolved { mut manifest, top, config, .. } = session.resolve().await?;
     let mut image = Image::new(manifest.config.clone(), &config)?;
     if image.layers.len() != manifest.layers.len() {
         let problem = "it and the manifest disagree about the number of layers".to_owned();
@@ -78,7 +80,8 @@ async fn whole(
     let _wanted = Wanted::new(shared, &image.layers);
     let mut work = JoinSet::new();
     let room = Arc::new(Semaphore::new(PARALLEL));
-    for ((id, blob), part) in image.layers.iter().cloned().zip(manifest.layers).zip(parts) {
+    let blobs = std::mem::take(&mut manifest.layers);
+    for ((id, blob), part) in image.layers.iter().cloned().zip(blobs).zip(parts) {
         let (shared, session, room) = (shared.clone(), session.clone(), room.clone());
         work.spawn(async move {
             let Ok(_room) = room.acquire_owned().await else { return Ok(()) };
@@ -92,6 +95,8 @@ async fn whole(
     image.size += shared.size_of(&image.layers);
     image.repo_tags.extend(if reference.digest().is_some() { None } else { reference.tagged() });
     image.repo_digests.push(reference.pinned(&top));
+    image.annotations = manifest.annotations;
+    image.handlers.insert(handler);
     let (shared, name) = (shared.clone(), reference.to_string());
     let recorded = tokio::task::spawn_blocking(move || shared.record(image)).await;
     let image = recorded.unwrap_or_else(|_| Err(ImageError::Lost { reference: name.clone() }))?;

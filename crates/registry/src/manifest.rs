@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use berth_ids::Digest;
 use serde::Deserialize;
 
@@ -15,6 +17,8 @@ pub struct Manifest {
     pub digest: Digest,
     pub config: Digest,
     pub layers: Vec<LayerDescriptor>,
+    /// Those that together are not too long for a list of images.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Either kind of document; OCI and Docker agree on the fields.
@@ -29,6 +33,7 @@ struct Document {
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,6 +87,8 @@ pub(crate) enum Parsed {
 const LAYERS: usize = 500;
 /// Manifests of an index.
 const MANIFESTS: usize = 1000;
+/// Bytes of the annotations that are kept of one manifest: a list has a thousand images.
+const ANNOTATED: usize = 4096;
 /// Platforms that an error names.
 const NAMED: usize = 12;
 
@@ -226,7 +233,13 @@ impl Manifest {
             return Err(format!("layer {} is encrypted, and no key is known here", layer.digest));
         }
         let layers = layers.into_iter().map(|l| LayerDescriptor { digest: l.digest, size: l.size }).collect();
-        Ok(Parsed::Manifest(Self { digest, config: config.digest, layers }))
+        let mut annotated = 0;
+        let mut annotations = document.annotations.unwrap_or_default();
+        annotations.retain(|key, value| {
+            annotated += key.len() + value.len();
+            annotated <= ANNOTATED
+        });
+        Ok(Parsed::Manifest(Self { digest, config: config.digest, layers, annotations }))
     }
 
     /// As a registry's answer is read, for readers of archives.

@@ -89,6 +89,8 @@ pub struct ImageInfo {
     pub username: String,
     pub pinned: bool,
     pub annotations: StringMap,
+    /// Which it is listed for; the empty one is the default.
+    pub runtime_handler: String,
     /// JSON for the verbose `info` map.
     pub verbose: Option<String>,
 }
@@ -174,9 +176,10 @@ pub trait Backend: Send + Sync + 'static {
     async fn port_forward(&self, sandbox: &str, ports: Vec<u16>) -> Result<String, Failure>;
     /// The image's id.
     async fn pull_image(&self, image: ImageSpec, auth: Option<RegistryAuth>) -> Result<String, Failure>;
-    async fn image_status(&self, reference: &str, verbose: bool) -> Result<Option<ImageInfo>, Failure>;
+    async fn image_status(&self, image: &ImageSpec, verbose: bool) -> Result<Option<ImageInfo>, Failure>;
     async fn list_images(&self, filter: Option<&str>) -> Result<Vec<ImageInfo>, Failure>;
-    async fn remove_image(&self, reference: &str) -> Result<(), Failure>;
+    /// For its runtime handler, the empty one for all.
+    async fn remove_image(&self, image: ImageSpec) -> Result<(), Failure>;
     /// Of images, and of the containers' writable layers where they are on a file system of their own.
     async fn image_fs(&self) -> Result<(FsUsage, Option<FsUsage>), Failure>;
     async fn report(&self, verbose: bool) -> RuntimeReport;

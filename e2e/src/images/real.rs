@@ -88,12 +88,36 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> 
     let archive = daemon.path("pushed.tar");
     image::write(&archive, "lane/guest:1", "pulled")?;
     open.push(&archive, "lane/guest:1")?;
+    htpasswd(checks, daemon, &client, &archive).await?;
     tls(checks, daemon, &client, &data).await?;
     tokens(checks, daemon, &client, &data).await?;
     files(checks, daemon, &client).await?;
     stays(checks, daemon, &client).await?;
     mirrors(checks, daemon, &client).await?;
     proxy(checks, daemon).await
+}
+
+/// Debian's registry with a file of users and bcrypt hashes, as most small ones are kept.
+async fn htpasswd(checks: &mut Checks, daemon: &Daemon, client: &Client, archive: &Path) -> Result<()> {
+    let closed = Registry::start(true).await?;
+    closed.push(archive, "lane/closed:1")?;
+    let name = format!("{}/lane/closed:1", closed.host());
+    refused(checks, "htpasswd: nobody in particular", pull(client, &name, None).await, &["none were given"]);
+    let wrong = AuthConfig { username: USER.into(), password: "wrong".into(), ..Default::default() };
+    refused(
+        checks,
+        "htpasswd: a wrong password",
+        pull(client, &name, Some(wrong)).await,
+        &["are not accepted", "from the request"],
+    );
+    comes(checks, client, "htpasswd: with the password", &name, password()).await?;
+    let coded = AuthConfig { auth: STANDARD.encode(format!("{USER}:{PASSWORD}")), ..Default::default() };
+    comes(checks, client, "htpasswd: with both in one field", &name, Some(coded)).await?;
+    let auth = daemon.path("auth.json");
+    let entry = json!({ "auths": { closed.host(): { "username": USER, "password": PASSWORD } } });
+    std::fs::write(&auth, entry.to_string())?;
+    comes(checks, client, "htpasswd: from config.json", &name, None).await?;
+    Ok(std::fs::remove_file(&auth)?)
 }
 
 async fn tls(checks: &mut Checks, daemon: &Daemon, client: &Client, data: &Path) -> Result<()> {

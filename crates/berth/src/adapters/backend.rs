@@ -70,7 +70,8 @@ fn asked(Streams { tty, stdin, stdout, stderr }: Streams) -> berth_streaming::St
     berth_streaming::Streams { tty, stdin, stdout, stderr }
 }
 
-fn info(images: &Images, image: &Image, verbose: bool) -> ImageInfo {
+/// As one runtime handler has it.
+fn info(images: &Images, image: &Image, handler: &str, verbose: bool) -> ImageInfo {
     let (uid, username) = image.user();
     ImageInfo {
         id: image.id.to_string(),
@@ -80,12 +81,21 @@ fn info(images: &Images, image: &Image, verbose: bool) -> ImageInfo {
         uid,
         username,
         pinned: images.is_pinned(image),
+        annotations: image.annotations.clone(),
+        runtime_handler: handler.to_owned(),
         verbose: verbose.then(|| {
             let layers: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
             let chain = image.chain_id().map(|id| id.to_string());
             serde_json::json!({ "chainID": chain, "imageSpec": image.config, "layers": layers }).to_string()
         }),
-        ..ImageInfo::default()
+    }
+}
+
+/// Once for each runtime handler that it was pulled for: to the kubelet those are images of their own (KEP-4216).
+fn listed(images: &Images, image: &Image) -> Vec<ImageInfo> {
+    match image.handlers.is_empty() {
+        true => vec![info(images, image, "", false)],
+        false => image.handlers.iter().map(|handler| info(images, image, handler, false)).collect(),
     }
 }
 
@@ -206,11 +216,12 @@ impl Backend for CriBackend {
 
     async fn pull_image(&self, image: ImageSpec, auth: Option<RegistryAuth>) -> Result<String, Failure> {
         let login = auth.map(login).transpose()?;
-        Ok(self.images.pull(&image.image, login).await?.id.to_string())
+        Ok(self.images.pull(&image.image, &image.runtime_handler, login).await?.id.to_string())
     }
 
-    async fn image_status(&self, reference: &str, verbose: bool) -> Result<Option<ImageInfo>, Failure> {
-        Ok(self.images.resolve(reference).map(|image| info(&self.images, &image, verbose)))
+    async fn image_status(&self, image: &ImageSpec, verbose: bool) -> Result<Option<ImageInfo>, Failure> {
+        let found = self.images.resolve(&image.image);
+        Ok(found.map(|found| info(&self.images, &found, &image.runtime_handler, verbose)))
     }
 
     async fn list_images(&self, filter: Option<&str>) -> Result<Vec<ImageInfo>, Failure> {
@@ -218,12 +229,12 @@ impl Backend for CriBackend {
             Some(reference) => self.images.resolve(reference).into_iter().collect(),
             None => self.images.list(),
         };
-        Ok(found.iter().map(|image| info(&self.images, image, false)).collect())
+        Ok(found.iter().flat_map(|image| listed(&self.images, image)).collect())
     }
 
-    async fn remove_image(&self, reference: &str) -> Result<(), Failure> {
-        let (images, reference) = (self.images.clone(), reference.to_owned());
-        blocking(move || Ok(images.remove(&reference)?)).await
+    async fn remove_image(&self, image: ImageSpec) -> Result<(), Failure> {
+        let images = self.images.clone();
+        blocking(move || Ok(images.remove_for(&image.image, &image.runtime_handler)?)).await
     }
 
     async fn image_fs(&self) -> Result<(FsUsage, Option<FsUsage>), Failure> {

@@ -48,6 +48,7 @@ pub(crate) fn image(info: ImageInfo) -> v1::Image {
         spec: Some(v1::ImageSpec {
             image: info.id.clone(),
             annotations: to_map(info.annotations),
+            runtime_handler: info.runtime_handler,
             ..Default::default()
         }),
         id: info.id,

@@ -9,7 +9,7 @@ pub(super) async fn call(
     request: ImageStatusRequest,
 ) -> Result<ImageStatusResponse, Failure> {
     let spec = named(request.image)?;
-    let mut found = verbs.backend.image_status(&spec.image, request.verbose).await?;
+    let mut found = verbs.backend.image_status(&spec, request.verbose).await?;
     let verbose = found.as_mut().and_then(|image| image.verbose.take());
     let info = verbose.map(|json| ("info".to_owned(), json)).into_iter().collect();
     Ok(ImageStatusResponse { image: found.map(convert::image), info })

@@ -7,6 +7,6 @@ pub(super) async fn call(
     verbs: &ImageVerbs,
     request: RemoveImageRequest,
 ) -> Result<RemoveImageResponse, Failure> {
-    verbs.backend.remove_image(&named(request.image)?.image).await?;
+    verbs.backend.remove_image(named(request.image)?).await?;
     Ok(RemoveImageResponse {})
 }

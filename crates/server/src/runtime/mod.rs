@@ -49,6 +49,9 @@ use crate::batches::Answers;
 use crate::status::unimplemented;
 use crate::{Backend, Failure};
 
+/// Runtime handlers: the default one under the empty name and under its own.
+pub(crate) const HANDLERS: [&str; 2] = ["", "berth"];
+
 pub(crate) struct RuntimeVerbs {
     backend: Arc<dyn Backend>,
     /// The daemon ends: streams without an end of their own end too.

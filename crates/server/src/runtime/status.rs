@@ -3,7 +3,7 @@ use berth_cri_api::v1::{
     StatusResponse,
 };
 
-use super::RuntimeVerbs;
+use super::{HANDLERS, RuntimeVerbs};
 use crate::{Condition, Failure};
 
 fn condition(kind: &str, condition: Condition) -> RuntimeCondition {
@@ -15,7 +15,6 @@ fn condition(kind: &str, condition: Condition) -> RuntimeCondition {
     }
 }
 
-/// The default handler is listed under the empty name and under its own.
 pub(super) async fn call(verbs: &RuntimeVerbs, request: StatusRequest) -> Result<StatusResponse, Failure> {
     let report = verbs.backend.report(request.verbose).await;
     let handler = |name: &str| RuntimeHandler {
@@ -26,7 +25,7 @@ pub(super) async fn call(verbs: &RuntimeVerbs, request: StatusRequest) -> Result
         }),
     };
     Ok(StatusResponse {
-        runtime_handlers: vec![handler(""), handler("berth")],
+        runtime_handlers: HANDLERS.map(handler).into(),
         features: Some(RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: report.user_namespaces,
