@@ -149,6 +149,16 @@ impl Daemon {
         Ok(())
     }
 
+    /// SIGTERM, as a service manager sends it; an end with a failure is an error.
+    pub(crate) async fn terminate(&mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let pid = nix::unistd::Pid::from_raw(child.id().try_into()?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        let ended = tokio::task::spawn_blocking(move || child.wait()).await??;
+        anyhow::ensure!(ended.success(), "the daemon ended with {ended}: {}", self.log_tail());
+        Ok(())
+    }
+
     /// kill -9 of every shim of this instance.
     pub(crate) fn kill_shims(&self) -> Result<()> {
         let shims = self.shims()?;

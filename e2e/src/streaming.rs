@@ -2,6 +2,7 @@
 
 mod crowd;
 mod cuts;
+mod ends;
 mod host;
 mod talk;
 
@@ -50,7 +51,7 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     lane.once().await?;
     cuts::run(&mut lane, daemon).await?;
     crowd::run(&mut lane, daemon).await?;
-    lane.restart(daemon).await?;
+    ends::run(&mut lane, daemon).await?;
     let Lane { checks, mut client, pod, .. } = lane;
     client.remove_pod(&pod).await?;
     checks.note("nothing is kept of all the streams", given_back(daemon, &before).await);
@@ -342,28 +343,6 @@ impl Lane<'_> {
             blocking(move || Ok((client_of(&["exec"], &url)?, client_of(&["exec"], &url)?))).await?;
         let holds = first.code == 0 && second.code == 125;
         self.checks.that("a URL works once", holds, format!("{} {}", first.text(), second.text()));
-        Ok(())
-    }
-
-    /// kill -9 of the daemon: clients see an end, processes go, the container and its log do not notice.
-    async fn restart(&mut self, daemon: &mut Daemon) -> Result<()> {
-        let counts = self.client.run(&self.pod, &self.config, "counts", args(&["count", "20"])).await?;
-        let mut talks = Vec::new();
-        for over in [Over::Spdy, Over::WebSocket] {
-            let url = self.url(Ask::Exec, &["/guest", "sleep", "5353"], "o").await?;
-            talks.push(blocking(move || Talk::begin(&over.words("exec", &[]), &url)).await?);
-        }
-        self.sleeps("5353", true).await?;
-        daemon.kill()?;
-        let ends = blocking(move || talks.into_iter().map(Talk::end).collect::<Result<Vec<_>>>()).await?;
-        let texts: Vec<String> = ends.iter().map(Answer::text).collect();
-        let holds = ends.iter().all(|answer| answer.code == 125 || answer.code == 0);
-        self.checks.that("the daemon's death ends the streams", holds, texts.join("; "));
-        self.client = daemon.start().await?;
-        let gone = self.sleeps("5353", false).await;
-        self.checks.note("  and their processes", gone.map_err(|error| format!("{error:#}")));
-        let running = self.client.status(&counts).await?.state == i32::from(ContainerState::ContainerRunning);
-        self.checks.that("  the container runs on", running, "");
         Ok(())
     }
 }

@@ -5,13 +5,16 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{Ask, Lane, blocking};
+use super::{Ask, Lane, blocking, client_of};
 use crate::bench::big::Numbers;
 use crate::checks::until;
 use crate::daemon::Daemon;
 
 const CLIENTS: usize = 1000;
+/// Connections that the server has at once.
+const CONNECTIONS_MAX: u64 = 4096;
 /// Sets the seed, so that a run can be had again.
 const SEED: &str = "BERTH_E2E_SEED";
 
@@ -41,6 +44,11 @@ impl Held {
 }
 
 pub(super) async fn run(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
+    come_and_go(lane, daemon).await?;
+    mute(lane, daemon).await
+}
+
+async fn come_and_go(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
     let seed = match std::env::var(SEED) {
         Ok(text) => text.parse().with_context(|| format!("{SEED} is a number"))?,
         Err(_) => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros() as u64,
@@ -94,6 +102,41 @@ pub(super) async fn run(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
         format!("  nor a descriptor, a task, a connection or a URL but the {unused} that nobody asked for");
     lane.checks
         .note(&what, settled.map_err(|error| format!("{error:#}: {:?} of {before:?}", Held::by(daemon))));
+    Ok(())
+}
+
+/// More than the server lets in, none of whom says a word: it keeps to its bound, and serves again once they go.
+async fn mute(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
+    let url = lane.url(Ask::Exec, &["/guest", "true"], "o").await?;
+    let host = split(&url)?.0.to_owned();
+    let before = Held::by(daemon)?;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    // The server lets nobody be silent for ever, so those that are missing come again.
+    let mut clients = Vec::new();
+    let full = loop {
+        let open = Held::by(daemon)?.open;
+        if open > CONNECTIONS_MAX || clients.len() as u64 > 2 * CONNECTIONS_MAX {
+            break Err(format!("{open} of {} are let in", clients.len()));
+        }
+        if open + 1 >= CONNECTIONS_MAX {
+            break Ok(());
+        }
+        let (host, missing) = (host.clone(), CONNECTIONS_MAX + 100 - open);
+        let come = move || {
+            Ok((0..missing).map(|_| TcpStream::connect(&host)).collect::<std::io::Result<Vec<_>>>()?)
+        };
+        clients.extend(blocking(come).await?);
+    };
+    lane.checks.note(&format!("of silent clients {CONNECTIONS_MAX} are let in"), full);
+    drop(clients);
+    let served = blocking(move || client_of(&["exec"], &url)).await?;
+    lane.checks.that("  and once they go the next one is served", served.code == 0, served.text());
+    let settled = until("the daemon to forget them", || async {
+        let now = Held::by(daemon)?;
+        Ok((now.descriptors <= before.descriptors + 4 && now.open == 0).then_some(()))
+    });
+    lane.checks.note("  and none is kept", settled.await.map_err(|error| format!("{error:#}")));
     Ok(())
 }
 

@@ -117,7 +117,7 @@ pub(super) fn ip_preference(value: &Value) -> Result<Option<IpVersion>, String> 
 
 pub(super) fn level(value: &Value) -> Result<String, String> {
     let level = text(value)?;
-    match tracing_subscriber::EnvFilter::try_new(level) {
+    match level.parse::<tracing_subscriber::filter::Targets>() {
         Ok(_) if !level.trim().is_empty() => Ok(level.to_owned()),
         _ => Err(format!("{level:?} is neither a level nor a list of part=level")),
     }

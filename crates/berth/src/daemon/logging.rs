@@ -5,21 +5,31 @@
 
 use std::io::{self, IsTerminal as _};
 
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{Log, LogFormat};
 
 /// Installs the subscriber. The filter was checked with the configuration; a second call changes nothing.
 pub(super) fn start(log: &Log) {
-    let filter = EnvFilter::try_new(directives(&log.level)).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let filter =
+        directives(&log.level).parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     // The journal and container logs have times of their own, but a file has not: the time stays.
-    let started = match log.format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).with_target(true).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+    let started: Result<(), TryInitError> = match log.format {
+        LogFormat::Text => {
+            let layer = layer.with_ansi(io::stderr().is_terminal()).with_target(true);
+            tracing_subscriber::registry().with(layer).with(filter).try_init()
+        }
+        LogFormat::Json => {
+            let layer = layer.json().flatten_event(true).with_current_span(false);
+            tracing_subscriber::registry().with(layer).with(filter).try_init()
+        }
     };
     if let Err(error) = started {
-        tracing::warn!(error = error.as_ref() as &dyn std::error::Error, "tracing was started before");
+        tracing::warn!(error = &error as &dyn std::error::Error, "tracing was started before");
     }
 }
 

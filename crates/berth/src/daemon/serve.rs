@@ -15,8 +15,9 @@ use crate::config::Config;
 /// At once in system calls that may wait: pulls, disks, the kernel's locks. More wait in line.
 const BLOCKING_THREADS: usize = 128;
 
-/// Of the allocator: with its default, 40 pods made at once left 8 MiB unused but kept.
-const HEAP_ARENAS: u8 = 2;
+/// Of the allocator: with its default, 40 pods made at once left 8 MiB unused but kept. A second one would keep a megabyte
+/// and is not missed: threads have caches of their own before it.
+const HEAP_ARENAS: u8 = 1;
 
 /// The runtime put together: what [`crate::wiring`] gives.
 pub(crate) struct Wired {
