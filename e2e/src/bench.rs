@@ -3,6 +3,7 @@
 
 pub(crate) mod big;
 pub(crate) mod figures;
+mod images;
 pub(crate) mod network;
 pub(crate) mod pull;
 mod streams;

@@ -15,8 +15,6 @@ use crate::{TarError, UnpackError};
 /// Inflated bytes travel in buffers of this size, at most [`RING`] of them: 1 MiB per layer in flight.
 const BUFFER: usize = 256 << 10;
 const RING: usize = 4;
-/// The logarithm of the largest window, `zstd --ultra -22`'s.
-const LARGEST: u32 = 27;
 /// Inflated bytes that nobody looks at the ratio of, and how many of them a compressed byte may stand for beyond. DEFLATE
 /// gives a thousand for nothing but zeros.
 const UNASKED: u64 = 1 << 30;
@@ -65,11 +63,18 @@ pub fn decoder<'a>(mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Rea
             Box::new(Proportionate { inner, given: 0, taken })
         }
         (_, true) => {
+            let Some(share) = Window::take(window) else {
+                let most = window::BUDGET;
+                let problem = format!(
+                    "its zstd window has {window} bytes, and {most} are kept at most: compress it without --long and --ultra"
+                );
+                return Err(io::Error::new(io::ErrorKind::Unsupported, problem));
+            };
             let mut zstd = zstd::stream::read::Decoder::with_buffer(whole)?;
-            // As much as the first frame asks for, 128 MiB at most: `zstd --ultra` layers still open, memory bombs do not.
-            let largest = if window > window::USUAL { LARGEST } else { window::USUAL.ilog2() };
-            zstd.window_log_max(largest)?;
-            let inner = Windowed { inner: zstd, _window: Window::take(window) };
+            // A later frame has what the first one asked for, or the usual.
+            let largest = if window > window::USUAL { window::BUDGET } else { window::USUAL };
+            zstd.window_log_max(largest.ilog2())?;
+            let inner = Windowed { inner: zstd, _window: share };
             Box::new(Proportionate { inner, given: 0, taken })
         }
         _ => Box::new(whole),

@@ -1,12 +1,13 @@
 //! Memory for zstd's windows, of all layers together.
 //!
 //! A frame says how far back it refers (RFC 8878, 3.1.1.1.2), and whoever decodes it keeps that much. Up to 8 MiB is what
-//! every decoder is expected to keep; `--ultra` and `--long` go up to 128 MiB, and such layers take turns.
+//! every decoder is expected to keep. BuildKit's and podman's best levels take 32 MiB, and such layers take turns; what
+//! `zstd --ultra` and `--long` want beyond is refused: no image takes more memory of a node than that.
 
 use parking_lot::{Condvar, Mutex};
 
-/// Kept at a time, unless one alone needs more.
-const BUDGET: u64 = 32 << 20;
+/// Kept at a time, and by one alone.
+pub(crate) const BUDGET: u64 = 32 << 20;
 /// What is never refused.
 pub(crate) const USUAL: u64 = 8 << 20;
 /// A frame header without the magic number.
@@ -22,15 +23,17 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Waits until there is room. One that is larger than the budget has all of it.
-    pub(crate) fn take(bytes: u64) -> Self {
-        let bytes = bytes.min(BUDGET);
+    /// Waits until there is room; `None` for more than there ever is.
+    pub(crate) fn take(bytes: u64) -> Option<Self> {
+        if bytes > BUDGET {
+            return None;
+        }
         let mut taken = TAKEN.lock();
         while *taken + bytes > BUDGET {
             FREE.wait(&mut taken);
         }
         *taken += bytes;
-        Self { bytes }
+        Some(Self { bytes })
     }
 }
 
@@ -84,15 +87,16 @@ mod tests {
 
     #[test]
     fn large_windows_take_turns() {
-        let first = Window::take(128 << 20);
+        assert!(Window::take(BUDGET + 1).is_none());
+        let first = Window::take(BUDGET);
         let (tell, told) = std::sync::mpsc::channel();
         let second = std::thread::spawn(move || {
-            let _window = Window::take(1);
-            tell.send(()).unwrap();
+            let window = Window::take(1);
+            tell.send(window.is_some()).unwrap();
         });
         assert!(told.try_recv().is_err());
         drop(first);
-        told.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
+        assert!(told.recv_timeout(std::time::Duration::from_secs(30)).unwrap());
         second.join().unwrap();
     }
 }
