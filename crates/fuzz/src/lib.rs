@@ -2,6 +2,7 @@
 //! broken. `cargo xtask fuzz` drives them with libFuzzer, `cargo test` with what is in `corpus`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a target tells what it found")]
 
+mod cni;
 mod images;
 mod pieces;
 mod registry;
@@ -15,6 +16,8 @@ pub type Target = fn(&[u8]);
 /// By the name of their directory in `corpus`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("base64-channels", streaming::channels),
+    ("cni-result", cni::result),
+    ("conflist", cni::conflist),
     ("docker-config", registry::docker_config),
     ("hosts-toml", registry::hosts),
     ("http-head", streaming::http_head),

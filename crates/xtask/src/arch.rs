@@ -67,7 +67,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "berth-sys",
         ],
     ),
-    ("berth-fuzz", &["berth-images", "berth-registry", "berth-streaming", "berth-unpack"]),
+    ("berth-fuzz", &["berth-cni", "berth-images", "berth-registry", "berth-streaming", "berth-unpack"]),
     ("xtask", &[]),
     (
         "berth-e2e",
