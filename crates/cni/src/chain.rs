@@ -63,6 +63,8 @@ impl ChainError {
 pub struct Chain {
     pub programs: Arc<Programs>,
     pub in_process: Arc<dyn InProcess>,
+    /// New pods are connected by programs in every case.
+    pub programs_alone: bool,
 }
 
 /// A plugin's place in a call.

@@ -60,39 +60,3 @@ pub trait InProcess: fmt::Debug + Send + Sync {
     /// Whether ADD could succeed.
     fn status(&self, plugin: &Known, network: &str) -> Result<(), PluginError>;
 }
-
-/// Does nothing: every plugin is a program.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoneInProcess;
-
-impl NoneInProcess {
-    fn refuse() -> PluginError {
-        PluginError::new(100, "this plugin is not done in-process")
-    }
-}
-
-impl InProcess for NoneInProcess {
-    fn does(&self, _: &Known) -> bool {
-        false
-    }
-
-    fn add(&self, _: &Known, _: &Call<'_>) -> Result<CniResult, PluginError> {
-        Err(Self::refuse())
-    }
-
-    fn del(&self, _: &Known, _: &Call<'_>) -> Result<(), PluginError> {
-        Err(Self::refuse())
-    }
-
-    fn check(&self, _: &Known, _: &Call<'_>) -> Result<(), PluginError> {
-        Err(Self::refuse())
-    }
-
-    fn gc(&self, _: &Known, _: &str, _: &[InUse]) -> Result<(), PluginError> {
-        Err(Self::refuse())
-    }
-
-    fn status(&self, _: &Known, _: &str) -> Result<(), PluginError> {
-        Err(Self::refuse())
-    }
-}

@@ -45,7 +45,8 @@ fn prepare(path: &Path, conf: NetworkConf, chain: &Chain) -> Result<Prepared, Co
     }
     let mut plugins = Vec::new();
     for plugin in conf.plugins {
-        let in_process = plugin.known.as_ref().is_some_and(|known| chain.in_process.does(known));
+        let in_process =
+            !chain.programs_alone && plugin.known.as_ref().is_some_and(|known| chain.in_process.does(known));
         if !in_process {
             let find = |kind: &str| chain.programs.find(kind).map(drop);
             find(&plugin.kind)

@@ -21,6 +21,8 @@ use crate::turns::Cut;
 const ANSWER_MAX: usize = 1 << 20;
 /// Bytes of what a plugin said last on stderr that are told.
 const STDERR_MAX: usize = 4096;
+/// How long programs of an earlier daemon have to end: ten times what a standard one takes.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Why a program gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -177,19 +179,21 @@ impl Programs {
         Ok((file, given))
     }
 
-    /// At start: ends the programs that an earlier daemon left running, with their groups. What they were doing is undone
-    /// by whoever has the records.
+    /// At start: waits a moment for the programs that an earlier daemon left running, then ends those that go on, with their
+    /// groups. What they were doing is undone by whoever has the records; one that is stopped half-way may keep what it
+    /// would not find again.
     pub fn settle(&self) -> io::Result<usize> {
         let entries = match std::fs::read_dir(&self.calls) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(error),
         };
+        let patient = Instant::now() + SETTLE;
         let mut ended = 0;
         for entry in entries {
             let path = entry?.path();
             if File::open(&path).is_ok_and(|file| file.try_lock().is_err()) {
-                ended += end_readers(&path)?;
+                ended += end_readers(&path, patient)?;
             }
             std::fs::remove_file(&path)?;
         }
@@ -197,8 +201,8 @@ impl Programs {
     }
 }
 
-/// Kills whoever has the file as standard input.
-fn end_readers(path: &Path) -> io::Result<usize> {
+/// Kills whoever has the file as standard input and does not end by itself.
+fn end_readers(path: &Path, patient: Instant) -> io::Result<usize> {
     let mut ended = 0;
     let reads = |pid: i32| std::fs::read_link(format!("/proc/{pid}/fd/0")).is_ok_and(|found| found == path);
     for entry in std::fs::read_dir("/proc")? {
@@ -208,7 +212,7 @@ fn end_readers(path: &Path) -> io::Result<usize> {
         }
         let Ok(pidfd) = process::open_pidfd(pid) else { continue };
         // Once more, now that the number cannot become another's.
-        if reads(pid) {
+        if reads(pid) && !wait(pidfd.as_fd(), &[], None, patient.saturating_duration_since(Instant::now()))? {
             // Its children may have it too; they are of its group, or found by themselves.
             if process::kill_group(pidfd.as_fd()).is_err() {
                 process::send_signal(pidfd.as_fd(), nix::libc::SIGKILL)?;

@@ -20,7 +20,7 @@ use crate::netns::{self, Paths};
 use crate::prepared::Prepared;
 use crate::record::{self, Ending, PodName, Record, Records, Survives};
 use crate::turns::{Closed, Turns};
-use crate::{Chain, ChainError, Cidr, CniResult, InProcess, NoneInProcess, Programs, RuntimeConfig};
+use crate::{Chain, ChainError, Cidr, CniResult, InProcess, Programs, RuntimeConfig};
 
 /// The pod's interface.
 const INTERFACE: &str = "eth0";
@@ -48,7 +48,7 @@ pub struct CniSettings {
     pub timeout: Duration,
     /// How long an end that fails is tried again.
     pub retry_for: Duration,
-    /// Standard plugins need no program.
+    /// Standard plugins need no program. Pods that were connected without one end so in either case.
     pub in_process: bool,
 }
 
@@ -191,11 +191,10 @@ impl Cni {
     pub fn new(settings: CniSettings, in_process: Arc<dyn InProcess>, embedded: Embedded) -> Self {
         let programs =
             Programs::new(settings.bin_dirs.clone(), settings.state.join("cni-calls"), settings.timeout);
-        let in_process = if settings.in_process { in_process } else { Arc::new(NoneInProcess) };
         let records = Records::new(settings.root.join("cni/attachments"));
         let seen = settings.root.join("cni/networks.json");
         let netns = Paths { directory: settings.netns_dir.clone(), instance: settings.instance.clone() };
-        let chain = Chain { programs: Arc::new(programs), in_process };
+        let chain = Chain { programs: Arc::new(programs), in_process, programs_alone: !settings.in_process };
         Self {
             settings,
             chain,
@@ -346,8 +345,11 @@ impl Cni {
             Ok(count) => tracing::warn!(count, "plugins that an earlier daemon had started were ended"),
             Err(error) => tracing::warn!(%error, "plugins of an earlier daemon may still run"),
         }
-        self.netns.sweep(live);
-        for record in self.records.all() {
+        let records = self.records.all();
+        // What plugins are still to take from a pod, they find by its namespace.
+        let owed = records.iter().filter(|record| record.netns.is_some());
+        self.netns.sweep(&live.iter().chain(owed.map(|record| &record.container)).cloned().collect());
+        for record in records {
             if record.ending.is_none() && live.contains(&record.container) {
                 continue;
             }

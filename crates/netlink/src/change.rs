@@ -1,6 +1,6 @@
 //! Changes that can be made together with others in one request ([`crate::Routes::apply`]).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -134,8 +134,14 @@ impl Change {
         message.header.prefix_len = prefix;
         message.header.index = index;
         message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
-        if address.is_ipv6() {
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        match address {
+            IpAddr::V6(_) => message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad)),
+            // A network of two or one has none (RFC 3021).
+            IpAddr::V4(v4) if prefix < 31 => {
+                let broadcast = v4 | Ipv4Addr::from_bits(u32::MAX >> prefix);
+                message.attributes.push(AddressAttribute::Broadcast(broadcast));
+            }
+            IpAddr::V4(_) => {}
         }
         Self::new(RouteNetlinkMessage::NewAddress(message), NEW)
     }

@@ -52,7 +52,7 @@ impl Network {
         if *made == Made::Removed {
             // A restart shall find the networks of the pods that come now.
             let state = &self.config.state;
-            Saved { subnets: subnets.clone(), ..Saved::load(state) }.store(state)?;
+            Saved::change(state, |saved| saved.subnets.clone_from(&subnets))?;
         }
         let index = match found {
             Some(index) => index,
@@ -100,7 +100,7 @@ impl Network {
                 pods: &pods,
             })
             .map_err(step(format!("make nf_tables table {}", self.table)))?;
-        self.forward(subnets.iter().any(|subnet| subnet.is_ipv6()))?;
+        forward(&self.config.state, true, subnets.iter().any(|subnet| subnet.is_ipv6()))?;
         *made = Made::Good;
         Ok(index)
     }
@@ -113,27 +113,6 @@ impl Network {
         }
         let routes = Routes::open().map_err(step("open a netlink socket"))?;
         self.ensure_locked(&routes, &mut made).map(drop)
-    }
-
-    /// Pods reach the outside through the host. What it was before is kept for the reset.
-    fn forward(&self, v6: bool) -> Result<(), NetworkError> {
-        let state = &self.config.state;
-        if is(FORWARD, "0").map_err(step("read ip_forward"))? {
-            Saved { forward_was_off: true, ..Saved::load(state) }.store(state)?;
-            std::fs::write(FORWARD, "1").map_err(step("turn ip_forward on"))?;
-        }
-        if v6 && is(FORWARD6, "0").map_err(step("read IPv6's forwarding"))? {
-            // A host that forwards stops to learn its default route, unless told otherwise (ip-sysctl, accept_ra).
-            let learning = learning(Path::new(LEARNING)).map_err(step("read who learns routes"))?;
-            Saved { forward6_was_off: true, learning: learning.clone(), ..Saved::load(state) }
-                .store(state)?;
-            for interface in learning {
-                // It may have gone meanwhile.
-                let _ = std::fs::write(format!("{LEARNING}/{interface}/accept_ra"), "2");
-            }
-            std::fs::write(FORWARD6, "1").map_err(step("turn IPv6's forwarding on"))?;
-        }
-        Ok(())
     }
 
     /// Removes everything of the instance from the host's network, unless a pod uses it.
@@ -159,17 +138,51 @@ impl Network {
             routes.delete_link(index).map_err(step(format!("remove bridge {}", self.bridge)))?;
         }
         self.tables.delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
-        let saved = Saved::load(&self.config.state);
-        if saved.forward_was_off {
-            std::fs::write(FORWARD, "0").map_err(step("turn ip_forward off again"))?;
-        }
-        if saved.forward6_was_off {
-            std::fs::write(FORWARD6, "0").map_err(step("turn IPv6's forwarding off again"))?;
-            for interface in saved.learning {
-                let _ = std::fs::write(format!("{LEARNING}/{interface}/accept_ra"), "1");
-            }
-        }
+        stop_forwarding(&self.config.state)?;
         Saved::remove(&self.config.state)
+    }
+}
+
+/// Pods reach the outside through the host. What it was before is kept for the reset.
+pub(crate) fn forward(state: &Path, v4: bool, v6: bool) -> Result<(), NetworkError> {
+    if v4 && is(FORWARD, "0").map_err(step("read ip_forward"))? {
+        Saved::change(state, |saved| saved.forward_was_off = true)?;
+        std::fs::write(FORWARD, "1").map_err(step("turn ip_forward on"))?;
+    }
+    if v6 && is(FORWARD6, "0").map_err(step("read IPv6's forwarding"))? {
+        // A host that forwards stops to learn its default route, unless told otherwise (ip-sysctl, accept_ra).
+        let learning = learning(Path::new(LEARNING)).map_err(step("read who learns routes"))?;
+        Saved::change(state, |saved| {
+            saved.forward6_was_off = true;
+            saved.learning.clone_from(&learning);
+        })?;
+        for interface in learning {
+            // It may have gone meanwhile.
+            let _ = std::fs::write(format!("{LEARNING}/{interface}/accept_ra"), "2");
+        }
+        std::fs::write(FORWARD6, "1").map_err(step("turn IPv6's forwarding on"))?;
+    }
+    Ok(())
+}
+
+/// As it was before. Idempotent.
+pub(crate) fn stop_forwarding(state: &Path) -> Result<(), NetworkError> {
+    let saved = Saved::load(state);
+    if saved.forward_was_off {
+        std::fs::write(FORWARD, "0").map_err(step("turn ip_forward off again"))?;
+    }
+    if saved.forward6_was_off {
+        std::fs::write(FORWARD6, "0").map_err(step("turn IPv6's forwarding off again"))?;
+        for interface in &saved.learning {
+            let _ = std::fs::write(format!("{LEARNING}/{interface}/accept_ra"), "1");
+        }
+    }
+    match saved.forward_was_off || saved.forward6_was_off {
+        true => Saved::change(state, |saved| {
+            (saved.forward_was_off, saved.forward6_was_off) = (false, false);
+            saved.learning.clear();
+        }),
+        false => Ok(()),
     }
 }
 

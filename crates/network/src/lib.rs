@@ -171,7 +171,7 @@ impl Network {
             (given, _) => given.to_vec(),
         };
         let addresses = Mutex::new(Addresses::new(&subnets));
-        Saved { subnets, ..saved }.store(&config.state)?;
+        Saved::change(&config.state, |saved| saved.subnets = subnets)?;
         let (pods, made) = (Mutex::default(), Mutex::new(Made::Doubtful));
         let (ports, tables) = (Ports::open().map_err(step(port::OPENING))?, nft::Tables::default());
         Ok(Self { bridge, table, tables, mtu, config, ports, addresses, pods, made })
@@ -403,13 +403,21 @@ impl Network {
         if subnets == self.subnets() {
             return Ok(());
         }
-        let saved = Saved::load(&self.config.state);
-        Saved { subnets: subnets.clone(), ..saved }.store(&self.config.state)?;
+        Saved::change(&self.config.state, |saved| saved.subnets.clone_from(&subnets))?;
         self.addresses.lock().move_to(&subnets);
         self.made.lock().doubt();
         tracing::info!(subnets = text, "new pods get addresses of these networks");
         Ok(())
     }
+}
+
+/// A pod's lo, which every pod has up, whoever connects it.
+pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
+    let up = || {
+        let inside = Routes::open()?;
+        inside.set_up(inside.index("lo")?.ok_or(std::io::ErrorKind::NotFound)?)
+    };
+    berth_sys::netns::run_in(netns, up).map_err(step("set lo up in the pod"))
 }
 
 /// Inside the pod's namespace.

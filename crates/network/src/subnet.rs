@@ -172,7 +172,16 @@ impl Saved {
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
-    pub(crate) fn store(&self, state: &Path) -> Result<(), NetworkError> {
+    /// Changes what is there: Berth's own network and the plugins both turn forwarding on.
+    pub(crate) fn change(state: &Path, change: impl FnOnce(&mut Self)) -> Result<(), NetworkError> {
+        static ONE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+        let _one = ONE.lock();
+        let mut saved = Self::load(state);
+        change(&mut saved);
+        saved.store(state)
+    }
+
+    fn store(&self, state: &Path) -> Result<(), NetworkError> {
         let path = place(state);
         let write = || {
             let beside = path.with_extension("json.tmp");

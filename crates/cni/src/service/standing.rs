@@ -73,9 +73,13 @@ impl Cni {
                 *old = word;
             }
         }
-        let word = (self.embedded)().map_or_else(Word::NotReady, |()| Word::Ready);
+        // Asking makes it: not where plugins connect the pods.
         let needed = self.settings.conf_dir.is_none() || matches!(self.network(""), Found::Nothing);
-        *self.stand_in.lock() = if needed { word } else { Word::Unasked };
+        let word = match needed {
+            true => (self.embedded)().map_or_else(Word::NotReady, |()| Word::Ready),
+            false => Word::Unasked,
+        };
+        *self.stand_in.lock() = word;
     }
 
     pub(super) fn network(&self, handler: &str) -> Found {

@@ -13,10 +13,12 @@ use super::{fail, ipam, refused, settle};
 /// The program's own default.
 const USUAL: &str = "cni0";
 
-/// Networks by VLAN, filters of hardware addresses and pods without an interface are left to the program.
+/// Networks by VLAN, filters of hardware addresses, a search for duplicate addresses and pods without an interface are left to
+/// the program.
 pub(super) fn does(conf: &Bridge) -> bool {
     conf.vlan == 0
         && !conf.mac_spoof_check
+        && !conf.enable_dad
         && !conf.disable_container_interface
         && conf.preserve_default_vlan.is_none()
         && conf.bridge.len() <= 15
@@ -102,9 +104,9 @@ fn connect(
                 give(conf, routes, bridge, gateway)?;
             }
         }
-        link::forward(&result.ips)?;
+        rules.forward(&result.ips)?;
     }
-    let pod = link::configure(call, &result, conf.enable_dad, &[])?;
+    let pod = link::configure(call, &result, &[])?;
     let of = |link: &Link| Interface { name: link.name.clone(), mac: link.mac(), ..Default::default() };
     let inside = Interface { sandbox: call.sandbox.to_owned(), ..of(&pod) };
     result.interfaces = vec![of(bridge), of(&host), inside];

@@ -87,7 +87,6 @@ fn tunable(version: &str, interface: &str, key: &str, value: &str) -> io::Result
 pub(super) fn configure(
     call: &Call<'_>,
     result: &CniResult,
-    detect_duplicates: bool,
     neighbours: &[IpAddr],
 ) -> Result<Link, PluginError> {
     let (interface, ips, routes) = (call.interface, &result.ips, &result.routes);
@@ -96,8 +95,7 @@ pub(super) fn configure(
         let index = inside.index(interface)?.ok_or(io::ErrorKind::NotFound)?;
         let v6 = ips.iter().any(|ip| ip.address.is_ipv6());
         // Before it is up: no other pod tells this one its routes (CVE-2020-10749).
-        let quiet = [("accept_ra", true), ("accept_dad", !detect_duplicates)];
-        for (key, _) in quiet.iter().filter(|(_, set)| *set) {
+        for key in ["accept_ra", "accept_dad"] {
             match tunable("ipv6", interface, key, "0") {
                 Err(error) if v6 => return Err(error),
                 _ => {}
@@ -180,17 +178,4 @@ pub(super) fn check(call: &Call<'_>) -> Result<(), PluginError> {
         Some(ip) => Err(PluginError::new(FAILED, format!("{name} in the pod has lost {ip}"))),
         None => Ok(()),
     }
-}
-
-/// Packets for others are passed on.
-pub(super) fn forward(ips: &[IpConfig]) -> Result<(), PluginError> {
-    let [v4, v6] = [false, true].map(|v6| ips.iter().any(|ip| ip.address.is_ipv6() == v6));
-    let files = [("/proc/sys/net/ipv4/ip_forward", v4), ("/proc/sys/net/ipv6/conf/all/forwarding", v6)];
-    for (file, _) in files.iter().filter(|(_, wanted)| *wanted) {
-        let now = std::fs::read_to_string(file).map_err(fail(format!("read {file}")))?;
-        if now.trim() == "0" {
-            std::fs::write(file, "1").map_err(fail(format!("write 1 to {file}")))?;
-        }
-    }
-    Ok(())
 }

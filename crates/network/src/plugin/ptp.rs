@@ -12,7 +12,7 @@ use super::{fail, ipam, refused, settle};
 pub(super) fn add(conf: &Ptp, call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginError> {
     let routes = Routes::open().map_err(fail("open a netlink socket"))?;
     let leased = ipam::lease(conf.ipam.as_ref(), call)?;
-    let made = connect(conf, call, &routes, leased);
+    let made = connect(conf, call, &routes, rules, leased);
     settle(made, (&routes, rules), (conf.ipam.as_ref(), conf.ip_masq), call, |pod| {
         pod.own_link = Some(link::host_name(call))
     })
@@ -22,13 +22,14 @@ fn connect(
     conf: &Ptp,
     call: &Call<'_>,
     routes: &Routes,
+    rules: &Rules,
     mut result: CniResult,
 ) -> Result<CniResult, PluginError> {
     if let Some(ip) = result.ips.iter().find(|ip| ip.gateway.is_none()) {
         return Err(refused(format!("ptp needs a gateway for {}", ip.address)));
     }
     let host = link::pair(routes, call, conf.mtu, None)?;
-    link::forward(&result.ips)?;
+    rules.forward(&result.ips)?;
     let name = &host.name;
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
@@ -59,7 +60,7 @@ fn connect(
         let own = Cidr::new(link::network(ip.address), ip.address.prefix);
         inside.routes.splice(0..0, own.map(|own| link::route_to(own, ip.gateway)));
     }
-    let pod = link::configure(call, &inside, false, &gateways)?;
+    let pod = link::configure(call, &inside, &gateways)?;
     let of = |link: &Link| Interface { name: link.name.clone(), mac: link.mac(), ..Default::default() };
     result.interfaces = vec![of(&host), Interface { sandbox: call.sandbox.to_owned(), ..of(&pod) }];
     for ip in &mut result.ips {

@@ -3,16 +3,16 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use berth_cni::InUse;
+use berth_cni::{InUse, IpConfig};
 use berth_netlink::{Routes, conntrack, nft};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::files::Files;
 use crate::port::{self, Ports};
-use crate::{HostPort, NetworkError, names, step};
+use crate::{HostPort, NetworkError, host, names, step};
 
 /// What one pod has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,7 @@ struct Bridges {
 pub(super) struct Rules {
     instance: String,
     table: String,
+    state: PathBuf,
     files: Files,
     pub(super) ports: Ports,
     tables: nft::Tables,
@@ -67,7 +68,7 @@ impl Rules {
         let table = names::plugin_table(instance);
         let (instance, tables, ready) = (instance.to_owned(), nft::Tables::default(), Mutex::new(false));
         let ports = Ports::open().map_err(step(port::OPENING))?;
-        Ok(Self { instance, table, files, ports, tables, saved, ready })
+        Ok(Self { instance, table, state: state.to_owned(), files, ports, tables, saved, ready })
     }
 
     fn elements(&self, pod: &PodRules) -> Result<nft::Pod, NetworkError> {
@@ -107,6 +108,12 @@ impl Rules {
             *ready = true;
         }
         Ok(())
+    }
+
+    /// Packets to and from these are passed on by the host.
+    pub(super) fn forward(&self, ips: &[IpConfig]) -> Result<(), NetworkError> {
+        let [v4, v6] = [false, true].map(|v6| ips.iter().any(|ip| ip.address.is_ipv6() == v6));
+        host::forward(&self.state, v4, v6)
     }
 
     /// A bridge that leads to pods; `made`: it is ours to remove at a reset.
@@ -242,6 +249,7 @@ impl Rules {
             }
         }
         self.tables.delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
+        host::stop_forwarding(&self.state)?;
         *saved = Saved::default();
         self.files.clear()
     }

@@ -133,6 +133,9 @@ impl NetworkPort {
         };
         let handler = handler(&pod.config.runtime_handler).to_owned();
         let (id, pid, netns) = (pod.id.to_string(), pod.pid, pod.netns);
+        // Configurations count on the runtime for it: most have no plugin that does.
+        let inside = netns.clone();
+        blocking("connect by CNI", move || berth_network::loopback_up(inside.as_fd())).await?;
         let work = move || {
             let _turn = turn;
             let path = format!("/proc/{pid}/ns/net");
