@@ -202,6 +202,13 @@ impl Client {
         Ok(serde_json::from_str(info.get("info").map_or("no verbose info", String::as_str))?)
     }
 
+    /// The `info` of a pod's verbose status.
+    pub(crate) async fn pod_info(&mut self, id: &str) -> Result<serde_json::Value> {
+        let request = PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: true };
+        let info = self.runtime.pod_sandbox_status(request).await?.into_inner().info;
+        Ok(serde_json::from_str(info.get("info").map_or("no verbose info", String::as_str))?)
+    }
+
     pub(crate) async fn pod_ip(&mut self, id: &str) -> Result<String> {
         let request = PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
         let status = self.runtime.pod_sandbox_status(request).await?.into_inner().status.unwrap_or_default();

@@ -39,11 +39,23 @@ impl Daemon {
 
     /// The same, with more flags.
     pub(crate) async fn empty_with(flags: &[&str]) -> Result<Self> {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self::over(|_| Ok(flags)).await
+    }
+
+    /// Over what `prepare` puts into its directory, with the flags that it gives and the test image.
+    pub(crate) async fn prepared(prepare: impl FnOnce(&Path) -> Result<Vec<String>>) -> Result<Self> {
+        let daemon = Self::over(prepare).await?;
+        daemon.import(IMAGE, "hello").await?;
+        Ok(daemon)
+    }
+
+    async fn over(prepare: impl FnOnce(&Path) -> Result<Vec<String>>) -> Result<Self> {
         let temporary = tempfile::Builder::new().prefix("berth-").tempdir()?;
         let home = temporary.path().to_owned();
         let name = format!("t{}", std::process::id());
+        let flags = prepare(&home)?;
         let _temporary = Some(temporary);
-        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let mut daemon =
             Self { home, _temporary, name, child: None, flags, environment: Vec::new(), is_reset: false };
         daemon.start().await?;

@@ -10,6 +10,7 @@ mod cli;
 mod client;
 mod clients;
 mod cni;
+mod conflist;
 mod conformance;
 mod crictl;
 mod daemon;
@@ -93,7 +94,7 @@ async fn run(lane: &str) -> Result<bool> {
         "skew" => skew::run(&mut checks).await?,
         "images" => images::lane(&mut checks).await?,
         "cni" => cni::lane(&mut checks).await?,
-        "network" => network::lane(&mut checks).await?,
+        "network" => network::lane(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "neighbours" => network::neighbours::lane(&mut checks).await?,
         "mounts" => mounts::lane(&mut checks).await?,
         "escapes" => escapes::lane(&mut checks).await?,

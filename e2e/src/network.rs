@@ -8,7 +8,9 @@ macro_rules! holds {
 
 mod addresses;
 mod churn;
+mod fields;
 mod kind;
+mod limits;
 mod machine;
 pub(crate) mod neighbours;
 mod others;
@@ -23,16 +25,21 @@ use self::kind::Kind;
 use self::machine::Machine;
 use crate::checks::Checks;
 
-pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
+pub(crate) async fn lane(checks: &mut Checks, only: Option<&str>) -> Result<()> {
+    let only = only.map(Kind::named).transpose()?;
     let machine = Machine::new()?;
-    for kind in Kind::ALL {
+    let mut fields = Vec::new();
+    for kind in Kind::ALL.into_iter().filter(|kind| only.is_none_or(|only| only == *kind)) {
         let mut daemon = kind.daemon().await?;
         println!("  {}", kind.name());
         let done = async {
-            pods::all(checks, &machine, &mut daemon).await?;
+            if kind != Kind::Embedded {
+                fields.push(fields::of(&daemon, &machine).await?);
+            }
+            pods::all(checks, &machine, &mut daemon, kind).await?;
             ports::all(checks, &machine, &mut daemon, kind).await?;
-            restarts::all(checks, &machine, &mut daemon).await?;
-            churn::all(checks, &machine, &mut daemon).await?;
+            restarts::all(checks, &machine, &mut daemon, kind).await?;
+            churn::all(checks, &daemon, kind).await?;
             if kind == Kind::Embedded {
                 addresses::all(checks, &machine, &mut daemon).await?;
             }
@@ -40,8 +47,12 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
         }
         .await;
         daemon.finish(done).await?;
+        kind::clear(checks, kind);
         let left = machine.left().await;
         checks.that("  after the reset the machine's network is as it was", left.is_empty(), left.join("; "));
+    }
+    if let [in_process, programs] = &fields[..] {
+        fields::compare(checks, in_process, programs);
     }
     Ok(())
 }

@@ -58,7 +58,7 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     if name == "crictl" || name == "node" {
         command.env("BERTH_E2E_CRICTL", go("e2e", "crictl", &["build"], "sigs.k8s.io/cri-tools/cmd/crictl")?);
     }
-    if name == "cni" || name == "bench-network" {
+    if ["cni", "network", "bench-network"].contains(&name) {
         packages::need(&packages::CNI)?;
     }
     if name == "bench-node" {

@@ -8,9 +8,10 @@ use anyhow::{Context as _, Result, bail};
 use berth_cri_api::v1::*;
 use serde_json::{Value, json};
 
-use super::recorder::{Recorder, verbose};
+use super::recorder::Recorder;
 use crate::checks::{Checks, until};
 use crate::client::{Client, args, pod};
+use crate::conflist::in_use;
 use crate::daemon::Daemon;
 
 /// Debian 1.1.1 speaks up to CNI 1.0.
@@ -37,13 +38,7 @@ fn conflist(recorder: &Recorder) -> Value {
 
 pub(super) async fn all(checks: &mut Checks, daemon: &mut Daemon, recorder: &Recorder) -> Result<()> {
     recorder.configure(&conflist(recorder))?;
-    until("the configuration to be in use", || async {
-        let request = StatusRequest { verbose: true };
-        let info = Client::connect(&daemon.socket()).await?.runtime.status(request).await?.into_inner().info;
-        let shown: Value = serde_json::from_str(info.get("cniconfig").map_or("null", String::as_str))?;
-        Ok((shown["handlers"][""]["network"] == "debian").then_some(()))
-    })
-    .await?;
+    in_use(daemon, |shown| shown["network"] == "debian").await?;
     recorder.ready(daemon).await?;
     let links = links()?;
     let mut client = Client::connect(&daemon.socket()).await?;
@@ -77,7 +72,7 @@ pub(super) async fn all(checks: &mut Checks, daemon: &mut Daemon, recorder: &Rec
         reached = reached.and(connect("127.0.0.1:18090"));
         reached.map_err(|e| format!("{e:#}"))
     });
-    let info = verbose(daemon, &web).await?;
+    let info = client.pod_info(&web).await?;
     let record = &info["network"]["cni"];
     let shaped = tool("tc qdisc show")?.contains("tbf");
     checks.that("  its traffic is shaped", shaped, tool("tc qdisc show")?);

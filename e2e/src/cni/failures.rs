@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use berth_cri_api::v1::*;
 
 use super::recorder::{Recorder, chain, condition, names, of_host};
 use crate::checks::{Checks, until};
 use crate::client::{Client, pod};
+use crate::conflist::in_use;
 use crate::daemon::Daemon;
 
 pub(super) async fn all(checks: &mut Checks, daemon: &mut Daemon, recorder: &Recorder) -> Result<()> {
@@ -184,14 +184,7 @@ async fn switched(checks: &mut Checks, daemon: &mut Daemon, recorder: &Recorder)
     let mut client = Client::connect(&daemon.socket()).await?;
     let old = client.run_pod(&pod("old", &daemon.path("logs"))).await?;
     recorder.unconfigure()?;
-    until("the network of Berth's own", || async {
-        let request = StatusRequest { verbose: true };
-        let info = Client::connect(&daemon.socket()).await?.runtime.status(request).await?.into_inner().info;
-        let shown: serde_json::Value =
-            serde_json::from_str(info.get("cniconfig").map_or("null", String::as_str))?;
-        Ok(shown["handlers"][""]["configuration"].is_null().then_some(()))
-    })
-    .await?;
+    in_use(daemon, |shown| shown["configuration"].is_null()).await?;
     recorder.ready(daemon).await?;
     let new = client.run_pod(&pod("new", &daemon.path("logs"))).await?;
     let ip = client.pod_ip(&new).await?;
@@ -215,14 +208,7 @@ async fn switched(checks: &mut Checks, daemon: &mut Daemon, recorder: &Recorder)
         format!("{order:?}"),
     );
     recorder.configure(&chain("1.1.0"))?;
-    until("the configuration to be in use", || async {
-        let request = StatusRequest { verbose: true };
-        let info = Client::connect(&daemon.socket()).await?.runtime.status(request).await?.into_inner().info;
-        let shown: serde_json::Value =
-            serde_json::from_str(info.get("cniconfig").map_or("null", String::as_str))?;
-        Ok((shown["handlers"][""]["network"] == "lane").then_some(()))
-    })
-    .await?;
+    in_use(daemon, |shown| shown["network"] == "lane").await?;
     recorder.ready(daemon).await?;
     recorder.forget()?;
     client.remove_pod(&new).await?;

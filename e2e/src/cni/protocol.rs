@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use berth_cri_api::v1::*;
 use serde_json::{Value, json};
 
-use super::recorder::{Recorder, Told, of_host, verbose};
+use super::recorder::{Recorder, Told, of_host};
 use crate::checks::Checks;
 use crate::client::{Client, pod};
 use crate::daemon::Daemon;
@@ -50,7 +50,7 @@ pub(super) async fn all(checks: &mut Checks, daemon: &mut Daemon, recorder: &Rec
         format!("{calls:?}"),
     );
     let [a, b] = &calls[..] else { anyhow::bail!("not two calls: {calls:?}") };
-    let info = verbose(daemon, &id).await?;
+    let info = client.pod_info(&id).await?;
     checks.note("  the environment, exactly", environment(&[a, b], &id, &info, recorder));
     checks.note("  the first one's configuration and capabilities, no more than it declares", {
         same(&a.input, &json!({

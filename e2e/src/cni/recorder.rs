@@ -255,11 +255,3 @@ pub(super) async fn condition(daemon: &Daemon) -> Result<RuntimeCondition> {
     let found = status.context("no status")?.conditions.into_iter().find(|c| c.r#type == "NetworkReady");
     found.context("no condition NetworkReady")
 }
-
-/// The verbose status of a pod.
-pub(super) async fn verbose(daemon: &Daemon, id: &str) -> Result<Value> {
-    let mut client = Client::connect(&daemon.socket()).await?;
-    let request = PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: true };
-    let info = client.runtime.pod_sandbox_status(request).await?.into_inner().info;
-    Ok(serde_json::from_str(info.get("info").context("no verbose info")?)?)
-}

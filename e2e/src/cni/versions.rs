@@ -6,6 +6,7 @@ use serde_json::json;
 use super::recorder::{Recorder, chain};
 use crate::checks::Checks;
 use crate::client::{Client, pod};
+use crate::conflist::in_use;
 use crate::daemon::Daemon;
 
 pub(super) async fn all(checks: &mut Checks, daemon: &Daemon, recorder: &Recorder) -> Result<()> {
@@ -56,14 +57,7 @@ async fn one(
 ) -> Result<()> {
     recorder.configure(conf)?;
     // By its own words: what was in use before is ready too.
-    crate::checks::until("the configuration to be in use", || async {
-        let request = berth_cri_api::v1::StatusRequest { verbose: true };
-        let info = Client::connect(&daemon.socket()).await?.runtime.status(request).await?.into_inner().info;
-        let shown: serde_json::Value =
-            serde_json::from_str(info.get("cniconfig").map_or("null", String::as_str))?;
-        Ok((shown["handlers"][""]["version"] == version).then_some(()))
-    })
-    .await?;
+    in_use(daemon, |shown| shown["version"] == version).await?;
     recorder.ready(daemon).await?;
     recorder.forget()?;
     let id = client.run_pod(&pod("versioned", &daemon.path("logs"))).await?;

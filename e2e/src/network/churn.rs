@@ -4,7 +4,7 @@ use anyhow::Result;
 use berth_cri_api::v1::*;
 use tokio::task::JoinSet;
 
-use super::machine::Machine;
+use super::kind::Kind;
 use super::ports::tcp;
 use super::restarts::empty;
 use crate::audit::{Footprint, given_back};
@@ -12,17 +12,17 @@ use crate::checks::Checks;
 use crate::client::{Client, pod};
 use crate::daemon::Daemon;
 
-const PODS: usize = 300;
 const AT_ONCE: usize = 8;
 
-pub(super) async fn all(checks: &mut Checks, _machine: &Machine, daemon: &mut Daemon) -> Result<()> {
+pub(super) async fn all(checks: &mut Checks, daemon: &Daemon, kind: Kind) -> Result<()> {
+    let pods = kind.pods_of_churn();
     let before = Footprint::take(daemon)?;
     let mut work = JoinSet::new();
     for lane in 0..AT_ONCE {
         let (socket, logs) = (daemon.socket(), daemon.path("logs"));
         work.spawn(async move {
             let mut client = Client::connect(&socket).await?;
-            for number in (lane..PODS).step_by(AT_ONCE) {
+            for number in (lane..pods).step_by(AT_ONCE) {
                 let ports = vec![tcp(i32::try_from(20_000 + number)?)];
                 let config =
                     PodSandboxConfig { port_mappings: ports, ..pod(&format!("churn-{number}"), &logs) };
@@ -38,8 +38,8 @@ pub(super) async fn all(checks: &mut Checks, _machine: &Machine, daemon: &mut Da
     while let Some(one) = work.join_next().await {
         done = done.and(one?);
     }
-    checks.note(&format!("{PODS} pods with ports come and go, {AT_ONCE} at a time"), done);
-    checks.note("  no interface and no rule of theirs is left", empty().await);
+    checks.note(&format!("{pods} pods with ports come and go, {AT_ONCE} at a time"), done);
+    checks.note("  no interface, no rule and no address of theirs is left", empty(daemon).await);
     checks.note("  nor a directory, a row or a descriptor", given_back(daemon, &before).await);
     Ok(())
 }

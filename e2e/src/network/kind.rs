@@ -1,28 +1,147 @@
-//! The kinds of network a node can have.
+//! The kinds of network a node can have, and what is particular to each.
 
-use anyhow::Result;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::limits::{LEAVES, LIMITS};
+use super::machine::tool;
+use crate::checks::Checks;
+use crate::conflist::in_use;
 use crate::daemon::Daemon;
+
+/// The network's name in its configuration.
+pub(super) const NETWORK: &str = "lane";
+pub(super) const BRIDGE: &str = "lane0";
+/// Beginnings of the addresses that the configuration gives pods.
+pub(super) const OF_PODS: [&str; 2] = ["10.77.0.", "fd00:77::"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Without any configuration.
     Embedded,
+    /// By the usual chain of plugins, none of them a program.
+    InProcess,
+    /// By the same chain of Debian's programs (containernetworking-plugins).
+    Programs,
+}
+
+/// Debian's 1.1.1 speaks up to CNI 1.0.
+fn conflist(home: &Path) -> Value {
+    json!({
+        "cniVersion": "1.0.0",
+        "name": NETWORK,
+        "plugins": [
+            {
+                "type": "bridge", "bridge": BRIDGE, "isGateway": true, "ipMasq": true, "hairpinMode": true, "mtu": 1450,
+                "ipam": {
+                    "type": "host-local", "dataDir": home.join("ipam"),
+                    "ranges": [[{ "subnet": "10.77.0.0/24" }], [{ "subnet": "fd00:77::/64" }]],
+                    "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
+                },
+            },
+            { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
+            { "type": "bandwidth", "capabilities": { "bandwidth": true } },
+            {
+                "type": "tuning", "sysctl": { "net.ipv4.conf.eth0.arp_notify": "1", "net.core.somaxconn": "500" },
+                "dataDir": home.join("tuning"),
+            },
+        ],
+    })
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 1] = [Self::Embedded];
+    pub(super) const ALL: [Self; 3] = [Self::Embedded, Self::InProcess, Self::Programs];
+
+    /// By the word that people type.
+    pub(super) fn named(word: &str) -> Result<Self> {
+        let found =
+            Self::ALL.into_iter().zip(["embedded", "in-process", "programs"]).find(|(_, w)| *w == word);
+        Ok(found.with_context(|| format!("{word:?} is none of embedded, in-process and programs"))?.0)
+    }
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Embedded => "the embedded network",
+            Self::InProcess => "a configuration, in-process",
+            Self::Programs => "the same configuration, by Debian's programs",
         }
     }
 
     /// A daemon with this network.
     pub(super) async fn daemon(self) -> Result<Daemon> {
+        if self == Self::Embedded {
+            return Daemon::new().await;
+        }
+        let daemon = Daemon::prepared(|home| {
+            std::fs::create_dir(home.join("cni"))?;
+            std::fs::write(home.join("cni/10-lane.conflist"), conflist(home).to_string())?;
+            Ok(self.flags(home))
+        })
+        .await?;
+        in_use(&daemon, |shown| shown["network"] == NETWORK && shown["problem"].is_null()).await?;
+        Ok(daemon)
+    }
+
+    pub(super) fn flags(self, home: &Path) -> Vec<String> {
+        let netns = home.join("netns").display().to_string();
+        let flags = [
+            ("--network-cni-netns-dir", netns.as_str()),
+            ("--network-cni-in-process", if self == Self::Programs { "false" } else { "true" }),
+        ];
+        flags.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]).collect()
+    }
+
+    /// Milliseconds after a request at which the daemon dies, so that each step is cut once.
+    pub(super) fn moments(self) -> [u64; 6] {
         match self {
-            Self::Embedded => Daemon::new().await,
+            Self::Embedded | Self::InProcess => [0, 1, 2, 4, 7, 11],
+            Self::Programs => [0, 10, 25, 50, 100, 150],
         }
     }
+
+    /// How many pods come and go; a program takes a hundred times as long.
+    pub(super) fn pods_of_churn(self) -> usize {
+        match self {
+            Self::Embedded | Self::InProcess => 300,
+            Self::Programs => 40,
+        }
+    }
+
+    /// Notes what was found. Of what the kind cannot do by its design the opposite is expected, so that the reason stays true.
+    pub(super) fn note<E: Display>(self, checks: &mut Checks, what: &str, result: Result<(), E>) {
+        let limit = LIMITS.iter().find(|limit| limit.kind == self && limit.what == what.trim_start());
+        match (limit, result) {
+            (None, result) => checks.note(what, result),
+            (Some(limit), Err(_)) => checks.note(&format!("{what}: no; {}", limit.why), Ok::<_, E>(())),
+            (Some(_), Ok(())) => checks.note(what, Err("it can after all, and is named among the limits")),
+        }
+    }
+
+    pub(super) fn that(self, checks: &mut Checks, what: &str, holds: bool, found: impl Display) {
+        self.note(checks, what, if holds { Ok(()) } else { Err(format!("found: {found}")) });
+    }
+}
+
+/// Takes away what a reset leaves of a kind by its design; one that is not there any more is an error.
+pub(super) fn clear(checks: &mut Checks, kind: Kind) {
+    for leaves in LEAVES.iter().filter(|leaves| leaves.kind == kind) {
+        checks.note(&format!("  left by design: {}", leaves.what), tool(leaves.away).map(drop));
+    }
+}
+
+/// Where host-local keeps the configuration's addresses.
+pub(super) fn ipam(daemon: &Daemon) -> PathBuf {
+    daemon.path("ipam").join(NETWORK)
+}
+
+/// Addresses that are taken, as files of host-local.
+pub(super) fn taken(daemon: &Daemon) -> Vec<String> {
+    let entries = std::fs::read_dir(ipam(daemon)).into_iter().flatten().filter_map(Result::ok);
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| OF_PODS.iter().any(|of| name.starts_with(of))).collect();
+    names.sort();
+    names
 }

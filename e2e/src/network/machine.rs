@@ -72,6 +72,14 @@ impl Machine {
                 let _ = stream.write_all(from.unwrap_or_default().as_bytes());
             }
         });
+        // The kernel says a while later that there is somebody at the other end.
+        let end = Instant::now() + Duration::from_secs(10);
+        while !tool("ip -o link show up0")?.contains("state UP") {
+            if Instant::now() > end {
+                bail!("up0 does not come up");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let before = seen();
         Ok(Self { own, outside, before })
     }

@@ -33,34 +33,35 @@ pub(super) async fn all(
 ) -> Result<()> {
     let served = Served::new(daemon, "served", &[tcp(8080)]).await?;
     let other = Served::new(daemon, "other", &[]).await?;
-    everywhere(checks, machine, &served, &other);
+    everywhere(checks, machine, &served, &other, kind);
     conflicts(checks, daemon, kind).await?;
     served.gone(daemon).await?;
     let refused = ask(&machine.outside, at(OWN[0], 8080));
     let is_refused = refused.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused);
-    checks.that("the pod gone, its port is refused again", is_refused, format!("{refused:?}"));
+    kind.that(checks, "the pod gone, its port is refused again", is_refused, format!("{refused:?}"));
     let again = Served::new(daemon, "again", &[tcp(8080)]).await?;
     checks.note("  and free for the next pod", answers(&machine.outside, at(OWN[0], 8080), "again"));
     again.gone(daemon).await?;
     other.gone(daemon).await?;
-    bound(checks, machine, daemon).await?;
-    datagrams(checks, machine, daemon).await
+    bound(checks, machine, daemon, kind).await?;
+    datagrams(checks, machine, daemon, kind).await
 }
 
-fn everywhere(checks: &mut Checks, machine: &Machine, served: &Served, other: &Served) {
+fn everywhere(checks: &mut Checks, machine: &Machine, served: &Served, other: &Served, kind: Kind) {
     for own in OWN {
         let to = at(own, 8080);
-        checks.note(
-            &format!("a port of the host, from outside to {own}"),
-            answers(&machine.outside, to, "served"),
-        );
-        checks.note(&format!("  from the machine to {own}"), answers(&machine.own, to, "served"));
-        checks.note(&format!("  from another pod to {own}"), answers(&other.netns, to, "served"));
-        checks.note(&format!("  from the pod itself to {own}"), answers(&served.netns, to, "served"));
+        for (from, netns) in [
+            ("a port of the host, from outside", &machine.outside),
+            ("  from the machine", &machine.own),
+            ("  from another pod", &other.netns),
+            ("  from the pod itself", &served.netns),
+        ] {
+            kind.note(checks, &format!("{from} to {own}"), answers(netns, to, "served"));
+        }
     }
     for loopback in ["127.0.0.1", "::1"] {
         let answer = answers(&machine.own, at(loopback, 8080), "served");
-        checks.note(&format!("  from the machine to {loopback}"), answer);
+        kind.note(checks, &format!("  from the machine to {loopback}"), answer);
     }
 }
 
@@ -68,18 +69,14 @@ async fn conflicts(checks: &mut Checks, daemon: &Daemon, kind: Kind) -> Result<(
     let mut client = Client::connect(&daemon.socket()).await?;
     let taken = PodSandboxConfig { port_mappings: vec![tcp(8080)], ..pod("taken", &daemon.path("logs")) };
     let said = client.run_pod(&taken).await.err().map(|error| error.to_string()).unwrap_or_default();
-    if kind == Kind::Embedded {
-        let names = said.contains("8080") && said.contains("demo/served");
-        checks.that("the same port for a second pod is refused with the holder's name", names, &said);
-    }
+    let names = said.contains("8080") && said.contains("demo/served");
+    kind.that(checks, "the same port for a second pod is refused with the holder's name", names, &said);
     let listener = std::net::TcpListener::bind("0.0.0.0:8081")?;
     let used = PodSandboxConfig { port_mappings: vec![tcp(8081)], ..pod("used", &daemon.path("logs")) };
     let said = client.run_pod(&used).await.err().map(|error| error.to_string()).unwrap_or_default();
     drop(listener);
-    if kind == Kind::Embedded {
-        let names = said.contains("8081") && said.contains("a process of the host listens");
-        checks.that("one that a process listens on is refused", names, &said);
-    }
+    let names = said.contains("8081") && said.contains("a process of the host listens");
+    kind.that(checks, "one that a process listens on is refused", names, &said);
     // What was refused leaves no pod; one that another kind let in goes.
     let pods = client.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await?.into_inner().items;
     let named = |pod: &PodSandbox| pod.metadata.as_ref().map(|m| m.name.clone()).unwrap_or_default();
@@ -90,14 +87,14 @@ async fn conflicts(checks: &mut Checks, daemon: &Daemon, kind: Kind) -> Result<(
 }
 
 /// Ports on one address alone.
-async fn bound(checks: &mut Checks, machine: &Machine, daemon: &Daemon) -> Result<()> {
+async fn bound(checks: &mut Checks, machine: &Machine, daemon: &Daemon, kind: Kind) -> Result<()> {
     for (host_ip, others) in
         [("127.0.0.1", [OWN[0], "::1"]), ("::1", [OWN[1], "127.0.0.1"]), (OWN[0], ["127.0.0.1", OWN[1]])]
     {
         let ports = [map(Protocol::Tcp, 8090, 80, host_ip)];
         let served = Served::new(daemon, "bound", &ports).await?;
         let answer = answers(&machine.own, at(host_ip, 8090), "bound");
-        checks.note(&format!("a port on {host_ip} alone, from the machine"), answer);
+        kind.note(checks, &format!("a port on {host_ip} alone, from the machine"), answer);
         let elsewhere = others.iter().find(|other| ask(&machine.own, at(other, 8090)).is_ok());
         checks.that("  and on no other address", elsewhere.is_none(), format!("{elsewhere:?}"));
         served.gone(daemon).await?;
@@ -106,7 +103,7 @@ async fn bound(checks: &mut Checks, machine: &Machine, daemon: &Daemon) -> Resul
 }
 
 /// A client that goes on sending finds the next pod: no flow of the one before is left.
-async fn datagrams(checks: &mut Checks, machine: &Machine, daemon: &Daemon) -> Result<()> {
+async fn datagrams(checks: &mut Checks, machine: &Machine, daemon: &Daemon, kind: Kind) -> Result<()> {
     let ports = [map(Protocol::Udp, 5353, 53, "")];
     let mut clients = Vec::new();
     for own in OWN {
@@ -119,7 +116,7 @@ async fn datagrams(checks: &mut Checks, machine: &Machine, daemon: &Daemon) -> R
         let server = Datagrams::serve(&served.netns, 53, word)?;
         for (own, client) in &clients {
             let answer = datagram(client).unwrap_or_else(|error| error.to_string());
-            checks.that(&format!("datagrams to {own} reach the {word} pod"), answer == word, answer);
+            kind.that(checks, &format!("datagrams to {own} reach the {word} pod"), answer == word, answer);
         }
         drop(server);
         served.gone(daemon).await?;

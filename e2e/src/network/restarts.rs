@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use berth_cri_api::v1::*;
 
+use super::kind::{Kind, OF_PODS, taken};
 use super::machine::{Machine, OWN, ip, tool};
 use super::pods::Served;
 use super::ports::tcp;
@@ -14,15 +15,17 @@ use crate::checks::Checks;
 use crate::client::{Client, pod};
 use crate::daemon::Daemon;
 
-/// Moments after the request at which the daemon dies.
-const MOMENTS: [u64; 6] = [0, 1, 2, 4, 7, 11];
-
-pub(super) async fn all(checks: &mut Checks, machine: &Machine, daemon: &mut Daemon) -> Result<()> {
+pub(super) async fn all(
+    checks: &mut Checks,
+    machine: &Machine,
+    daemon: &mut Daemon,
+    kind: Kind,
+) -> Result<()> {
     let served = Served::new(daemon, "stays", &[tcp(8080)]).await?;
     daemon.kill()?;
-    checks.note("the daemon dead: the machine reaches the pod", reached(machine, &served));
+    reached(checks, machine, &served, kind, "the daemon dead: the machine reaches the pod")?;
     let mut client = daemon.start().await?;
-    checks.note("a new daemon: it still does", reached(machine, &served));
+    reached(checks, machine, &served, kind, "a new daemon: it still does")?;
     let kept = client.pod_ips(&served.id).await?;
     checks.that("  the pod's addresses are the same", kept == served.ips, format!("{kept:?}"));
     let next = Served::new(daemon, "next", &[]).await?;
@@ -31,30 +34,34 @@ pub(super) async fn all(checks: &mut Checks, machine: &Machine, daemon: &mut Dae
     next.gone(daemon).await?;
     for verb in ["run", "stop", "remove"] {
         let mut problems = Vec::new();
-        for moment in MOMENTS {
+        for moment in kind.moments() {
             if let Err(error) = cut(daemon, verb, Duration::from_millis(moment)).await {
                 problems.push(format!("{moment} ms: {error:#}"));
             }
         }
         checks.that(
-            &format!("killed {MOMENTS:?} ms into {verb}: a retry succeeds"),
+            &format!("killed {:?} ms into {verb}: a retry succeeds", kind.moments()),
             problems.is_empty(),
             problems.join("; "),
         );
     }
-    checks.note("the first pod is still reached", reached(machine, &served));
+    reached(checks, machine, &served, kind, "the first pod is still reached")?;
     served.gone(daemon).await?;
-    checks.note("nothing of any pod is left in the machine's network", empty().await);
+    checks.note("nothing of any pod is left in the machine's network", empty(daemon).await);
     Ok(())
 }
 
-fn reached(machine: &Machine, served: &Served) -> Result<()> {
+fn reached(checks: &mut Checks, machine: &Machine, served: &Served, kind: Kind, when: &str) -> Result<()> {
+    let mut found = Ok(());
     for v6 in [false, true] {
-        answers(&machine.own, served.at(v6)?, "stays")?;
-        answers(&machine.outside, SocketAddr::new(ip(OWN[usize::from(v6)]), 8080), "stays")?;
+        found = found.and(answers(&machine.own, served.at(v6)?, "stays"));
+        let port = SocketAddr::new(ip(OWN[usize::from(v6)]), 8080);
+        found = found.and(answers(&machine.outside, port, "stays"));
     }
+    checks.note(when, found);
     for loopback in ["127.0.0.1", "::1"] {
-        answers(&machine.own, SocketAddr::new(ip(loopback), 8080), "stays")?;
+        let answer = answers(&machine.own, SocketAddr::new(ip(loopback), 8080), "stays");
+        kind.note(checks, &format!("  at its port on {loopback}"), answer);
     }
     Ok(())
 }
@@ -94,8 +101,9 @@ async fn once(client: &mut Client, verb: &str, config: &PodSandboxConfig, id: &s
     Ok(())
 }
 
-/// No interface of a pod's and no element in a table; the kernel clears namespaces in its own time.
-pub(super) async fn empty() -> Result<()> {
+/// No interface of a pod's, no element in a table, no rule for its address, and no address taken; the kernel clears
+/// namespaces in its own time.
+pub(super) async fn empty(daemon: &Daemon) -> Result<()> {
     let bridges = tool("ip -o link show type bridge")?;
     let bridges: Vec<&str> = bridges.lines().filter_map(|line| line.split(": ").nth(1)).collect();
     // The bridge stays, and is the one element of its set.
@@ -104,15 +112,19 @@ pub(super) async fn empty() -> Result<()> {
     let end = std::time::Instant::now() + Duration::from_secs(10);
     loop {
         let links = tool("ip -o link show type veth")?;
-        let links: Vec<&str> = links.lines().filter(|line| !line.contains("up0")).collect();
+        let ifbs = tool("ip -o link show type ifb")?;
+        let links: Vec<&str> =
+            links.lines().chain(ifbs.lines()).filter(|line| !line.contains("up0")).collect();
         let rules = tool("nft list ruleset")?;
-        let elements: Vec<&str> =
-            rules.lines().filter(|line| line.contains("elements") && !stays(line)).collect();
-        if links.is_empty() && elements.is_empty() {
+        let of_pod = |line: &str| OF_PODS.iter().any(|of| line.contains(of));
+        let rules: Vec<&str> =
+            rules.lines().filter(|line| of_pod(line) || line.contains("elements") && !stays(line)).collect();
+        let taken = taken(daemon);
+        if links.is_empty() && rules.is_empty() && taken.is_empty() {
             return Ok(());
         }
         if std::time::Instant::now() > end {
-            anyhow::bail!("{}; {}", links.join(", "), elements.join(", "));
+            anyhow::bail!("{}; {}; {}", links.join(", "), rules.join(", "), taken.join(", "));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
