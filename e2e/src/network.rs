@@ -17,6 +17,7 @@ mod others;
 mod pods;
 mod ports;
 mod restarts;
+mod switch;
 mod traffic;
 
 use anyhow::Result;
@@ -47,12 +48,13 @@ pub(crate) async fn lane(checks: &mut Checks, only: Option<&str>) -> Result<()> 
         }
         .await;
         daemon.finish(done).await?;
-        kind::clear(checks, kind);
+        kind::clear(checks, |_| kind == Kind::Programs);
         let left = machine.left().await;
         checks.that("  after the reset the machine's network is as it was", left.is_empty(), left.join("; "));
     }
     if let [in_process, programs] = &fields[..] {
         fields::compare(checks, in_process, programs);
+        switch::all(checks, &machine).await?;
     }
     Ok(())
 }

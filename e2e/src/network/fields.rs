@@ -26,7 +26,10 @@ const ALLOWED: &[(&str, &str)] = &[
     ("bridge.tunables.ipv6.accept_dad", AT_ONCE),
     ("pod.addresses.addr_info {\"family\":\"inet6\",\"local\":\"fd00:77::2\"", AT_ONCE),
     ("pod.tunables.eth0.ipv6.accept_ra", "no pod tells another its routes (CVE-2020-10749)"),
-    ("port.tunables.ipv6.accept_ra", "a port of a bridge speaks no IPv6 itself"),
+    ("port.tunables.ipv6.accept_ra", PORT),
+    ("port.tunables.ipv6.disable_ipv6", PORT),
+    ("port.addresses", PORT),
+    ("host.routes6 {\"dev\":\"HOST\"", PORT),
     (
         "ifb.tunables.ipv6.accept_ra",
         "the host goes on to learn routes while it forwards; the program's forgets its own",
@@ -39,6 +42,7 @@ const ALLOWED: &[(&str, &str)] = &[
 
 const STAND_IN: &str = "it stands for ::1 on the way to a pod, which the program does not lead there";
 const AT_ONCE: &str = "one gives all addresses of the network, so nobody is asked for duplicates";
+const PORT: &str = "a port of a bridge speaks no IPv6 itself, and is up sooner without";
 const QUEUE: &str = "the kernel's own length; the program asks for none";
 
 /// Of numbers and times that are others with each pod.

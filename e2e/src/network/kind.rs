@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::limits::{LEAVES, LIMITS};
+use super::limits::{LEAVES, LIMITS, Leaves};
 use super::machine::tool;
 use crate::checks::Checks;
 use crate::conflist::in_use;
@@ -57,9 +57,16 @@ impl Kind {
 
     /// By the word that people type.
     pub(super) fn named(word: &str) -> Result<Self> {
-        let found =
-            Self::ALL.into_iter().zip(["embedded", "in-process", "programs"]).find(|(_, w)| *w == word);
-        Ok(found.with_context(|| format!("{word:?} is none of embedded, in-process and programs"))?.0)
+        let found = Self::ALL.into_iter().find(|kind| kind.word() == word);
+        found.with_context(|| format!("{word:?} is none of {:?}", Self::ALL.map(Self::word)))
+    }
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::InProcess => "in-process",
+            Self::Programs => "programs",
+        }
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -81,8 +88,18 @@ impl Kind {
             Ok(self.flags(home))
         })
         .await?;
-        in_use(&daemon, |shown| shown["network"] == NETWORK && shown["problem"].is_null()).await?;
+        self.ready(&daemon).await?;
         Ok(daemon)
+    }
+
+    /// Waits until the configuration is in use, done by whom it is to be.
+    pub(super) async fn ready(self, daemon: &Daemon) -> Result<()> {
+        in_use(daemon, |shown| {
+            let plugins = shown["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let all = plugins.iter().all(|one| one["in_process"] == (self == Self::InProcess));
+            shown["network"] == NETWORK && shown["problem"].is_null() && all
+        })
+        .await
     }
 
     pub(super) fn flags(self, home: &Path) -> Vec<String> {
@@ -125,10 +142,11 @@ impl Kind {
     }
 }
 
-/// Takes away what a reset leaves of a kind by its design; one that is not there any more is an error.
-pub(super) fn clear(checks: &mut Checks, kind: Kind) {
-    for leaves in LEAVES.iter().filter(|leaves| leaves.kind == kind) {
-        checks.note(&format!("  left by design: {}", leaves.what), tool(leaves.away).map(drop));
+/// Takes away what a reset leaves by the programs' design; one that is not there any more is an error.
+pub(super) fn clear(checks: &mut Checks, wanted: impl Fn(&Leaves) -> bool) {
+    for leaves in LEAVES.iter().filter(|leaves| wanted(leaves)) {
+        let what = format!("  left by design: {} {}", leaves.plugin, leaves.what);
+        checks.note(&what, tool(leaves.away).map(drop));
     }
 }
 

@@ -33,22 +33,23 @@ pub(super) const LIMITS: &[Limit] = &[
 ];
 
 pub(super) struct Leaves {
-    pub(super) kind: Kind,
+    pub(super) plugin: &'static str,
     pub(super) what: &'static str,
     /// The command that takes it away.
     pub(super) away: &'static str,
 }
 
-const fn left(what: &'static str, away: &'static str) -> Leaves {
-    Leaves { kind: Kind::Programs, what, away }
+const fn left(plugin: &'static str, what: &'static str, away: &'static str) -> Leaves {
+    Leaves { plugin, what, away }
 }
 
 pub(super) const LEAVES: &[Leaves] = &[
-    left("bridge does not remove the bridge that it made", "ip link delete lane0"),
-    left("portmap does not remove its chains without pods, IPv4", "nft delete table ip nat"),
-    left("portmap does not remove its chains without pods, IPv6", "nft delete table ip6 nat"),
+    left("bridge", "does not remove the bridge that it made", "ip link delete lane0"),
+    left("portmap", "does not remove its chains without pods, IPv4", "nft delete table ip nat"),
+    left("portmap", "does not remove its chains without pods, IPv6", "nft delete table ip6 nat"),
     left(
-        "bridge does not stop what it made the kernel forward",
+        "bridge",
+        "does not stop what it made the kernel forward",
         "sysctl -q -w net.ipv6.conf.all.forwarding=0",
     ),
 ];
