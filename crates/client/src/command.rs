@@ -2,14 +2,16 @@
 
 use clap::{Arg, ArgAction, Command};
 
+use crate::image;
+
 /// The verbs of this crate.
 pub const VERBS: &[&str] = &["run", "exec", "attach", "ps", "logs", "stop", "rm", "images", "pull"];
 
-fn flag(name: &'static str, help: &'static str) -> Arg {
+pub(crate) fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
-fn value(name: &'static str, form: &'static str, help: &'static str) -> Arg {
+pub(crate) fn value(name: &'static str, form: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(form).help(help)
 }
 
@@ -107,7 +109,7 @@ pub fn commands() -> Vec<Command> {
         verb("rm", "Remove containers, and the pods that run made for them")
             .arg(flag("force", "Kill those that run").short('f'))
             .arg(containers()),
-        verb("images", "List images").arg(flag("quiet", "Only their ids").short('q')),
-        verb("pull", "Pull an image").arg(Arg::new("CONTAINER").value_name("IMAGE").required(true)),
+        image::list_arguments(verb("images", "List images; short for image list")),
+        image::pull_arguments(verb("pull", "Pull images; short for image pull")),
     ]
 }

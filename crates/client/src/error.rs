@@ -11,6 +11,15 @@ pub enum ClientError {
     Call { doing: String, status: tonic::Status },
     #[error("{option}: {problem}")]
     Option { option: &'static str, problem: String },
+    #[error("there is no image {name:?}")]
+    NoImage { name: String },
+    #[error("image {image} is used by {by}")]
+    InUse { image: String, by: String },
+    /// A signal came; the daemon does not stop for that.
+    #[error("the daemon goes on pulling {image}")]
+    Left { image: String, signal: i32 },
+    #[error("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several { errors: Vec<ClientError> },
     #[error("there is no container {name:?}")]
     NotFound { name: String },
     #[error("{name:?} may be any of {candidates}; name one by its id")]
@@ -40,11 +49,20 @@ impl ClientError {
     /// By what convention has for programs that run others: 125 is their own failure, 128 + n a signal.
     pub fn exit_code(&self, verb: &str) -> u8 {
         match self {
-            Self::Signalled(signal) => u8::try_from(128 + signal).unwrap_or(255),
+            Self::Signalled(signal) | Self::Left { signal, .. } => u8::try_from(128 + signal).unwrap_or(255),
             _ if matches!(verb, "run" | "exec" | "attach") => 125,
             Self::Option { .. } => 64,
             Self::NoDaemon { .. } => 69,
             _ => 1,
+        }
+    }
+
+    /// Of several things done one after the other: 0, the one error, or all of them.
+    pub(crate) fn all_of(mut errors: Vec<Self>) -> Result<u8, Self> {
+        match errors.len() {
+            0 => Ok(0),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several { errors }),
         }
     }
 

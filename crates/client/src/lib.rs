@@ -7,7 +7,7 @@ mod arguments;
 mod command;
 mod error;
 mod find;
-mod images;
+mod image;
 mod input;
 mod list;
 mod logs;
@@ -15,7 +15,6 @@ mod node;
 mod output;
 mod parse;
 mod pod;
-mod pull;
 mod remove;
 mod run;
 mod session;
@@ -30,28 +29,19 @@ use clap::ArgMatches;
 
 pub use command::{VERBS, commands};
 pub use error::ClientError;
+pub use image::{Part, Show, State, Transfer, login, login_arguments};
+pub use image::{VERBS as IMAGE_VERBS, commands as image_commands};
+pub use output::{size as readable, table};
 pub use tls::Tls;
 
 use crate::node::Node;
 
 /// What the daemon says and does besides CRI. Calls may block.
 pub trait Daemon: Send + Sync + 'static {
-    /// Transfers that go on.
-    fn pulls(&self) -> Vec<Pull>;
+    /// Transfers of an image that go on or have just ended, the oldest first.
+    fn transfers(&self, of: &str) -> Vec<Transfer>;
     /// To a container's first process, by signal(7)'s number.
     fn signal(&self, container: &str, signal: i32) -> Result<(), String>;
-}
-
-/// A pull that goes on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pull {
-    /// In full: registry, repository, tag or digest.
-    pub reference: String,
-    pub layers: u64,
-    pub layers_done: u64,
-    /// Of what had to be transferred.
-    pub bytes: u64,
-    pub bytes_done: u64,
 }
 
 /// Where the node's daemon is.
@@ -74,7 +64,7 @@ impl std::fmt::Debug for Place {
     }
 }
 
-/// Carries out one of [`VERBS`]; the exit code.
+/// Carries out one of [`VERBS`], or one of [`IMAGE_VERBS`] after `image `; the exit code.
 pub fn run(verb: &str, matches: &ArgMatches, place: Place) -> Result<u8, ClientError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| ClientError::Io { doing: "start", source })?;
@@ -88,8 +78,9 @@ pub fn run(verb: &str, matches: &ArgMatches, place: Place) -> Result<u8, ClientE
             "ps" => list::ps(&mut node, matches.get_flag("all"), matches.get_flag("quiet")).await,
             "stop" => remove::stop(&mut node, &arguments::names(matches), arguments::grace(matches)).await,
             "rm" => remove::rm(&mut node, &arguments::names(matches), matches.get_flag("force")).await,
-            "images" => images::images(&mut node, matches.get_flag("quiet")).await,
-            _ => pull::command(&mut node, &arguments::name(matches)).await,
+            "images" => image::run(&mut node, "list", matches).await,
+            "pull" => image::run(&mut node, "pull", matches).await,
+            of_image => image::run(&mut node, of_image.trim_start_matches("image "), matches).await,
         }
     });
     // A thread may hang in a read of standard input: it ends with the process.

@@ -71,7 +71,7 @@ pub(crate) fn tell(text: &str) {
 }
 
 /// Rows in columns as wide as their widest cell.
-pub(crate) fn table(rows: &[Vec<String>]) -> String {
+pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |at: usize| {
         rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -85,7 +85,7 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// `12.3 MB`.
-pub(crate) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["B", "kB", "MB", "GB"];
     let (mut number, mut unit) = (bytes as f64, 0);
     while number >= 1000.0 && unit + 1 < UNITS.len() {

@@ -10,7 +10,7 @@ use crate::output::{print, tell};
 use crate::session::{self, Wires};
 use crate::signals::{Signals, asks_to_end};
 use crate::stream::End;
-use crate::{ClientError, find, logs, pod, pull};
+use crate::{ClientError, find, image, logs, pod};
 
 /// Signals that ask for the end before it is no longer asked.
 const PATIENCE: usize = 3;
@@ -32,7 +32,7 @@ pub(crate) async fn run(node: &mut Node, run: Run) -> Result<u8, ClientError> {
     }
     let mut signals = Signals::listen()?;
     tokio::select! {
-        present = pull::ensure(node, &run.image, run.pull) => present?,
+        present = image::ensure(node, &run.image, run.pull) => present?,
         signal = signals.end() => return Err(ClientError::Signalled(signal)),
     }
     let made = make(node, &run).await?;

@@ -1,11 +1,12 @@
 //! The person's terminal: as it is for programs that want every key, and back.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 
 use nix::sys::termios::{self, SetArg, Termios};
 
 use crate::ClientError;
+use crate::output::tell;
 
 pub(crate) fn is_stdin() -> bool {
     io::IsTerminal::is_terminal(&io::stdin())
@@ -33,6 +34,38 @@ impl Drop for Raw {
         // The terminal is gone: then so is its mode.
         let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before);
     }
+}
+
+/// Asks for a user's password, which is not shown.
+pub(crate) fn ask_password(user: &str) -> Result<String, ClientError> {
+    // Keys as the terminal sends them.
+    const INTERRUPT: u8 = 3;
+    const END: u8 = 4;
+    const ERASE: [u8; 2] = [8, 127];
+    if !is_stdin() {
+        let problem = "standard input is no terminal to ask for the password; see --creds-stdin".to_owned();
+        return Err(ClientError::Option { option: "creds", problem });
+    }
+    tell(&format!("password of {user}: "));
+    let raw = Raw::enter()?;
+    let mut bytes = Vec::new();
+    let mut key = [0];
+    let asked = loop {
+        match io::stdin().read(&mut key) {
+            Ok(0) => break Err(ClientError::NoTerminal),
+            Ok(_) => {}
+            Err(source) => break Err(ClientError::Io { doing: "read the password", source }),
+        }
+        match key[0] {
+            b'\r' | b'\n' | END => break Ok(()),
+            INTERRUPT => break Err(ClientError::Signalled(2)),
+            key if ERASE.contains(&key) => drop(bytes.pop()),
+            letter => bytes.push(letter),
+        }
+    };
+    drop(raw);
+    tell("\n");
+    asked.map(|()| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Columns and rows.

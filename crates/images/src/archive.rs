@@ -45,6 +45,13 @@ pub(crate) struct Part {
     left: u64,
 }
 
+impl Part {
+    /// The file, where in it, and how many bytes.
+    pub(crate) fn place(self) -> (Arc<File>, u64, u64) {
+        (self.file, self.at, self.left)
+    }
+}
+
 impl Read for Part {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
@@ -172,14 +179,7 @@ fn seekable(temporary: &Path, mut archive: File) -> Result<File, ImageError> {
     }
     let whole = io::BufReader::with_capacity(1 << 18, io::Cursor::new(head).chain(archive));
     let mut plain = berth_unpack::decoder(whole).map_err(failed)?.take(Limits::default().bytes);
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let unnamed = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(nix::libc::O_TMPFILE)
-        .mode(0o600)
-        .open(temporary);
-    let mut copy = unnamed.map_err(ImageError::file("make a temporary file in", temporary))?;
+    let mut copy = crate::spool::unnamed(temporary)?;
     let (mut buffer, mut written) = (vec![0; 1 << 18], 0);
     loop {
         // The archive's fault is told from the disk's.

@@ -12,6 +12,9 @@ use berth_unpack::UnpackError;
 pub enum ImageError {
     #[error(transparent)]
     Reference(#[from] ReferenceError),
+    /// Of an image to be pulled.
+    #[error(transparent)]
+    Name(ReferenceError),
     #[error(transparent)]
     Registry(Arc<RegistryError>),
     #[error("{doing} {}", path.display())]
@@ -43,8 +46,12 @@ pub enum ImageError {
     Damaged { layer: Digest },
     #[error("write the archive")]
     Export { source: Arc<io::Error> },
-    #[error("the pull of {reference} was lost")]
+    #[error("the transfer of {reference} was lost")]
     Lost { reference: String },
+    #[error("push {reference}: {problem}")]
+    Push { reference: String, problem: &'static str },
+    #[error("read the tar stream of layer {layer}")]
+    Source { layer: Digest, source: Arc<io::Error> },
 }
 
 impl ImageError {
@@ -65,6 +72,10 @@ impl ImageError {
             }
             _ => false,
         }
+    }
+
+    pub(crate) fn push(reference: &str, problem: &'static str) -> Self {
+        Self::Push { reference: reference.to_owned(), problem }
     }
 
     pub(crate) fn export(source: io::Error) -> Self {
@@ -91,20 +102,23 @@ impl Classify for ImageError {
             Self::Registry(error) => error.class(),
             Self::Unknown { .. } => ErrorClass::NotFound,
             Self::Unrestorable { .. } | Self::Damaged { .. } => ErrorClass::FailedPrecondition,
-            Self::Archive { .. } => ErrorClass::InvalidArgument,
+            Self::Archive { .. } | Self::Push { .. } => ErrorClass::InvalidArgument,
             Self::Store(error) => error.class(),
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 ErrorClass::ResourceExhausted
             }
             // What a pull says reaches a person only under this class.
-            Self::Unpack { .. } | Self::DiffId { .. } | Self::Blob { .. } | Self::Config { .. } => {
-                ErrorClass::Unknown
-            }
+            Self::Name(_)
+            | Self::Unpack { .. }
+            | Self::DiffId { .. }
+            | Self::Blob { .. }
+            | Self::Config { .. } => ErrorClass::Unknown,
             Self::Volume { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorClass::NotFound,
             Self::Export { .. }
             | Self::File { .. }
             | Self::Volume { .. }
             | Self::Mount { .. }
+            | Self::Source { .. }
             | Self::Lost { .. } => ErrorClass::Internal,
         }
     }

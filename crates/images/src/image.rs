@@ -25,9 +25,23 @@ pub struct Image {
     pub annotations: BTreeMap<String, String>,
     /// Runtime handlers that it was pulled for; the empty one is the default.
     pub handlers: BTreeSet<String>,
+    /// The last one is the newest.
+    pub(crate) manifests: Vec<KnownManifest>,
     /// As it came; its hash is the id.
     raw: String,
 }
+
+/// A manifest under which a registry has an image: pushed again it keeps its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownManifest {
+    /// `host/repository`
+    pub(crate) repository: String,
+    pub(crate) document: String,
+}
+
+/// Manifests of one image that are kept, and the bytes of one.
+const MANIFESTS: usize = 4;
+const MANIFEST_MAX: usize = 64 * 1024;
 
 /// What the store keeps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,6 +51,8 @@ pub(crate) struct ImageRecord {
     size: u64,
     id: ImageId,
     config: String,
+    #[serde(default)]
+    manifests: Vec<KnownManifest>,
     /// Forgotten by name and id, but a container still has it.
     #[serde(default)]
     pub(crate) removed: bool,
@@ -85,6 +101,7 @@ impl Image {
             layers,
             annotations: BTreeMap::new(),
             handlers: BTreeSet::new(),
+            manifests: Vec::new(),
             raw,
         })
     }
@@ -96,6 +113,7 @@ impl Image {
             size: self.size,
             id: self.id.clone(),
             config: self.raw.clone(),
+            manifests: self.manifests.clone(),
             removed: false,
             annotations: self.annotations.clone(),
             handlers: self.handlers.clone(),
@@ -104,9 +122,9 @@ impl Image {
 
     pub(crate) fn from_record(record: ImageRecord) -> Result<Self, ImageError> {
         let image = Self::new(record.id.0, record.config.as_bytes())?;
-        let (repo_tags, repo_digests) = (record.repo_tags, record.repo_digests);
+        let (repo_tags, repo_digests, manifests) = (record.repo_tags, record.repo_digests, record.manifests);
         let (annotations, handlers) = (record.annotations, record.handlers);
-        Ok(Self { repo_tags, repo_digests, size: record.size, annotations, handlers, ..image })
+        Ok(Self { repo_tags, repo_digests, manifests, size: record.size, annotations, handlers, ..image })
     }
 
     /// The config as it came.
@@ -114,8 +132,25 @@ impl Image {
         &self.raw
     }
 
+    /// Where a registry has it, from now on.
+    pub(crate) fn found_at(&mut self, repository: String, document: &[u8]) {
+        let Ok(document) = std::str::from_utf8(document) else { return };
+        if document.len() > MANIFEST_MAX {
+            return;
+        }
+        let known = KnownManifest { repository, document: document.to_owned() };
+        self.manifests.retain(|other| *other != known);
+        self.manifests.push(known);
+        let surplus = self.manifests.len().saturating_sub(MANIFESTS);
+        self.manifests.drain(..surplus);
+    }
+
     /// What is known of the same image under other names.
     pub(crate) fn adopt(&mut self, other: &Self) {
+        let newer = std::mem::replace(&mut self.manifests, other.manifests.clone());
+        for known in newer {
+            self.found_at(known.repository, known.document.as_bytes());
+        }
         for (mine, theirs) in
             [(&mut self.repo_tags, &other.repo_tags), (&mut self.repo_digests, &other.repo_digests)]
         {
@@ -138,5 +173,27 @@ impl Image {
             _ if user.is_empty() => (Some(0), String::new()),
             _ => (None, user.to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_places_are_kept() {
+        let config = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+        let id = Digest::from_sha256(Sha256::digest(config).into());
+        let mut image = Image::new(id, config).unwrap();
+        for place in ["a", "b", "c", "a", "d", "e"] {
+            image.found_at(place.to_owned(), b"{}");
+        }
+        image.found_at("large".to_owned(), &vec![b' '; MANIFEST_MAX + 1]);
+        let mut newer = Image::from_record(image.to_record()).unwrap();
+        newer.manifests.clear();
+        newer.found_at("c".to_owned(), b"{}");
+        newer.adopt(&image);
+        let places: Vec<_> = newer.manifests.iter().map(|known| known.repository.as_str()).collect();
+        assert_eq!(places, ["a", "d", "e", "c"]);
     }
 }

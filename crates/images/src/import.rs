@@ -47,14 +47,14 @@ pub(crate) fn import(shared: &Arc<Shared>, archive: File) -> Result<Vec<Arc<Imag
 
 /// An image as an archive describes it.
 pub(crate) struct Described {
-    image: Image,
-    layers: Vec<Layer>,
+    pub(crate) image: Image,
+    pub(crate) layers: Vec<Layer>,
 }
 
-struct Layer {
-    id: Digest,
+pub(crate) struct Layer {
+    pub(crate) id: Digest,
     /// The archive's file.
-    name: String,
+    pub(crate) name: String,
     /// What that file hashes to, where the archive says so.
     blob: Option<Digest>,
 }
@@ -64,8 +64,8 @@ pub(crate) fn each(
     contents: &Contents,
     take: &mut dyn FnMut(Described) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
-    if contents.find("index.json")?.is_some() {
-        from_layout(contents, take)
+    if let Some(entries) = index(contents)? {
+        from_layout(contents, &entries, take)
     } else if contents.find("manifest.json")?.is_some() {
         from_docker(contents, take)
     } else {
@@ -79,8 +79,11 @@ struct Index {
 }
 
 #[derive(Deserialize)]
-struct IndexEntry {
+#[serde(rename_all = "camelCase")]
+pub(crate) struct IndexEntry {
     digest: Digest,
+    #[serde(default)]
+    media_type: String,
     platform: Option<Platform>,
     #[serde(default)]
     annotations: HashMap<String, String>,
@@ -104,22 +107,40 @@ impl IndexEntry {
         self.platform.as_ref().is_none_or(fits) && !self.annotations.contains_key("vnd.docker.reference.type")
     }
 
+    pub(crate) fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Empty where it is not said.
+    pub(crate) fn media_type(&self) -> &str {
+        &self.media_type
+    }
+
     /// containerd and docker write the full name; the OCI one may be a bare tag.
-    fn name(&self) -> Option<&String> {
+    pub(crate) fn name(&self) -> Option<&String> {
         let keys = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
         keys.iter().filter_map(|key| self.annotations.get(*key)).find(|name| name.contains(['/', ':']))
     }
 }
 
-fn from_layout(
-    contents: &Contents,
-    take: &mut dyn FnMut(Described) -> Result<(), ImageError>,
-) -> Result<(), ImageError> {
+/// The entries of an OCI layout; `None` for what is none.
+pub(crate) fn index(contents: &Contents) -> Result<Option<Vec<IndexEntry>>, ImageError> {
+    if contents.find("index.json")?.is_none() {
+        return Ok(None);
+    }
     let index: Index = serde_json::from_slice(&contents.document("index.json")?)
         .map_err(|e| broken(format!("index.json: {e}")))?;
-    let saved = saved_names(contents)?;
     bounded(index.manifests.len())?;
-    for entry in index.manifests.iter().filter(|entry| entry.is_for_us()) {
+    Ok(Some(index.manifests))
+}
+
+fn from_layout(
+    contents: &Contents,
+    entries: &[IndexEntry],
+    take: &mut dyn FnMut(Described) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
+    let saved = saved_names(contents)?;
+    for entry in entries.iter().filter(|entry| entry.is_for_us()) {
         let Some(manifest) = manifest(contents, &entry.digest)? else { continue };
         let config = contents.blob(&manifest.config)?;
         let mut image = Image::new(manifest.config.clone(), &config)?;

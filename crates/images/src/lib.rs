@@ -12,6 +12,7 @@ mod fetch;
 pub mod fuzz;
 mod image;
 mod import;
+mod inspect;
 mod layers;
 mod lookup;
 mod partial;
@@ -19,7 +20,9 @@ mod pins;
 mod preload;
 mod progress;
 mod pull;
+mod push;
 mod rootfs;
+mod spool;
 mod usage;
 mod verify;
 
@@ -33,16 +36,23 @@ use berth_model::FsUsage;
 use berth_store::{Durability, Store, Table};
 use parking_lot::{Mutex, RwLock};
 
-pub use berth_registry::{Client, ClientConfig, Credentials, Login};
+pub use berth_registry::{Client, ClientConfig, Credentials, Explanation, Login};
 pub use error::ImageError;
 pub use image::Image;
+pub use inspect::{Inspected, InspectedLayer, Pruned};
 pub use pins::Pin;
 pub use preload::Preloaded;
-pub use progress::{PartProgress, PullProgress};
+pub use progress::{Direction, Part, PartState, Transfer};
+pub use push::{Pushed, PushedLayer};
 pub use rootfs::Mapped;
 pub use verify::{LayerReport, LayerState};
 
 use crate::image::{ImageRecord, LayerRecord};
+
+/// A name with its host and tag.
+pub fn full_name(text: &str) -> Result<String, ImageError> {
+    Ok(text.parse::<berth_registry::Reference>()?.to_string())
+}
 
 /// Where images are and how they are fetched.
 #[derive(Debug, Clone)]
@@ -79,7 +89,9 @@ pub(crate) struct Shared {
     pub(crate) retired: AtomicBool,
     pub(crate) in_flight: Arc<tokio::sync::Semaphore>,
     /// Pulls in flight by reference.
-    pub(crate) pulls: Mutex<HashMap<String, (pull::Waiting, Arc<progress::Progress>)>>,
+    pub(crate) pulls: Mutex<HashMap<String, pull::Waiting>>,
+    /// What is shown of transfers.
+    pub(crate) board: progress::Board,
     /// How much containers' writable layers hold.
     pub(crate) usage: usage::Measured,
     /// Layers that a pull or import in flight counts on.
@@ -150,6 +162,7 @@ impl Images {
             retired: AtomicBool::new(false),
             in_flight: Arc::new(tokio::sync::Semaphore::new(fetch::IN_FLIGHT)),
             pulls: Mutex::default(),
+            board: progress::Board::default(),
             usage: usage::Measured::default(),
             wanted: Mutex::default(),
         });
@@ -183,6 +196,12 @@ impl Images {
         login: Option<Login>,
     ) -> Result<Arc<Image>, ImageError> {
         pull::pull(&self.shared, reference, handler, login).await
+    }
+
+    /// What a pull would do, each step tried; nothing is kept.
+    pub async fn explain(&self, reference: &str, login: Option<Login>) -> Result<Explanation, ImageError> {
+        let session = self.shared.client.session(&reference.parse()?, login).await?;
+        Ok(session.explain().await)
     }
 
     /// Reads every image of an OCI archive or a `docker save` tarball, from a file or a pipe. Blocks.

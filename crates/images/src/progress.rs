@@ -1,102 +1,191 @@
-//! How far the pulls are that go on.
+//! How far the transfers are that go on, and those that have just ended: who watches by looking now and then still sees
+//! the end of each part.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use berth_registry::LayerDescriptor;
+use parking_lot::Mutex;
+use serde::Serialize;
 
 use crate::Images;
 
-/// One pull as somebody watches it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PullProgress {
+/// How long one that has ended is shown, and how many of them.
+const SHOWN: Duration = Duration::from_secs(10);
+const ENDED: usize = 64;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    Pull,
+    Push,
+}
+
+/// One transfer as somebody watches it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Transfer {
+    /// Counts the daemon's transfers.
+    pub number: u64,
+    pub direction: Direction,
     /// In full: registry, repository, tag or digest.
     pub reference: String,
+    pub ended: bool,
     pub layers: u64,
-    /// Those that were here already count.
+    /// Those that were there already count.
     pub layers_done: u64,
-    /// Of blobs, compressed.
+    /// Of blobs, compressed; grows where that is not known from the beginning.
     pub bytes: u64,
     pub bytes_done: u64,
     /// The lowest layer first.
-    pub parts: Vec<PartProgress>,
+    pub parts: Vec<Part>,
 }
 
-/// One layer of a pull.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartProgress {
-    /// Of the blob.
+/// One layer of a transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// Of the blob; where a push has to make it first, the diff id.
     pub digest: String,
     pub bytes: u64,
     pub bytes_done: u64,
-    /// Unpacked and recorded.
-    pub done: bool,
+    pub state: PartState,
 }
 
-/// Counted by the pull itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum PartState {
+    Waiting,
+    /// Being compressed.
+    Preparing,
+    Moving,
+    /// It was there before.
+    There,
+    /// The registry had it in another repository.
+    Mounted,
+    Done,
+}
+
+impl PartState {
+    const ALL: [Self; 6] =
+        [Self::Waiting, Self::Preparing, Self::Moving, Self::There, Self::Mounted, Self::Done];
+
+    fn is_end(self) -> bool {
+        matches!(self, Self::There | Self::Mounted | Self::Done)
+    }
+}
+
+/// Counted by the transfer itself; it has ended when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Progress {
+    shown: Arc<Shown>,
+}
+
+#[derive(Debug)]
+struct Shown {
+    number: u64,
+    direction: Direction,
     reference: String,
     parts: OnceLock<Vec<Arc<LayerProgress>>>,
+    ended: OnceLock<Instant>,
 }
 
 #[derive(Debug)]
 pub(crate) struct LayerProgress {
     digest: String,
-    bytes: u64,
-    received: AtomicU64,
-    done: AtomicBool,
+    bytes: AtomicU64,
+    moved: Arc<AtomicU64>,
+    state: AtomicU8,
 }
 
 impl LayerProgress {
+    fn new(digest: String, bytes: u64) -> Arc<Self> {
+        let (moved, state) = (Arc::default(), AtomicU8::new(PartState::Waiting as u8));
+        Arc::new(Self { digest, bytes: AtomicU64::new(bytes), moved, state })
+    }
+
     /// Or found to be there.
     pub(crate) fn received(&self, bytes: u64) {
-        self.received.fetch_add(bytes, Ordering::Relaxed);
+        self.enter(PartState::Moving);
+        self.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// It begins once more.
     pub(crate) fn anew(&self) {
-        self.received.store(0, Ordering::Relaxed);
+        self.moved.store(0, Ordering::Relaxed);
     }
 
     /// The layer is here, transferred or not.
     pub(crate) fn done(&self) {
-        self.done.store(true, Ordering::Relaxed);
+        let moved = self.moved.load(Ordering::Relaxed) > 0;
+        self.enter(if moved { PartState::Done } else { PartState::There });
     }
 
-    fn now(&self) -> PartProgress {
-        let done = self.done.load(Ordering::Relaxed);
-        let received = self.received.load(Ordering::Relaxed).min(self.bytes);
-        let bytes_done = if done { self.bytes } else { received };
-        PartProgress { digest: self.digest.clone(), bytes: self.bytes, bytes_done, done }
+    pub(crate) fn enter(&self, state: PartState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// What is being sent, by whoever sends it.
+    pub(crate) fn moved(&self) -> Arc<AtomicU64> {
+        self.moved.clone()
+    }
+
+    /// Now that it is known.
+    pub(crate) fn size(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> Part {
+        let state =
+            PartState::ALL.into_iter().find(|state| *state as u8 == self.state.load(Ordering::Relaxed));
+        let state = state.unwrap_or(PartState::Waiting);
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let moved = self.moved.load(Ordering::Relaxed).min(bytes);
+        let bytes_done = if state.is_end() { bytes } else { moved };
+        Part { digest: self.digest.clone(), bytes, bytes_done, state }
     }
 }
 
 impl Progress {
-    pub(crate) fn of(reference: String) -> Self {
-        Self { reference, parts: OnceLock::new() }
+    /// One that nobody watches.
+    pub(crate) fn unwatched(reference: String) -> Self {
+        Self::of(0, Direction::Pull, reference)
+    }
+
+    fn of(number: u64, direction: Direction, reference: String) -> Self {
+        let (parts, ended) = (OnceLock::new(), OnceLock::new());
+        Self { shown: Arc::new(Shown { number, direction, reference, parts, ended }) }
     }
 
     /// What the manifest says; a counter for each layer.
     pub(crate) fn begin(&self, layers: &[LayerDescriptor]) -> Vec<Arc<LayerProgress>> {
-        let part = |layer: &LayerDescriptor| {
-            Arc::new(LayerProgress {
-                digest: layer.digest.to_string(),
-                bytes: layer.size,
-                received: AtomicU64::new(0),
-                done: AtomicBool::new(false),
-            })
-        };
-        self.parts.get_or_init(|| layers.iter().map(part).collect()).clone()
+        self.parts(layers.iter().map(|layer| (layer.digest.to_string(), layer.size)))
     }
 
-    fn now(&self) -> PullProgress {
+    /// A counter for each, with its bytes where they are known. They are said once.
+    pub(crate) fn parts(&self, all: impl Iterator<Item = (String, u64)>) -> Vec<Arc<LayerProgress>> {
+        let make = || all.map(|(digest, bytes)| LayerProgress::new(digest, bytes)).collect();
+        self.shown.parts.get_or_init(make).clone()
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let _ = self.shown.ended.set(Instant::now());
+    }
+}
+
+impl Shown {
+    fn now(&self) -> Transfer {
         let parts: Vec<_> = self.parts.get().into_iter().flatten().map(|part| part.now()).collect();
-        let sum = |of: fn(&PartProgress) -> u64| parts.iter().map(of).fold(0, u64::saturating_add);
-        PullProgress {
+        let sum = |of: fn(&Part) -> u64| parts.iter().map(of).fold(0, u64::saturating_add);
+        Transfer {
+            number: self.number,
+            direction: self.direction,
             reference: self.reference.clone(),
+            ended: self.ended.get().is_some(),
             layers: parts.len() as u64,
-            layers_done: sum(|part| part.done.into()),
+            layers_done: sum(|part| part.state.is_end().into()),
             bytes: sum(|part| part.bytes),
             bytes_done: sum(|part| part.bytes_done),
             parts,
@@ -104,9 +193,63 @@ impl Progress {
     }
 }
 
+/// All that is shown.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    shown: Mutex<Vec<Arc<Shown>>>,
+    last: AtomicU64,
+}
+
+impl Board {
+    pub(crate) fn begin(&self, direction: Direction, reference: String) -> Progress {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let progress = Progress::of(number, direction, reference);
+        let mut shown = self.shown.lock();
+        let ended = shown.iter().filter(|one| one.ended.get().is_some()).count();
+        let mut surplus = ended.saturating_sub(ENDED);
+        shown.retain(|one| match one.ended.get() {
+            None => true,
+            Some(at) => {
+                let stays = surplus == 0 && at.elapsed() < SHOWN;
+                surplus = surplus.saturating_sub(1);
+                stays
+            }
+        });
+        shown.push(progress.shown.clone());
+        progress
+    }
+}
+
 impl Images {
-    /// The pulls that go on.
-    pub fn pulls(&self) -> Vec<PullProgress> {
-        self.shared.pulls.lock().values().map(|(_, progress)| progress.now()).collect()
+    /// The transfers that go on, and those that have just ended, the oldest first.
+    pub fn transfers(&self) -> Vec<Transfer> {
+        let shown = self.shared.board.shown.lock();
+        let fresh = shown.iter().filter(|one| one.ended.get().is_none_or(|at| at.elapsed() < SHOWN));
+        fresh.map(|one| one.now()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_ended_is_shown_for_a_while() {
+        let board = Board::default();
+        let first = board.begin(Direction::Pull, "a:1".into());
+        let parts = first.parts([("x".to_owned(), 10), ("y".to_owned(), 5)].into_iter());
+        parts[0].received(4);
+        parts[1].done();
+        let now = first.shown.now();
+        assert_eq!((now.layers, now.layers_done, now.bytes, now.bytes_done), (2, 1, 15, 9));
+        assert_eq!((now.parts[0].state, now.parts[1].state), (PartState::Moving, PartState::There));
+        parts[0].done();
+        let shown = first.shown.clone();
+        drop(first);
+        assert_eq!((shown.now().ended, shown.now().parts[0].state), (true, PartState::Done));
+        for _ in 0..ENDED + 10 {
+            drop(board.begin(Direction::Push, "b:1".into()));
+        }
+        assert!(board.shown.lock().len() <= ENDED + 2);
     }
 }

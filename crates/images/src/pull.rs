@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::fetch;
 use crate::layers::Wanted;
-use crate::progress::Progress;
+use crate::progress::{Direction, Progress};
 use crate::{Image, ImageError, Shared};
 
 type Outcome = Option<Result<Arc<Image>, ImageError>>;
@@ -24,21 +24,21 @@ pub(crate) async fn pull(
     handler: &str,
     login: Option<Login>,
 ) -> Result<Arc<Image>, ImageError> {
-    let reference: Reference = reference.parse()?;
+    let reference: Reference = reference.parse().map_err(ImageError::Name)?;
     // Not by name alone: what one may read another may not.
     let who = login.as_ref().map(|login| login.credentials.fingerprint()).unwrap_or_default();
     let key = format!("{reference} {who} {handler}");
     let mut outcome = match shared.pulls.lock().entry(key.clone()) {
-        Entry::Occupied(running) => running.get().0.clone(),
+        Entry::Occupied(running) => running.get().clone(),
         Entry::Vacant(free) => {
             let (tell, outcome) = watch::channel(None);
-            let progress = Arc::new(Progress::of(reference.to_string()));
-            free.insert((outcome.clone(), progress.clone()));
+            free.insert(outcome.clone());
+            let progress = shared.board.begin(Direction::Pull, reference.to_string());
             let (work, landing) = (shared.clone(), Landing { shared: shared.clone(), key });
             let (reference, handler) = (reference.clone(), handler.to_owned());
             tokio::spawn(async move {
                 let result = whole(&work, &reference, handler, login, &progress).await;
-                drop(landing);
+                drop((landing, progress));
                 tell.send_replace(Some(result));
             });
             outcome
@@ -67,10 +67,10 @@ async fn whole(
     reference: &Reference,
     handler: String,
     login: Option<Login>,
-    progress: &Arc<Progress>,
+    progress: &Progress,
 ) -> Result<Arc<Image>, ImageError> {
     let session = shared.client.session(reference, login).await?;
-    let Resolved { mut manifest, top, config, .. } = session.resolve().await?;
+    let Resolved { mut manifest, top, config, raw } = session.resolve().await?;
     let mut image = Image::new(manifest.config.clone(), &config)?;
     if image.layers.len() != manifest.layers.len() {
         let problem = "it and the manifest disagree about the number of layers".to_owned();
@@ -97,6 +97,7 @@ async fn whole(
     image.repo_digests.push(reference.pinned(&top));
     image.annotations = manifest.annotations;
     image.handlers.insert(handler);
+    image.found_at(reference.place(), &raw);
     let (shared, name) = (shared.clone(), reference.to_string());
     let recorded = tokio::task::spawn_blocking(move || shared.record(image)).await;
     let image = recorded.unwrap_or_else(|_| Err(ImageError::Lost { reference: name.clone() }))?;

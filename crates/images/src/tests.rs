@@ -72,7 +72,8 @@ impl Rig {
     fn open(&self) -> Images {
         let store = Store::open(&self.directory.path().join("db")).unwrap();
         let root = self.directory.path().join("images");
-        Images::open(ImagesConfig { root, registry: registry(), pinned: Vec::new() }, store).unwrap()
+        let pinned = vec![Pin::parse("*/pinned:*").unwrap()];
+        Images::open(ImagesConfig { root, registry: registry(), pinned }, store).unwrap()
     }
 
     fn file(&self, bytes: &[u8]) -> std::fs::File {
@@ -373,4 +374,37 @@ fn a_removed_image_stays_for_its_containers_over_a_restart() {
     drop(images);
     let images = rig.open();
     assert!(images.image(&image.id).is_err() && images.list().is_empty());
+}
+
+#[test]
+fn what_nobody_holds_is_pruned_and_what_it_frees_is_told_before() {
+    let rig = Rig::new();
+    let images = rig.open();
+    let base = tar(&[("base", &[7; 50_000])]);
+    let mut ids = Vec::new();
+    for name in ["held", "pinned", "spare", "other"] {
+        let layers = [base.clone(), tar(&[(name, name.as_bytes())])];
+        ids.push(
+            images.import(rig.file(&archive(&format!("r.io/{name}:1"), &layers))).unwrap()[0].id.clone(),
+        );
+    }
+    images.acquire(&ids[0], "container").unwrap();
+    let inspected = images.inspect("r.io/held:1").unwrap();
+    assert_eq!(inspected.holders, ["container"]);
+    assert_eq!(inspected.layers[0].shared_by.len(), 3);
+    assert!(inspected.layers[1].shared_by.is_empty() && inspected.layers[0].size >= 50_000);
+    let named = |pruned: &Pruned| {
+        let mut names: Vec<_> = pruned.images.iter().map(|image| image.called()).collect();
+        names.sort();
+        names
+    };
+    let before = images.fs_usage().used_bytes;
+    let would = images.prune(false).unwrap();
+    assert_eq!((named(&would), would.layers), (vec!["r.io/other:1".into(), "r.io/spare:1".into()], 2));
+    assert_eq!((images.fs_usage().used_bytes, rig.layers()), (before, 5));
+    let did = images.prune(true).unwrap();
+    assert_eq!((named(&did), did.bytes), (named(&would), would.bytes));
+    assert_eq!((before - images.fs_usage().used_bytes, rig.layers()), (did.bytes, 3));
+    assert!(images.resolve("r.io/held:1").is_some() && images.resolve("r.io/pinned:1").is_some());
+    assert!(images.prune(true).unwrap().images.is_empty());
 }

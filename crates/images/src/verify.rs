@@ -70,9 +70,8 @@ impl Images {
                     Err(why) => LayerState::Unrepaired(what, why),
                 },
             };
-            let name =
-                |image: &Arc<Image>| image.repo_tags.first().cloned().unwrap_or_else(|| image.id.to_string());
-            reports.push(LayerReport { layer, images: having.iter().map(name).collect(), state });
+            let images = having.iter().map(|image| image.called()).collect();
+            reports.push(LayerReport { layer, images, state });
         }
         Ok(reports)
     }
@@ -158,7 +157,7 @@ impl Shared {
             return Err(problem());
         }
         let at = image.layers.iter().position(|id| id == layer).ok_or_else(problem)?;
-        let parts = Progress::of(reference.to_string()).begin(&manifest.layers);
+        let parts = Progress::unwatched(reference.to_string()).begin(&manifest.layers);
         let (blob, part) = manifest.layers.into_iter().zip(parts).nth(at).ok_or_else(problem)?;
         fetch::layer(self, &session, layer.clone(), blob, &part).await
     }

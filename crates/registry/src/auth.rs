@@ -67,6 +67,15 @@ impl Credentials {
         }
         berth_ids::Digest::from_sha256(hash.finalize().into()).hex().to_owned()
     }
+
+    /// A word for a person.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Basic { .. } => "user and password",
+            Self::Identity { .. } => "identity token",
+            Self::Bearer { .. } => "registry token",
+        }
+    }
 }
 
 /// A header that logs do not show; `None` when the text is none for a header.

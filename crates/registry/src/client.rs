@@ -9,11 +9,12 @@ use bytes::Bytes;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
 };
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::auth::{Challenge, basic, secret};
+use crate::body::Body;
 use crate::connect::{Connection, Connections};
 use crate::docker_config::{self, Found};
 use crate::hosts::{Endpoint, is_loopback, places};
@@ -37,7 +38,7 @@ pub struct ClientConfig {
     pub stall: Duration,
 }
 
-/// Fetches from registries. Clones share connections and tokens.
+/// Fetches from registries and sends to them. Clones share connections and tokens.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
@@ -75,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) places: Vec<Place>,
     /// Of hosts.toml, for a person.
     pub(crate) file: Option<PathBuf>,
+    /// Its keys that mean nothing here.
+    pub(crate) unknown: Vec<String>,
 }
 
 /// What a place must be for.
@@ -117,6 +120,16 @@ pub(crate) struct Ask {
     pub(crate) size: Option<u64>,
 }
 
+/// A request as it goes out.
+pub(crate) struct Message {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Body,
+    /// What a token has to be good for (distribution spec, token authentication).
+    pub(crate) scope: String,
+}
+
 /// What came.
 pub(crate) struct Reply {
     pub(crate) host: String,
@@ -156,8 +169,8 @@ impl Client {
                 Ok::<_, RegistryError>(Place { endpoint, connection, headers, authorization })
             };
             let places = found.endpoints.into_iter().map(place).collect::<Result<_, _>>()?;
-            let file = found.file;
-            Ok(Session { inner: Arc::new(Inner { shared, reference, login, places, file }) })
+            let (file, unknown) = (found.file, found.unknown);
+            Ok(Session { inner: Arc::new(Inner { shared, reference, login, places, file, unknown }) })
         });
         let lost = |_| Err(RegistryError::Nowhere { host, need: "be asked" });
         made.await.unwrap_or_else(lost)
@@ -290,7 +303,9 @@ impl Session {
             let range = HeaderValue::from_str(&format!("bytes={}-{last}", ask.from));
             headers.extend(range.ok().map(|range| (RANGE, range)));
         }
-        let response = self.send(place, url, &headers).await?;
+        let (body, scope) = (Body::none(), self.pull_scope());
+        let message = Message { method: Method::GET, url, headers, body, scope };
+        let response = self.send(place, &message).await?;
         let mut response = self.good(place, response).await?;
         let host = place.endpoint.authority().to_owned();
         let text = |name: &reqwest::header::HeaderName| {
@@ -366,50 +381,54 @@ impl Session {
         RegistryError::Unreachable { host, reference, source: source.without_url() }
     }
 
+    pub(crate) fn pull_scope(&self) -> String {
+        format!("repository:{}:pull", self.inner.reference.repository())
+    }
+
     /// With the authorization that is known, and once more with what the registry asks for.
-    pub(crate) async fn send(
-        &self,
-        place: &Place,
-        url: Url,
-        headers: &HeaderMap,
-    ) -> Result<Response, RegistryError> {
-        let login = self.inner.login.as_ref().filter(|login| {
-            let (server, host) = (login.server.as_deref(), self.inner.reference.host());
-            place.endpoint.belongs_to(server.unwrap_or(host), host)
-        });
-        let given = login.map(|login| &login.credentials);
+    pub(crate) async fn send(&self, place: &Place, message: &Message) -> Result<Response, RegistryError> {
+        let given = self.given(place);
         let who = given.map(Credentials::fingerprint).unwrap_or_default();
-        let scope = format!("repository:{}:pull", self.inner.reference.repository());
-        let key: Key = (place.endpoint.base.clone(), scope, who);
+        let key: Key = (place.endpoint.base.clone(), message.scope.clone(), who);
         let tokens = &self.inner.shared.tokens;
-        let known = tokens.get(&key).or_else(|| match given {
-            Some(Credentials::Bearer { token }) => secret(&format!("Bearer {token}")),
-            Some(_) => None,
-            None => place.authorization.clone(),
-        });
-        let first = self.follow(place, url.clone(), known.as_ref(), headers).await?;
+        let known = tokens.get(&key).or_else(|| self.beforehand(place));
+        let first = self.follow(place, message, known.as_ref()).await?;
         if first.status() != StatusCode::UNAUTHORIZED {
             return Ok(first);
         }
         tokens.forget(&key);
-        let (header, holds) = self.authorize(place, first.headers(), &key.1, given).await?;
+        let (header, holds) = self.authorize(place, first.headers(), &key.1).await?;
         tokens.put(key.clone(), header.clone(), holds);
-        let second = self.follow(place, url, Some(&header), headers).await?;
+        let second = self.follow(place, message, Some(&header)).await?;
         if second.status() == StatusCode::UNAUTHORIZED {
             tokens.forget(&key);
         }
         Ok(second)
     }
 
+    /// The request's own credentials, where they are for this place.
+    fn given(&self, place: &Place) -> Option<&Credentials> {
+        let host = self.inner.reference.host();
+        let login = self.inner.login.as_ref()?;
+        let belongs = place.endpoint.belongs_to(login.server.as_deref().unwrap_or(host), host);
+        belongs.then_some(&login.credentials)
+    }
+
+    /// What is sent without being asked for.
+    pub(crate) fn beforehand(&self, place: &Place) -> Option<HeaderValue> {
+        match self.given(place) {
+            Some(Credentials::Bearer { token }) => secret(&format!("Bearer {token}")),
+            Some(_) => None,
+            None => place.authorization.clone(),
+        }
+    }
+
     /// The credentials for a place that asks for some, and where they are from.
     pub(crate) async fn credentials(&self, place: &Place) -> Result<Option<Found>, RegistryError> {
         let reference = &self.inner.reference;
         let image_host = reference.host();
-        if let Some(login) = &self.inner.login
-            && place.endpoint.belongs_to(login.server.as_deref().unwrap_or(image_host), image_host)
-        {
-            let source = "the request".to_owned();
-            return Ok(Some(Found { credentials: login.credentials.clone(), source }));
+        if let Some(given) = self.given(place) {
+            return Ok(Some(Found { credentials: given.clone(), source: "the request".to_owned() }));
         }
         let hosts = [place.endpoint.authority(), image_host];
         // The host's own names: its address, and what images call it.
@@ -430,12 +449,12 @@ impl Session {
         Ok(credentials.map(|credentials| Found { credentials, source: format!("header in {file}") }))
     }
 
-    async fn authorize(
+    /// The header that answers a 401 with these headers, and how long it holds.
+    pub(crate) async fn authorize(
         &self,
         place: &Place,
         headers: &HeaderMap,
         scope: &str,
-        given: Option<&Credentials>,
     ) -> Result<(HeaderValue, Duration), RegistryError> {
         let refused = |why: &str| RegistryError::Refused {
             host: place.endpoint.authority().to_owned(),
@@ -444,10 +463,7 @@ impl Session {
         };
         let challenge = Challenge::of(headers)
             .ok_or_else(|| refused("it wants an authentication that Berth does not know"))?;
-        let found = match given {
-            Some(given) => Some(given.clone()),
-            None => self.credentials(place).await?.map(|found| found.credentials),
-        };
+        let found = self.credentials(place).await?.map(|found| found.credentials);
         match (challenge, found) {
             (_, Some(Credentials::Bearer { .. })) => Err(refused("the registry token is not accepted")),
             (Challenge::Basic, Some(Credentials::Basic { username, password })) => {
@@ -463,7 +479,7 @@ impl Session {
                 let request = token::Request {
                     realm: &realm,
                     service: &service,
-                    scope: if wanted.is_empty() { scope } else { &wanted },
+                    scope: &token::scope(scope, &wanted),
                     credentials: found.as_ref(),
                     reference: &self.name(),
                     stall: self.stall(),
@@ -475,34 +491,37 @@ impl Session {
 
     /// Follows redirects. Once one leaves the place, nothing that belongs to it goes along: no credentials, no headers
     /// of hosts.toml, no client certificate.
-    async fn follow(
+    pub(crate) async fn follow(
         &self,
         place: &Place,
-        url: Url,
+        message: &Message,
         authorization: Option<&HeaderValue>,
-        headers: &HeaderMap,
     ) -> Result<Response, RegistryError> {
         let problem = |problem: String| RegistryError::Redirect {
             host: place.endpoint.authority().to_owned(),
             reference: self.name(),
             problem,
         };
-        let (mut url, mut at_home) = (url, true);
+        let (mut url, mut at_home) = (message.url.clone(), true);
         for _ in 0..=REDIRECTS {
             let client = if at_home { &place.connection.own } else { &place.connection.stranger };
-            let mut request = client.get(url.clone()).headers(headers.clone());
+            let mut request = client.request(message.method.clone(), url.clone());
+            request = request.headers(message.headers.clone());
             if at_home {
                 request = request.headers(place.headers.clone());
                 if let Some(header) = authorization {
                     request = request.header(AUTHORIZATION, header);
                 }
             }
-            let response = tokio::time::timeout(self.stall(), request.send()).await;
-            let response = response.map_err(|_| self.stalled(place))?;
+            let sending = message.body.attach(request).send();
+            let response = self.patiently(place, &message.body, sending).await?;
             let response = response.map_err(|source| self.unreachable(place, source))?;
-            let redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            if !redirect {
+            let status = response.status().as_u16();
+            if !matches!(status, 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
+            }
+            if !message.method.is_safe() && !matches!(status, 307 | 308) {
+                return Err(problem(format!("with {status}, after which nothing can be sent")));
             }
             let to = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let to = to.ok_or_else(|| problem("it does not say where to".into()))?;
@@ -512,6 +531,24 @@ impl Session {
             url = next;
         }
         Err(problem(format!("more than {REDIRECTS} times")))
+    }
+
+    /// Waits for as long as something moves.
+    async fn patiently<T>(
+        &self,
+        place: &Place,
+        body: &Body,
+        sending: impl Future<Output = T>,
+    ) -> Result<T, RegistryError> {
+        tokio::pin!(sending);
+        let mut gone = body.gone();
+        loop {
+            match tokio::time::timeout(self.stall(), &mut sending).await {
+                Ok(sent) => return Ok(sent),
+                Err(_) if body.gone() > gone => gone = body.gone(),
+                Err(_) => return Err(self.stalled(place)),
+            }
+        }
     }
 
     /// The answer, when it is a good one.

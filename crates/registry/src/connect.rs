@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use reqwest::Url;
+
 use crate::RegistryError;
 use crate::hosts::{Endpoint, is_loopback};
 
@@ -101,4 +103,14 @@ fn make(place: &Endpoint, with_client: bool) -> Result<reqwest::Client, Registry
         builder = builder.identity(identity);
     }
     builder.build().map_err(tls)
+}
+
+/// The proxy that the environment names for an address, without its password.
+pub(crate) fn proxy(url: &Url) -> Option<Url> {
+    if is_loopback(&crate::client::address_of(url)) {
+        return None;
+    }
+    let address = url.as_str().parse().ok()?;
+    let found = hyper_util::client::proxy::matcher::Matcher::from_env().intercept(&address)?;
+    found.uri().to_string().parse().ok()
 }

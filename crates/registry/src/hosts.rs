@@ -26,6 +26,8 @@ pub(crate) struct Endpoint {
     /// Tags may be looked up here; without, only what has a digest is asked for.
     pub(crate) resolve: bool,
     pub(crate) pull: bool,
+    /// A mirror takes pushes only where that is said.
+    pub(crate) push: bool,
     pub(crate) skip_verify: bool,
     /// PEM files.
     pub(crate) ca: Vec<PathBuf>,
@@ -49,6 +51,7 @@ impl Endpoint {
             own,
             resolve: true,
             pull: true,
+            push: own,
             skip_verify: false,
             ca: Vec::new(),
             client: None,
@@ -260,7 +263,7 @@ pub(crate) fn parse(text: &str, path: &Path, host: &str) -> Result<Places, Regis
     };
     fill(&mut server, &file.table, path).map_err(fail)?;
     match found.iter_mut().find(|endpoint| endpoint.base == server.base) {
-        Some(listed) => listed.own = true,
+        Some(listed) => (listed.own, listed.push) = (true, listed.push || server.push),
         None => found.push(server),
     }
     Ok(Places { endpoints: found, file: Some(path.to_owned()), unknown })
@@ -274,7 +277,7 @@ fn fill(endpoint: &mut Endpoint, table: &HostTable, path: &Path) -> Result<(), S
             return Err(format!("capability {other:?} is none of pull, resolve and push"));
         }
         let can = |wanted: &str| table.capabilities.iter().any(|word| word == wanted);
-        (endpoint.resolve, endpoint.pull) = (can("resolve"), can("pull"));
+        (endpoint.resolve, endpoint.pull, endpoint.push) = (can("resolve"), can("pull"), can("push"));
     }
     endpoint.skip_verify = table.skip_verify;
     endpoint.ca = table.ca.iter().flat_map(OneOrMany::all).map(beside).collect();
@@ -389,7 +392,7 @@ mod tests {
                     [host.\"https://m.io/proxy\".header]\nx-a = \"1\"\nx-b = [\"2\", \"3\"]\n";
         let places = parsed(text, "x.io").unwrap();
         let mirror = &places.endpoints[0];
-        assert_eq!((mirror.resolve, mirror.pull, mirror.own), (false, true, false));
+        assert_eq!((mirror.resolve, mirror.pull, mirror.push, mirror.own), (false, true, false, false));
         assert!(mirror.skip_verify && mirror.base == "https://m.io/proxy");
         assert_eq!(mirror.ca, [PathBuf::from("/certs/a.pem"), "/b.pem".into()]);
         assert_eq!(mirror.client, Some(("/certs/c.pem".into(), Some("/certs/k.pem".into()))));

@@ -4,23 +4,28 @@
 //! they are for and nowhere else. Stores nothing.
 
 mod auth;
+mod body;
 mod client;
 mod connect;
 mod docker_config;
 mod error;
+mod explain;
 mod fetch;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod helper;
 mod hosts;
 mod manifest;
+mod push;
 mod reference;
 mod retry;
 mod token;
 
 pub use auth::{Credentials, Login};
+pub use body::{Body, Section};
 pub use client::{Client, ClientConfig, Session};
 pub use error::RegistryError;
+pub use explain::{ExplainedPlace, Explanation, Step};
 pub use fetch::{Blob, Resolved};
 pub use manifest::{LayerDescriptor, Manifest};
 pub use reference::{Reference, ReferenceError};

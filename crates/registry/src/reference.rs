@@ -46,6 +46,11 @@ impl Reference {
         self.tag.as_deref()
     }
 
+    /// `host/repository`
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.host, self.repository)
+    }
+
     /// `host/repository:tag`, when there is a tag.
     pub fn tagged(&self) -> Option<String> {
         self.tag.as_ref().map(|tag| format!("{}/{}:{tag}", self.host, self.repository))

@@ -8,7 +8,7 @@ use crate::RegistryError;
 
 /// Rounds over all places.
 pub(crate) const ROUNDS: u32 = 4;
-const FIRST: Duration = Duration::from_millis(250);
+pub(crate) const FIRST: Duration = Duration::from_millis(250);
 /// The longest that a registry's Retry-After is followed; the kubelet comes again by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 

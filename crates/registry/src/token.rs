@@ -89,20 +89,22 @@ pub(crate) async fn fetch(
     // Only the place's own service sees its client certificate.
     let near = service == host;
     let connection = if near { &place.connection.own } else { &place.connection.stranger };
-    let pairs = [("service", request.service), ("scope", request.scope)];
-    let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
+    let service_pair = Some(("service", request.service)).filter(|(_, value)| !value.is_empty());
     let built = match request.credentials {
         Some(Credentials::Identity { token }) => {
             let mut form = form_start();
             form.extend_pairs([("grant_type", "refresh_token"), ("client_id", "berth")]);
-            form.extend_pairs(pairs).append_pair("refresh_token", token);
+            let scope = Some(("scope", request.scope)).filter(|(_, value)| !value.is_empty());
+            form.extend_pairs(service_pair.into_iter().chain(scope)).append_pair("refresh_token", token);
             let body = form.finish();
             let kind = "application/x-www-form-urlencoded";
             connection.post(realm).header(reqwest::header::CONTENT_TYPE, kind).body(body)
         }
         other => {
             let mut address = realm;
-            address.query_pairs_mut().extend_pairs(pairs);
+            // Each on its own, as the specification has it for this form; above, OAuth 2 wants them in one.
+            let scopes = request.scope.split_whitespace().map(|scope| ("scope", scope));
+            address.query_pairs_mut().extend_pairs(service_pair.into_iter().chain(scopes));
             let asked = connection.get(address);
             match other {
                 Some(Credentials::Basic { username, password }) => {
@@ -154,6 +156,35 @@ pub(crate) async fn fetch(
     Ok((header, holds.saturating_sub(Duration::from_secs(5))))
 }
 
+/// What a token is asked for: what is needed, and what the registry names besides. A place that knows the repository by
+/// another name has the word.
+pub(crate) fn scope(needed: &str, asked: &str) -> String {
+    let parts = |scope: &str| {
+        let (name, actions) = scope.rsplit_once(':').unwrap_or((scope, ""));
+        (name.to_owned(), actions.split(',').map(str::to_owned).collect::<Vec<_>>())
+    };
+    let mut all: Vec<(String, Vec<String>)> = needed.split_whitespace().map(parts).collect();
+    let asked: Vec<_> = asked.split_whitespace().map(parts).collect();
+    let same = |(name, _): &(String, Vec<String>)| all.first().is_some_and(|(first, _)| first == name);
+    if !asked.is_empty() && !asked.iter().any(same) {
+        all.clear();
+    }
+    for (name, actions) in asked {
+        match all.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => {
+                for action in actions {
+                    if !known.contains(&action) {
+                        known.push(action);
+                    }
+                }
+            }
+            None => all.push((name, actions)),
+        }
+    }
+    let joined = all.into_iter().map(|(name, actions)| format!("{name}:{}", actions.join(",")));
+    joined.collect::<Vec<_>>().join(" ")
+}
+
 pub(crate) const fn password_holds() -> Duration {
     PASSWORD_HOLDS
 }
@@ -189,4 +220,28 @@ async fn read(mut answer: Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
         }
     }
     Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scope;
+
+    #[test]
+    fn scopes() {
+        let (pull, push) = ("repository:a/b:pull", "repository:a/b:pull,push");
+        let both = "repository:a/b:pull,push repository:c:pull";
+        for (needed, asked, expected) in [
+            (pull, "", pull),
+            (pull, pull, pull),
+            (push, pull, push),
+            (pull, push, push),
+            (push, "", push),
+            (push, both, both),
+            (both, push, both),
+            (pull, "repository:proxy/a/b:pull", "repository:proxy/a/b:pull"),
+            (pull, "registry:catalog:*", "registry:catalog:*"),
+        ] {
+            assert_eq!(scope(needed, asked), expected, "{needed} and {asked}");
+        }
+    }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use berth_cni::Cni;
-use berth_images::{Images, LayerReport, LayerState};
+use berth_images::{Direction, Images, LayerReport, LayerState};
 use berth_network::{Neighbours, Network, Plugins};
 use berth_pods::Pods;
 use berth_shim_client::Shims;
 
 use super::look;
-use crate::admin::{AdminBackend, Failure, ImportedImage, VerifiedLayer, VerifiedState};
+use crate::admin::{AdminBackend, Failure, ImageVerb, ImportedImage, VerifiedLayer, VerifiedState};
 
 /// What the admin socket asks for, by the domain and the mechanisms.
 pub(crate) struct Admin {
@@ -46,6 +46,10 @@ impl AdminBackend for Admin {
         Ok(reports.into_iter().map(verified).collect())
     }
 
+    async fn image(&self, verb: ImageVerb, archive: Option<File>) -> Result<serde_json::Value, Failure> {
+        self.about_images(verb, archive).await
+    }
+
     async fn reset(&self) -> Result<(), Failure> {
         self.pods.remove_all().await?;
         let (network, cni, shims) = (self.network.clone(), self.cni.clone(), self.shims.clone());
@@ -68,32 +72,16 @@ impl AdminBackend for Admin {
     async fn status(&self) -> serde_json::Value {
         let (sandboxes, containers) = self.pods.counts();
         let usage = self.images.fs_usage();
-        let pull = |pull: berth_images::PullProgress| {
-            let part = |part: &berth_images::PartProgress| {
-                serde_json::json!({
-                    "digest": part.digest,
-                    "bytes": part.bytes,
-                    "bytes_done": part.bytes_done,
-                    "done": part.done,
-                })
-            };
-            let parts: Vec<_> = pull.parts.iter().map(part).collect();
-            serde_json::json!({
-                "reference": pull.reference,
-                "layers": pull.layers,
-                "layers_done": pull.layers_done,
-                "bytes": pull.bytes,
-                "bytes_done": pull.bytes_done,
-                "parts": parts,
-            })
-        };
         let (neighbours, network) = (self.neighbours.clone(), self.network.clone());
         let stopped = tokio::task::spawn_blocking(move || look(&neighbours, &network)).await;
-        let pulls: Vec<_> = self.images.pulls().into_iter().map(pull).collect();
+        let (mut pulls, mut pushes) = (self.images.transfers(), Vec::new());
+        pulls.retain(|transfer| !transfer.ended);
+        pushes.extend(pulls.extract_if(.., |transfer| transfer.direction == Direction::Push));
         serde_json::json!({
             "pods": { "sandboxes": sandboxes, "containers": containers },
             "images": { "count": self.images.list().len(), "bytes": usage.used_bytes, "at": usage.mountpoint },
             "pulls": pulls,
+            "pushes": pushes,
             "network": { "bridge": self.network.bridge(), "subnets": self.network.subnets() },
             "stopped_by_others": stopped.unwrap_or_default(),
         })

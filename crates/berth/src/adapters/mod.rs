@@ -2,6 +2,7 @@
 //! it fails.
 
 mod admin;
+mod admin_images;
 mod backend;
 mod images;
 mod launcher;

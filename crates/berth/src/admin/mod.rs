@@ -1,9 +1,10 @@
-//! The admin socket: `berth image import|export|verify`, `berth status` and `berth reset` ask the daemon that owns the store.
+//! The admin socket: most of `berth image`, `berth status` and `berth reset` ask the daemon that owns the store.
 //!
 //! One SOCK_SEQPACKET connection is one request: a JSON packet with at most one descriptor beside it, answered by JSON
 //! that may span packets and ends with the connection.
 
 pub(crate) mod client;
+mod images;
 pub(crate) mod protocol;
 pub(crate) mod server;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::fs::File;
 
 use async_trait::async_trait;
 
+pub(crate) use images::{ImageVerb, Password};
 pub(crate) use protocol::{ImportedImage, VerifiedLayer, VerifiedState};
 
 /// Any error; a person reads it, nobody matches on it.
@@ -29,6 +31,9 @@ pub(crate) trait AdminBackend: Send + Sync {
 
     /// Compares the layers of an image, or of all, with what was unpacked, and brings damaged ones again.
     async fn verify(&self, image: Option<String>, repair: bool) -> Result<Vec<VerifiedLayer>, Failure>;
+
+    /// The other verbs about images; the archive is there for the one that carries it.
+    async fn image(&self, verb: ImageVerb, archive: Option<File>) -> Result<serde_json::Value, Failure>;
 
     /// Ends and removes every pod, the network and the control groups of the instance. Images stay. The daemon ends
     /// after it.

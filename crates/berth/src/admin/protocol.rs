@@ -5,6 +5,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
+use super::images::ImageVerb;
+
 /// A request is one packet of at most this many bytes.
 pub(super) const REQUEST_MAX: usize = 32 * 1024;
 /// Bytes of a reply in one packet: well below any socket buffer.
@@ -26,6 +28,10 @@ pub(crate) enum Request {
         image: Option<String>,
         repair: bool,
     },
+    /// Beyond archives.
+    Image {
+        ask: ImageVerb,
+    },
     Status {},
     Reset {},
     /// To a container's first process, by signal(7)'s number.
@@ -41,6 +47,7 @@ impl Request {
         match self {
             Self::ImageImport {} => Some("image_import"),
             Self::ImageExport { .. } => Some("image_export"),
+            Self::Image { ask } => ask.carries(),
             _ => None,
         }
     }

@@ -73,8 +73,12 @@ pub(super) async fn answer(
         Err(error) => return Err(error),
     };
     let ending = matches!(request, Ok((Request::Reset {}, _)));
+    let with_client = matches!(&request, Ok((Request::Image { ask }, _)) if ask.ends_with_client());
     let outcome = match request {
-        Ok((request, archive)) => perform(request, archive, backend).await,
+        Ok((request, archive)) => tokio::select! {
+            done = perform(request, archive, backend) => done,
+            () = gone(&socket), if with_client => return Ok(()),
+        },
         Err(error) => Err(error.into()),
     };
     let done = outcome.is_ok();
@@ -87,6 +91,13 @@ pub(super) async fn answer(
         stop.send_replace(true);
     }
     sent
+}
+
+/// Returns when the client has gone: it has said all, so that there is nothing else to read.
+async fn gone(socket: &UnixStream) {
+    let mut packet = [0; 1];
+    let _ =
+        socket.async_io(Interest::READABLE, || berth_sys::fd::recv_packet(socket.as_fd(), &mut packet)).await;
 }
 
 async fn perform(
@@ -108,6 +119,7 @@ async fn perform(
         (Request::ImageVerify { image, repair }, _) => {
             Ok(serde_json::to_value(backend.verify(image, repair).await?)?)
         }
+        (Request::Image { ask }, archive) => backend.image(ask, archive.map(File::from)).await,
         (Request::Status {}, _) => Ok(backend.status().await),
         (Request::Signal { container, signal }, _) => {
             backend.signal(&container, signal).await?;

@@ -31,6 +31,14 @@ impl AdminBackend for Recorder {
         Err(format!("{image:?} {repair}").into())
     }
 
+    async fn image(&self, verb: ImageVerb, archive: Option<File>) -> Result<Value, Failure> {
+        match verb {
+            // Never ends by itself.
+            ImageVerb::Explain { .. } => std::future::pending().await,
+            verb => Ok(json!({ "asked": format!("{verb:?}"), "archive": archive.is_some() })),
+        }
+    }
+
     async fn reset(&self) -> Result<(), Failure> {
         self.was_reset.store(true, Ordering::Relaxed);
         if self.refuse { Err("a pod stays".into()) } else { Ok(()) }
@@ -104,6 +112,42 @@ async fn only_a_reset_that_worked_stops_the_daemon() {
     let (reply, stopping) =
         ask(Recorder { refuse: true, ..Recorder::default() }, Request::Reset {}, None).await;
     assert_eq!((reply, stopping), (Reply::Failed { error: "a pod stays".into() }, false));
+}
+
+fn password() -> Option<Password> {
+    Some(Password { username: "me".into(), password: "hidden".into() })
+}
+
+#[tokio::test]
+async fn a_push_carries_an_archive_where_it_says_so_and_its_password_is_not_shown() {
+    let archive = || Some(File::open("/dev/null").unwrap());
+    let push = Request::Image { ask: ImageVerb::PushArchive { to: None, login: password() } };
+    assert!(!format!("{push:?}").contains("hidden"));
+    let (reply, _) = ask(Recorder::default(), push.clone(), archive()).await;
+    let asked = "PushArchive { to: None, login: Some(Password(…)) }";
+    assert_eq!(reply, Reply::Done { value: json!({ "asked": asked, "archive": true }) });
+    let (reply, _) = ask(Recorder::default(), push, None).await;
+    assert_eq!(reply, Reply::Failed { error: "push_archive needs exactly one descriptor, 0 came".into() });
+    let stored = Request::Image { ask: ImageVerb::Prune { dry_run: true } };
+    let (reply, _) = ask(Recorder::default(), stored, None).await;
+    let asked = "Prune { dry_run: true }";
+    assert_eq!(reply, Reply::Done { value: json!({ "asked": asked, "archive": false }) });
+}
+
+#[tokio::test]
+async fn what_only_the_client_waits_for_ends_with_it() {
+    let (client, server) = berth_sys::fd::seqpacket_pair().unwrap();
+    berth_sys::fd::set_nonblocking(server.as_fd(), true).unwrap();
+    let request = Request::Image { ask: ImageVerb::Explain { image: "a".into(), login: None } };
+    protocol::send(client.as_fd(), &request, None).unwrap();
+    let server = tokio::net::UnixStream::from_std(server.into()).unwrap();
+    let (stop, _) = watch::channel(false);
+    let backend = Recorder::default();
+    let mut answering = Box::pin(server::answer(server, &backend, &stop));
+    let early = tokio::time::timeout(std::time::Duration::from_millis(50), &mut answering).await;
+    assert!(early.is_err(), "it ended before its client");
+    drop(client);
+    answering.await.unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod archive;
 mod ask;
 mod client;
 mod config;
+mod image;
 mod screen;
 
 use std::path::PathBuf;
@@ -38,6 +39,10 @@ enum CliError {
     Output { source: std::io::Error },
     #[error("an archive is nothing for a terminal: use -o FILE or a pipe")]
     Terminal,
+    #[error("with --archive there is one destination")]
+    OneDestination,
+    #[error("the daemon's answer was lost")]
+    Lost,
     #[error("not without --yes: reset ends and removes every pod of the instance {name:?}")]
     Unconfirmed { name: String },
 }
@@ -45,11 +50,11 @@ enum CliError {
 impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Terminal | Self::Unconfirmed { .. } => EX_USAGE,
+            Self::Config(_) | Self::Terminal | Self::OneDestination | Self::Unconfirmed { .. } => EX_USAGE,
             Self::Daemon(error) => error.exit_code(),
             Self::Client { verb, source } => source.exit_code(verb),
             Self::Ask(AskError::NoDaemon { .. }) => EX_UNAVAILABLE,
-            Self::Ask(_) | Self::Open { .. } | Self::Output { .. } => 1,
+            Self::Ask(_) | Self::Lost | Self::Open { .. } | Self::Output { .. } => 1,
         }
     }
 
@@ -60,6 +65,17 @@ impl CliError {
             | Self::Client { source: ClientError::NoDaemon { .. }, .. } => Some(
                 "start it with `berth serve`; one with another --name or --state is reached with the same flags",
             ),
+            Self::Client { source: ClientError::InUse { .. }, .. } => Some(
+                "--force takes the names away all the same; layers stay until the last container is gone",
+            ),
+            Self::Client { source: ClientError::Left { .. }, .. } => {
+                Some("`berth status` shows how far it is; the same pull again waits for it")
+            }
+            Self::Client { verb, source: ClientError::Call { status, .. } }
+                if verb.ends_with("pull") && !status.message().starts_with("image reference") =>
+            {
+                Some("`berth image explain IMAGE` tries each step of it")
+            }
             _ => None,
         }
     }
@@ -116,6 +132,10 @@ fn command() -> Command {
         .subcommand(
             verb("image", "Images of the running daemon")
                 .subcommand_required(true)
+                .arg_required_else_help(true)
+                .after_help(image::HELP)
+                .subcommands(berth_client::image_commands())
+                .subcommands(image::commands())
                 .subcommands(archive::commands()),
         )
         .subcommand(
@@ -135,8 +155,28 @@ fn json_flag(help: &'static str) -> Arg {
     Arg::new("json").long("json").action(ArgAction::SetTrue).help(help)
 }
 
-/// `--config` and one flag per setting, for every verb.
+/// Settings that say which daemon is meant; the others are for the daemon itself.
+const SELECT: [&str; 4] = ["name", "state", "root", "socket"];
+
+/// `--config` and one flag per setting, for every verb; shown are all where a daemon or its settings are the matter.
 fn settings_flags(command: Command) -> Command {
+    let shown = |command: Command| command.args(settings_args());
+    let hide = |arg: Arg| {
+        let id = arg.get_id().as_str();
+        let selects = id == "config" || SELECT.contains(&id);
+        arg.global(true).hide(!selects)
+    };
+    let config = |config: Command| {
+        let names: Vec<String> = config.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+        names.into_iter().fold(config, |config, name| config.mut_subcommand(name, shown))
+    };
+    let command = command.mut_subcommand("serve", shown).mut_subcommand("config", config);
+    command
+        .args(settings_args().map(hide))
+        .after_help("Every setting is a flag of every verb; `berth serve --help` shows them all.")
+}
+
+fn settings_args() -> impl Iterator<Item = Arg> {
     let file = Arg::new("config")
         .long("config")
         .value_name("FILE")
@@ -150,9 +190,7 @@ fn settings_flags(command: Command) -> Command {
             .value_name(setting.key.rsplit('.').next().unwrap_or_default().to_uppercase())
             .help(format!("{first} [env: {}]", setting.variable()))
     });
-    std::iter::once(file)
-        .chain(flags)
-        .fold(command, |command, arg| command.arg(arg.global(true).help_heading("Settings")))
+    std::iter::once(file).chain(flags).map(|arg| arg.help_heading("Settings"))
 }
 
 /// The settings by files, environment and the flags of `matches`.
@@ -185,6 +223,13 @@ fn dispatch(matches: &ArgMatches) -> Result<u8, CliError> {
         ("image", Some((verb, matches))) => {
             let config = Config::lower(&settings(matches)?)?;
             match verb {
+                "pull" => return client::run("image pull", &config, matches),
+                "list" => return client::run("image list", &config, matches),
+                "remove" => return client::run("image remove", &config, matches),
+                "push" => image::push(&config, matches)?,
+                "inspect" => image::inspect(&config, matches)?,
+                "prune" => image::prune(&config, matches)?,
+                "explain" => return image::explain(&config, matches),
                 "export" => archive::export(&config, matches)?,
                 "verify" => return archive::verify(&config, matches),
                 _ => archive::import(&config, matches)?,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::signals::Signals;
 use super::socket::{self, SocketFile};
 use super::{DaemonError, limits, lock, logging, paths};
-use crate::admin::{self, AdminBackend, Failure, ImportedImage, VerifiedLayer};
+use crate::admin::{self, AdminBackend, Failure, ImageVerb, ImportedImage, VerifiedLayer};
 use crate::config::Config;
 
 /// At once in system calls that may wait: pulls, disks, the kernel's locks. More wait in line.
@@ -180,6 +180,10 @@ impl AdminBackend for Instance {
 
     async fn verify(&self, image: Option<String>, repair: bool) -> Result<Vec<VerifiedLayer>, Failure> {
         self.inner.verify(image, repair).await
+    }
+
+    async fn image(&self, verb: ImageVerb, archive: Option<std::fs::File>) -> Result<Value, Failure> {
+        self.inner.image(verb, archive).await
     }
 
     async fn reset(&self) -> Result<(), Failure> {
