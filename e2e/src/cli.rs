@@ -1,5 +1,6 @@
 //! What a person types on a node without a kubelet, at a terminal and in a script.
 
+mod images;
 mod secure;
 
 use std::io::Write as _;
@@ -102,6 +103,7 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     service(checks, &shell, &mut client).await?;
     exec(checks, &shell, &mut client).await?;
     mistakes(checks, &shell)?;
+    images::run(checks, daemon).await?;
     restart(checks, daemon).await?;
     secure::run(checks, daemon).await?;
     let shell = Shell(daemon);

@@ -14,7 +14,7 @@ mod names;
 mod push;
 mod settings;
 mod tarball;
-mod tree;
+pub(crate) mod tree;
 
 use std::path::PathBuf;
 

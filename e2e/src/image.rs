@@ -235,3 +235,39 @@ fn write_image(at: &Path, name: &str, layers: Vec<Vec<u8>>, config: &Value) -> R
     let files: Vec<_> = files.iter().map(|(name, data)| (name.as_str(), *data, 0o644)).collect();
     std::fs::write(at, tar_of(&files)?).with_context(|| at.display().to_string())
 }
+
+/// Writes a directory in OCI layout whose one entry is an index of two platforms; the index's digest.
+pub(crate) fn write_index(at: &Path) -> Result<String> {
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let shared = Blob::new(tar_of(&[("shared", b"shared", 0o644)])?);
+    let (mut blobs, mut manifests) = (vec![shared.clone()], Vec::new());
+    for architecture in ["amd64", "s390x"] {
+        let own = Blob::new(tar_of(&[("own", architecture.as_bytes(), 0o644)])?);
+        let config = json!({
+            "architecture": architecture,
+            "os": "linux",
+            "config": {},
+            "rootfs": { "type": "layers", "diff_ids": [shared.digest, own.digest] },
+            "history": [],
+        });
+        let config = Blob::new(config.to_string().into_bytes());
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": config.described(CONFIG),
+            "layers": [shared.described(LAYER), own.described(LAYER)],
+        });
+        let manifest = Blob::new(manifest.to_string().into_bytes());
+        let mut entry = manifest.described(MANIFEST);
+        entry["platform"] = json!({ "architecture": architecture, "os": "linux" });
+        manifests.push(entry);
+        blobs.extend([own, config, manifest]);
+    }
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+    let index = Blob::new(index.to_string().into_bytes());
+    let top = json!({ "schemaVersion": 2, "manifests": [index.described(INDEX)] }).to_string();
+    let digest = index.digest.clone();
+    blobs.push(index);
+    Layout { blobs, index: top, digest: digest.clone() }.write(at)?;
+    Ok(digest)
+}

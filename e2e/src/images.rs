@@ -2,11 +2,14 @@
 //! a good pull afterwards; then Debian's registry with TLS, passwords and tokens; then what CRI says of images.
 
 mod cases;
+mod explain;
 mod image;
+mod push;
 mod real;
 mod semantics;
 mod server;
 mod tokens;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -41,6 +44,8 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
 async fn run(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     misbehaving(checks, daemon).await?;
     semantics::run(checks, daemon).await?;
+    push::run(checks, daemon).await?;
+    explain::run(checks, daemon).await?;
     real::run(checks, daemon).await
 }
 

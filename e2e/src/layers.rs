@@ -5,7 +5,7 @@ mod archives;
 mod damage;
 mod disks;
 mod faults;
-mod proxy;
+pub(crate) mod proxy;
 mod races;
 mod resume;
 
@@ -36,14 +36,14 @@ async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Registry) -> R
 }
 
 /// What a command said.
-struct Said {
-    ok: bool,
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Said {
+    pub(crate) ok: bool,
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
-fn said(command: &mut Command) -> Result<Said> {
+pub(crate) fn said(command: &mut Command) -> Result<Said> {
     let done = command.output().with_context(|| format!("{command:?}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     Ok(Said {
@@ -56,7 +56,7 @@ fn said(command: &mut Command) -> Result<Said> {
 
 /// An image of two layers: a small one, and one of `size` bytes that nothing compresses, in files of 1 MiB and `more` small
 /// ones. Of the same words it is the same image.
-fn write_big(at: &Path, name: &str, size: usize, more: usize) -> Result<()> {
+pub(crate) fn write_big(at: &Path, name: &str, size: usize, more: usize) -> Result<()> {
     let mut number = 1_u64;
     let mut noise = |length: usize| {
         let mut data = Vec::with_capacity(length + 8);
@@ -81,7 +81,7 @@ fn write_big(at: &Path, name: &str, size: usize, more: usize) -> Result<()> {
 }
 
 /// Names below `layers` of a daemon.
-fn layers(daemon: &Daemon) -> Result<Vec<String>> {
+pub(crate) fn layers(daemon: &Daemon) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(daemon.path("root/images/layers"))? {
         names.push(entry?.file_name().to_string_lossy().into_owned());
@@ -91,7 +91,7 @@ fn layers(daemon: &Daemon) -> Result<Vec<String>> {
 }
 
 /// Every layer of a daemon is as it was unpacked.
-fn whole(daemon: &Daemon) -> Result<(), String> {
+pub(crate) fn whole(daemon: &Daemon) -> Result<(), String> {
     let verified = daemon.typed(&["image", "verify"]).and_then(|mut command| said(&mut command));
     match verified {
         Ok(verified) if verified.ok => Ok(()),

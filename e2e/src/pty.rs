@@ -82,9 +82,17 @@ impl Pty {
         modes(&self.terminal)
     }
 
-    /// The program's exit code.
+    /// The program's exit code, once all that it wrote is seen: what is written after it comes after it.
     pub(crate) async fn ended(&mut self) -> Result<Option<i32>> {
-        ended(&mut self.child).await
+        const END: &str = "\x1b[end of the program";
+        let code = ended(&mut self.child).await?;
+        File::from(self.terminal.try_clone()?).write_all(END.as_bytes())?;
+        self.expect(END).await?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let length = seen.len().saturating_sub(END.len());
+        seen.truncate(length);
+        drop(seen);
+        Ok(code)
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::checks::until;
 
 /// `lane` with the word of [`PASSWORD`], as htpasswd(1) -B writes it.
-const HTPASSWD: &str = "lane:$2b$05$pOHTB3KEspfhVA8/HBgZ5ea9cmbOexOcQJnTIdtQkJFweelvqUgEq\n";
+pub(crate) const HTPASSWD: &str = "lane:$2b$05$pOHTB3KEspfhVA8/HBgZ5ea9cmbOexOcQJnTIdtQkJFweelvqUgEq\n";
 pub(crate) const USER: &str = "lane";
 pub(crate) const PASSWORD: &str = "lane-secret";
 
@@ -42,7 +42,7 @@ impl Registry {
         // Between this and the registry's own bind somebody else may take it; then the registry ends, and we say so.
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut config = format!(
-            "version: 0.1\nlog:\n  accesslog:\n    disabled: true\n  level: error\nstorage:\n  filesystem:\n    \
+            "version: 0.1\nlog:\n  accesslog:\n    disabled: false\n  level: error\nstorage:\n  filesystem:\n    \
              rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n  secret: lane\n{http}{auth}",
             data.display()
         );
@@ -77,6 +77,17 @@ impl Registry {
         })
         .await?;
         Ok(())
+    }
+
+    /// What it was asked and answered since it is up: `METHOD PATH STATUS`, each when it was done.
+    pub(crate) fn requests(&self) -> Result<Vec<String>> {
+        let log = std::fs::read_to_string(self.home.path().join("log"))?;
+        let request = |line: &str| {
+            let (_, rest) = line.split_once('"')?;
+            let (request, rest) = rest.split_once(" HTTP/")?;
+            Some(format!("{request} {}", rest.split(' ').nth(1)?))
+        };
+        Ok(log.lines().filter_map(request).collect())
     }
 
     pub(crate) fn down(&mut self) {

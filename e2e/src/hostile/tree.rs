@@ -25,7 +25,7 @@ pub(super) fn list(top: &Path) -> Result<Vec<String>> {
 }
 
 /// The same with the time of each.
-pub(super) fn list_with_times(top: &Path) -> Result<Vec<String>> {
+pub(crate) fn list_with_times(top: &Path) -> Result<Vec<String>> {
     listed(top, true)
 }
 

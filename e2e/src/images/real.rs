@@ -50,13 +50,13 @@ fn refused(checks: &mut Checks, what: &str, outcome: Result<String, Status>, par
     checks.that(what, holds && !found.contains(PASSWORD), found);
 }
 
-struct Authority {
+pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub(super) pem: String,
 }
 
 impl Authority {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let mut params = CertificateParams::new(vec![])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
@@ -65,7 +65,7 @@ impl Authority {
     }
 
     /// Certificate and key below `at`.
-    fn write(&self, at: &Path, name: &str, of: &[&str]) -> Result<()> {
+    pub(super) fn write(&self, at: &Path, name: &str, of: &[&str]) -> Result<()> {
         let params = CertificateParams::new(of.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
@@ -75,7 +75,7 @@ impl Authority {
     }
 }
 
-fn hosts(daemon: &Daemon, host: &str, text: &str) -> Result<()> {
+pub(super) fn hosts(daemon: &Daemon, host: &str, text: &str) -> Result<()> {
     let directory = daemon.path("certs.d").join(host);
     std::fs::create_dir_all(&directory)?;
     Ok(std::fs::write(directory.join("hosts.toml"), text)?)
@@ -244,7 +244,7 @@ async fn tokens(checks: &mut Checks, daemon: &Daemon, client: &Client, data: &Pa
     Ok(())
 }
 
-fn basic() -> String {
+pub(super) fn basic() -> String {
     format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")))
 }
 

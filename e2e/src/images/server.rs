@@ -16,6 +16,8 @@ pub(super) struct Request {
     pub(super) path: String,
     headers: HashMap<String, String>,
     pub(super) body: String,
+    /// The same as it came.
+    pub(super) content: Vec<u8>,
 }
 
 impl Request {
@@ -166,8 +168,9 @@ async fn read(stream: &mut TcpStream) -> std::io::Result<Option<Request>> {
         .collect();
     let length: usize = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     while bytes.len() < end + 4 + length && stream.read_buf(&mut bytes).await? > 0 {}
-    let body = String::from_utf8_lossy(&bytes[end + 4..]).into_owned();
-    Ok(Some(Request { method, path, headers, body }))
+    let content = bytes.split_off(end + 4);
+    let body = String::from_utf8_lossy(&content).into_owned();
+    Ok(Some(Request { method, path, headers, body, content }))
 }
 
 async fn write(stream: &mut TcpStream, request: &Request, reply: Reply) -> std::io::Result<()> {

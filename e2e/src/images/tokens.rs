@@ -49,7 +49,7 @@ fn answer(request: &Request, key: &KeyPair, chain: &str, holds: u64) -> Reply {
         }
     };
     match (who, field(fields, "service") == SERVICE) {
-        (Some(true), true) => match token(key, chain, &field(fields, "scope"), holds) {
+        (Some(true), true) => match token(key, chain, &values(fields, "scope").join(" "), holds) {
             Ok(token) => Reply::new(200, json!({ "token": token, "expires_in": holds }).to_string()),
             Err(error) => Reply::new(500, format!("{error:#}")),
         },
@@ -59,8 +59,15 @@ fn answer(request: &Request, key: &KeyPair, chain: &str, holds: u64) -> Reply {
 
 /// Of a form, which a query is, too.
 fn field(text: &str, name: &str) -> String {
+    values(text, name).into_iter().next().unwrap_or_default()
+}
+
+fn values(text: &str, name: &str) -> Vec<String> {
     let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
-    let value = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next().unwrap_or_default();
+    pairs.filter(|(key, _)| *key == name).map(|(_, value)| plainly(value)).collect()
+}
+
+fn plainly(value: &str) -> String {
     let (mut bytes, mut rest) = (Vec::new(), value.bytes());
     while let Some(byte) = rest.next() {
         let hex = |digit: Option<u8>| (digit? as char).to_digit(16);
@@ -76,17 +83,20 @@ fn field(text: &str, name: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// `repository:NAME:ACTION,ACTION` is what it allows.
+/// `repository:NAME:ACTION,ACTION` is what it allows; several have spaces between them.
 fn token(key: &KeyPair, chain: &str, scope: &str, holds: u64) -> Result<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let mut parts = scope.splitn(3, ':');
-    let (kind, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let actions: Vec<&str> = parts.next().unwrap_or_default().split(',').collect();
+    let access = scope.split_whitespace().map(|scope| {
+        let mut parts = scope.splitn(3, ':');
+        let (kind, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let actions: Vec<&str> = parts.next().unwrap_or_default().split(',').collect();
+        json!({ "type": kind, "name": name, "actions": actions })
+    });
     let header = json!({ "typ": "JWT", "alg": "ES256", "x5c": [chain] });
     let claims = json!({
         "iss": ISSUER, "sub": USER, "aud": SERVICE, "jti": now.to_string(),
         "iat": now, "nbf": now.saturating_sub(10), "exp": now + holds,
-        "access": [{ "type": kind, "name": name, "actions": actions }],
+        "access": access.collect::<Vec<_>>(),
     });
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", encode(&header), encode(&claims));

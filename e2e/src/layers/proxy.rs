@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     port: u16,
     state: Arc<State>,
 }
 
 /// What it does beyond passing bytes on.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Ways {
+pub(crate) struct Ways {
     /// At the end nothing more comes; else the connection is cut.
-    pub(super) stall: bool,
+    pub(crate) stall: bool,
     /// Bytes in a second, of all connections together.
-    pub(super) rate: Option<u64>,
+    pub(crate) rate: Option<u64>,
     /// The registry hears nothing of ranges.
-    pub(super) whole: bool,
+    pub(crate) whole: bool,
 }
 
 struct State {
@@ -35,11 +35,11 @@ struct State {
 }
 
 impl Proxy {
-    pub(super) fn start(to: &str, bytes: u64, stall: bool) -> Result<Self> {
+    pub(crate) fn start(to: &str, bytes: u64, stall: bool) -> Result<Self> {
         Self::with(to, bytes, Ways { stall, ..Ways::default() })
     }
 
-    pub(super) fn with(to: &str, bytes: u64, ways: Ways) -> Result<Self> {
+    pub(crate) fn with(to: &str, bytes: u64, ways: Ways) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
         let state = Arc::new(State {
@@ -63,16 +63,16 @@ impl Proxy {
         Ok(Self { port, state })
     }
 
-    pub(super) fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
     /// Bytes of answers that were let through.
-    pub(super) fn passed(&self) -> u64 {
+    pub(crate) fn passed(&self) -> u64 {
         self.state.bytes - self.state.left.load(Ordering::Relaxed)
     }
 
-    pub(super) fn reached(&self) -> bool {
+    pub(crate) fn reached(&self) -> bool {
         self.state.reached.load(Ordering::Relaxed)
     }
 }
