@@ -46,11 +46,13 @@ pub(crate) fn import(shared: &Arc<Shared>, archive: File) -> Result<Vec<Arc<Imag
 }
 
 /// An image as an archive describes it.
+#[derive(Clone)]
 pub(crate) struct Described {
     pub(crate) image: Image,
     pub(crate) layers: Vec<Layer>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Layer {
     pub(crate) id: Digest,
     /// The archive's file.

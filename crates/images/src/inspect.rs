@@ -65,11 +65,6 @@ impl Images {
         Ok(Inspected { image, layers, holders, places })
     }
 
-    /// Who holds each image that somebody holds: containers, by their ids.
-    pub fn holders(&self) -> BTreeMap<ImageId, Vec<String>> {
-        self.shared.holders()
-    }
-
     /// Forgets the images that nobody holds and that are not pinned; without `really` it only says which. Blocks.
     pub fn prune(&self, really: bool) -> Result<Pruned, ImageError> {
         let pruned = self.shared.unheld(|image| self.is_pinned(image));
@@ -91,6 +86,7 @@ impl Image {
 }
 
 impl Shared {
+    /// Who holds each image that somebody holds: containers, by their ids.
     fn holders(&self) -> BTreeMap<ImageId, Vec<String>> {
         let mut holders = BTreeMap::<ImageId, Vec<String>>::new();
         for (holder, images) in self.leases.lock().iter() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::net::TcpStream;
 
 use crate::RegistryError;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ADDRESSES: usize = 8;
 
 /// A reference and its places. It holds no secret.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Explanation {
     pub reference: String,
     /// What says where to ask, where there is one.
@@ -38,7 +38,7 @@ pub struct Explanation {
 }
 
 /// One place; what is asked and answered here is what a pull would see.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct ExplainedPlace {
     pub endpoint: String,
     /// A mirror, or the registry itself.
@@ -54,20 +54,13 @@ pub struct ExplainedPlace {
 }
 
 /// One thing that has to work.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Step {
     /// `dns`, `connect`, `tls`, `auth` or `manifest`.
     pub name: String,
     pub ok: bool,
     pub says: String,
     pub milliseconds: u64,
-}
-
-impl ExplainedPlace {
-    /// Whether the manifest is to be had from here.
-    pub fn works(&self) -> bool {
-        self.steps.last().is_some_and(|step| step.ok && step.name == "manifest")
-    }
 }
 
 /// The steps of one place, timed.

@@ -268,6 +268,16 @@ async fn archives(checks: &mut Checks, daemon: &Daemon, archive: &Path) -> Resul
     )?;
     let holds = copied.ok && pushed(&push)["image"] == one["image"] && one["image"].is_string();
     checks.that("  what docker save wrote: the same image id", holds, format!("{} {}", copied.err, push.err));
+    let (both, first, second) = (daemon.path("both.tar"), name("both:1"), name("both:2"));
+    let copied = said(Command::new("skopeo").args(["copy", "--quiet", "--insecure-policy"]).args([
+        "--additional-tag",
+        &second,
+        &format!("oci-archive:{file}"),
+        &format!("docker-archive:{}:{first}", both.display()),
+    ]))?;
+    let push = typed(daemon, &["image", "push", "--archive", &both.display().to_string()])?;
+    let holds = copied.ok && push.ok && push.out.contains(&first) && push.out.contains(&second);
+    checks.that("  to all the names that it has", holds, format!("{} {} {}", copied.err, push.err, push.out));
     index(checks, daemon, &registry).await?;
     let refused = typed(daemon, &["image", "push", "--archive", "/dev/null", &name("none:1")])?;
     checks.that(
@@ -337,6 +347,17 @@ async fn faults(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
         !holds && err.contains("as the registry took it"),
         err,
     );
+    let uploads = Arc::new(Uploads::default());
+    let server = Server::start(uploads.answers(Faults::default())).await?;
+    let mirror = format!("server = \"http://127.0.0.1:1\"\n[host.\"http://{}\"]\n", server.host());
+    hosts(daemon, "mirrored-push.test", &mirror)?;
+    let refused = typed(daemon, &["image", "push", LOCAL, "mirrored-push.test/a:1"])?;
+    let holds =
+        !refused.ok && refused.err.contains("127.0.0.1:1 does not answer") && server.seen().is_empty();
+    checks.that("  a mirror gets no push", holds, &refused.err);
+    hosts(daemon, "mirrored-push.test", &format!("{mirror}capabilities = [\"pull\", \"push\"]\n"))?;
+    let push = typed(daemon, &["image", "push", LOCAL, "mirrored-push.test/a:1"])?;
+    checks.that("  unless it is said to take them", push.ok && uploads.is_whole("1"), &push.err);
     let refused = typed(daemon, &["image", "push", LOCAL, &format!("x.test/a@{}", digest(b"x"))])?;
     checks.that(
         "  a digest is no destination",

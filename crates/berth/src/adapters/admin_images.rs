@@ -44,9 +44,9 @@ impl Admin {
                 serde_json::to_value(images.explain(&image, login(who)).await?)?
             }
             ImageVerb::Transfers { of } => {
-                let of = of.map(|name| berth_images::full_name(&name)).transpose()?;
+                let of = berth_images::full_name(&of)?;
                 let mut all = images.transfers();
-                all.retain(|transfer| of.as_ref().is_none_or(|of| *of == transfer.reference));
+                all.retain(|transfer| transfer.reference == of);
                 serde_json::to_value(all)?
             }
         })

@@ -29,9 +29,9 @@ pub(crate) enum ImageVerb {
         image: String,
         login: Option<Password>,
     },
-    /// Pulls and pushes that go on or have just ended; those of one reference where one is given.
+    /// Pulls and pushes of one reference that go on or have just ended.
     Transfers {
-        of: Option<String>,
+        of: String,
     },
 }
 

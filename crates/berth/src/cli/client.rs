@@ -40,7 +40,7 @@ impl Daemon for Admin {
 
 /// Transfers of an image. Progress that cannot be had is none.
 pub(super) fn transfers(socket: &Path, of: &str) -> Vec<Transfer> {
-    let request = Request::Image { ask: ImageVerb::Transfers { of: Some(of.to_owned()) } };
+    let request = Request::Image { ask: ImageVerb::Transfers { of: of.to_owned() } };
     let Ok(all) = ask(socket, &request, None) else { return Vec::new() };
     let number = |of: &Value| of.as_u64().unwrap_or(0);
     let list = |of: &Value| of.as_array().cloned().unwrap_or_default();

@@ -52,7 +52,7 @@ struct Document {
 }
 
 /// What has to be at the registry before each next one.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Plan {
     configs: Vec<Digest>,
     blobs: Vec<Descriptor>,
@@ -115,6 +115,7 @@ impl Plan {
 }
 
 /// What goes to one name.
+#[derive(Clone)]
 enum Item {
     Layout(Plan),
     Saved(Box<Described>),
@@ -171,13 +172,13 @@ fn items(contents: &Contents, to: Option<Reference>) -> Result<Vec<(Reference, I
     }
     let count = named.len();
     let Some(to) = to else {
-        let all =
-            named.into_iter().flat_map(|(names, item)| names.into_iter().next().map(|name| (name, item)));
-        let all: Vec<_> = all.collect();
-        return match all.len() == count && count > 0 {
-            true => Ok(all),
-            false => Err(broken("not every image in it has a name: say where to push it")),
+        if count == 0 || named.iter().any(|(names, _)| names.is_empty()) {
+            return Err(broken("not every image in it has a name: say where to push it"));
+        }
+        let each = |(names, item): (Vec<Reference>, Item)| {
+            names.into_iter().map(move |name| (name, item.clone())).collect::<Vec<_>>()
         };
+        return Ok(named.into_iter().flat_map(each).collect());
     };
     match named.pop() {
         Some((_, item)) if count == 1 => Ok(vec![(to, item)]),

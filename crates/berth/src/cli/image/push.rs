@@ -27,7 +27,8 @@ pub(super) fn command() -> Command {
              registry is known to have it, with its digest, where that registry still has every layer; else its layers are \
              compressed anew (gzip, always to the same bytes) under a new manifest: the digest is another, the image's id is \
              the same. With --archive an OCI layout is sent byte by byte, indexes with all their images; what docker save wrote \
-             has its layers compressed.\n\nCtrl-C ends the push. What has arrived by then need not be sent again.",
+             has its layers compressed.\n\nCtrl-C ends the push. What has arrived by then need not be sent again. \
+             Layers that are compressed anew take room in the data directory until they are sent, two at a time.",
         )
         .args(berth_client::login_arguments())
         .arg(
