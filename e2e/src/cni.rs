@@ -6,6 +6,7 @@ macro_rules! holds {
     ($condition:expr, $($found:tt)+) => { anyhow::ensure!($condition, $($found)+) };
 }
 
+mod check;
 mod cuts;
 mod debian;
 mod failures;
@@ -39,6 +40,7 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     versions::all(checks, daemon, &recorder).await?;
     failures::all(checks, daemon, &recorder).await?;
     hangs::all(checks, daemon, &recorder).await?;
+    check::all(checks, daemon, &recorder).await?;
     cuts::all(checks, daemon, &recorder).await?;
     debian::all(checks, daemon, &recorder).await?;
     checks.note("no directory, row or descriptor is left", given_back(daemon, &before).await);

@@ -132,6 +132,13 @@ impl Daemon {
         Ok(command)
     }
 
+    /// Exit code and what is said, by standard output and then by the other, when a person types this.
+    pub(crate) fn says(&self, words: &[&str]) -> Result<(i32, String)> {
+        let done = self.typed(words)?.output()?;
+        let text = [done.stdout, done.stderr].concat();
+        Ok((done.status.code().unwrap_or(-1), String::from_utf8(text)?))
+    }
+
     pub(crate) async fn start(&mut self) -> Result<Client> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("log"))?;
         let mut serve = self.berth(&["serve"])?;

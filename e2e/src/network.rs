@@ -14,6 +14,7 @@ mod limits;
 mod machine;
 pub(crate) mod neighbours;
 mod others;
+mod people;
 mod pods;
 mod ports;
 mod restarts;
@@ -43,6 +44,7 @@ pub(crate) async fn lane(checks: &mut Checks, only: Option<&str>) -> Result<()> 
             churn::all(checks, &daemon, kind).await?;
             if kind == Kind::Embedded {
                 addresses::all(checks, &machine, &mut daemon).await?;
+                people::all(checks, &machine, &mut daemon).await?;
             }
             anyhow::Ok(())
         }

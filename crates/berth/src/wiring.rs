@@ -13,7 +13,8 @@ use berth_store::Store;
 use berth_streaming::{Server, TlsVersion};
 
 use crate::adapters::{
-    self, Admin, CriBackend, ImagePort, LauncherPort, MeterPort, NetworkPort, StorePort, StreamBackend,
+    self, Admin, CriBackend, ImagePort, LauncherPort, MeterPort, NetworkPort, NetworkVerbs, StorePort,
+    StreamBackend,
 };
 use crate::admin::Failure;
 use crate::config::Config;
@@ -55,7 +56,14 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
     let (looking, bridge) = (neighbours.clone(), parts.network.clone());
     // Once at the start, for the log; later when somebody asks for the status.
     tokio::task::spawn_blocking(move || adapters::look(&looking, &bridge));
+    let network_verbs = NetworkVerbs::new(
+        pods.clone(),
+        (parts.network.clone(), neighbours.clone()),
+        (parts.plugins.clone(), parts.cni.clone()),
+        primary,
+    );
     let admin = Admin {
+        network_verbs,
         pods: pods.clone(),
         images: parts.images.clone(),
         network: parts.network.clone(),

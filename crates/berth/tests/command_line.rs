@@ -36,6 +36,9 @@ fn exit_codes() {
         (&["config", "check", "--config", "/nowhere.toml"], 64, "read /nowhere.toml: No such file"),
         (&["status", "--state", state], 69, "no daemon answers at"),
         (&["reset", "--state", state], 64, "not without --yes"),
+        (&["network", "reset", "--state", state], 64, "not without --yes: network reset"),
+        (&["network", "check", "--state", state], 64, "POD"),
+        (&["network", "inspect", "--state", state], 69, "no daemon answers at"),
         (&["reset", "--yes", "--state", state], 69, "start it with `berth serve`"),
         (&["image", "import", "/nowhere.tar", "--state", state], 1, "open /nowhere.tar: No such file"),
     ];

@@ -8,11 +8,13 @@ mod change;
 pub mod conntrack;
 mod link;
 pub mod nft;
+mod path;
 mod route;
 mod socket;
 mod tc;
 
 pub use change::{Change, NewRoute, Veth};
-pub use link::{Link, PortSettings};
+pub use link::{Counters, Link, PortSettings};
+pub use path::{Path, Reach};
 pub use route::{Route, Routes};
 pub use tc::Rate;

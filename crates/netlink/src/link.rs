@@ -23,13 +23,24 @@ pub struct Link {
     /// Bytes.
     pub mtu: u32,
     pub is_up: bool,
+    /// The other end is up too.
+    pub has_carrier: bool,
     /// The bridge it is a port of.
     pub master: Option<u32>,
     /// The other end of a veth, by its number in the other's namespace.
     pub peer: Option<u32>,
     pub promiscuous: bool,
-    /// Packets and bytes received, packets and bytes sent.
-    pub counters: [u64; 4],
+    pub received: Counters,
+    pub sent: Counters,
+}
+
+/// Of one direction, since the interface was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub bytes: u64,
+    pub packets: u64,
+    pub errors: u64,
+    pub dropped: u64,
 }
 
 /// Of a bridge's port; `None` leaves as it is.
@@ -49,10 +60,12 @@ impl Link {
             mac: Vec::new(),
             mtu: 0,
             is_up: message.header.flags.contains(LinkFlags::Up),
+            has_carrier: message.header.flags.contains(LinkFlags::LowerUp),
             master: None,
             peer: None,
             promiscuous: message.header.flags.contains(LinkFlags::Promisc),
-            counters: [0; 4],
+            received: Counters::default(),
+            sent: Counters::default(),
         };
         for attribute in message.attributes {
             match attribute {
@@ -69,7 +82,18 @@ impl Link {
                     }
                 }
                 LinkAttribute::Stats64(stats) => {
-                    link.counters = [stats.rx_packets, stats.rx_bytes, stats.tx_packets, stats.tx_bytes];
+                    link.received = Counters {
+                        bytes: stats.rx_bytes,
+                        packets: stats.rx_packets,
+                        errors: stats.rx_errors,
+                        dropped: stats.rx_dropped,
+                    };
+                    link.sent = Counters {
+                        bytes: stats.tx_bytes,
+                        packets: stats.tx_packets,
+                        errors: stats.tx_errors,
+                        dropped: stats.tx_dropped,
+                    };
                 }
                 _ => {}
             }

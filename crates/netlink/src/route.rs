@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::link::{InfoBridge, InfoData, InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::sys::socket::SockProtocol;
@@ -266,6 +268,13 @@ impl Routes {
 
     pub fn set_up(&self, index: u32) -> io::Result<()> {
         self.apply([Change::up(index)])
+    }
+
+    pub fn set_down(&self, index: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.header.change_mask = LinkFlags::Up;
+        self.call(RouteNetlinkMessage::SetLink(link), 0)
     }
 
     /// Gives an interface to another network namespace.

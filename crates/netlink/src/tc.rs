@@ -30,12 +30,31 @@ pub struct Rate {
 /// Packets wait at most so long behind the bucket, in microseconds.
 const LATENCY: u64 = 25_000;
 
+const PARAMETERS: u16 = 1;
+const RATE64: u16 = 4;
+/// The unit of times in traffic control, in nanoseconds.
+const TICK: u64 = 64;
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk::<4>().map(|word| u32::from_ne_bytes(*word))
+}
+
 impl Rate {
+    /// Of the options of a token bucket: the burst is told as the time that fills it.
+    fn read(options: &[u8]) -> Option<Self> {
+        let all = read(options);
+        let parameters = find(&all, PARAMETERS)?;
+        let long = find(&all, RATE64).and_then(|bytes| bytes.first_chunk::<8>().copied());
+        let bytes =
+            long.map_or_else(|| word(parameters, 8).map(u64::from), |b| Some(u64::from_ne_bytes(b)))?;
+        let fill = u128::from(word(parameters, 28)?) * u128::from(TICK);
+        let burst = (fill * u128::from(bytes)).div_ceil(1_000_000_000);
+        Some(Self { bytes, burst: u32::try_from(burst).unwrap_or(u32::MAX) })
+    }
+
     /// struct tc_tbf_qopt.
     fn parameters(self) -> Vec<u8> {
         const ETHERNET: u8 = 1;
-        /// The unit of times in traffic control, in nanoseconds.
-        const TICK: u64 = 64;
         let short = u32::try_from(self.bytes).unwrap_or(u32::MAX);
         let fill = u64::from(self.burst).saturating_mul(1_000_000_000) / self.bytes.max(1) / TICK;
         let waiting = self.bytes.saturating_mul(LATENCY) / 1_000_000;
@@ -62,8 +81,6 @@ fn head(index: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
 impl Routes {
     /// What the interface sends is held to a rate; whatever did so before is replaced.
     pub fn limit(&self, index: u32, rate: Rate) -> io::Result<()> {
-        const PARAMETERS: u16 = 1;
-        const RATE64: u16 = 4;
         const BURST: u16 = 6;
         let mut options = Attributes::default().bytes(PARAMETERS, &rate.parameters());
         if rate.bytes > u64::from(u32::MAX) {
@@ -110,12 +127,23 @@ impl Routes {
 
     /// The kinds of the interface's queueing disciplines.
     pub fn disciplines(&self, index: u32) -> io::Result<Vec<String>> {
+        Ok(self.qdiscs(index)?.into_iter().map(|(kind, _)| kind).collect())
+    }
+
+    /// What the interface's sending is held to by [`Routes::limit`], if it is.
+    pub fn limited(&self, index: u32) -> io::Result<Option<Rate>> {
+        let bucket = self.qdiscs(index)?.into_iter().find(|(kind, _)| kind == "tbf");
+        Ok(bucket.and_then(|(_, options)| Rate::read(&options)))
+    }
+
+    /// Kind and options of each.
+    fn qdiscs(&self, index: u32) -> io::Result<Vec<(String, Vec<u8>)>> {
         let mut found = Vec::new();
         for body in self.raw_dump(GET_QDISC, DUMP, &head(index, 0, 0, 0))? {
-            let of = body.get(4..8).and_then(|word| word.first_chunk::<4>()).map(|w| u32::from_ne_bytes(*w));
-            let kind = body.get(20..).and_then(|rest| find(&read(rest), KIND));
-            if let (Some(kind), true) = (kind, of == Some(index)) {
-                found.push(String::from_utf8_lossy(kind).trim_end_matches('\0').to_owned());
+            let all = body.get(20..).map(read).unwrap_or_default();
+            if let (Some(kind), true) = (find(&all, KIND), word(&body, 4) == Some(index)) {
+                let kind = String::from_utf8_lossy(kind).trim_end_matches('\0').to_owned();
+                found.push((kind, find(&all, OPTIONS).unwrap_or_default().to_vec()));
             }
         }
         Ok(found)

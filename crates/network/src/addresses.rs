@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use berth_ids::SandboxId;
 
 use crate::NetworkError;
+use crate::inspect::SubnetView;
 use crate::subnet::{Subnet, bits};
 
 /// Who has which address. Handed out in a circle, so that one given back is used again as late as can be.
@@ -86,6 +87,22 @@ impl Addresses {
         }
     }
 
+    /// How much of each network is in use; addresses of networks that were given up are not counted.
+    pub(crate) fn usage(&self) -> Vec<SubnetView> {
+        let of = |circle: &Circle| {
+            let hosts = circle.subnet.hosts();
+            let used = self.taken.iter().filter(|ip| circle.subnet.contains(**ip)).count() as u64;
+            let all = u64::try_from(hosts.end.saturating_sub(hosts.start)).unwrap_or(u64::MAX);
+            SubnetView {
+                subnet: circle.subnet.to_string(),
+                gateway: circle.subnet.gateway(),
+                used,
+                free: all.saturating_sub(used),
+            }
+        };
+        self.circles.iter().map(of).collect()
+    }
+
     pub(crate) fn holders(&self) -> Vec<SandboxId> {
         self.by_pod.keys().cloned().collect()
     }
@@ -117,6 +134,8 @@ mod tests {
     fn round_and_round_and_never_twice() {
         let mut addresses = addresses(&["10.0.0.0/29"]);
         let taken: Vec<_> = (0..5).map(|n| addresses.take(&id(n)).unwrap()[0]).collect();
+        let usage = &addresses.usage()[0];
+        assert_eq!((usage.used, usage.free), (5, 0));
         assert_eq!(taken, ips(&["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]));
         assert_eq!(addresses.take(&id(2)).unwrap(), [taken[2]]);
         assert!(matches!(addresses.take(&id(9)), Err(NetworkError::Exhausted { .. })));

@@ -37,6 +37,11 @@ fn is(path: &str, value: &str) -> io::Result<bool> {
     Ok(std::fs::read_to_string(path)?.trim() == value)
 }
 
+/// Whether packets for others are passed on: IPv4 and IPv6. A kernel without IPv6 has none.
+pub(crate) fn forwarding() -> [bool; 2] {
+    [FORWARD, FORWARD6].map(|path| std::fs::read_to_string(path).is_ok_and(|text| text.trim() != "0"))
+}
+
 impl Network {
     /// Bridge with the gateways' addresses, table, forwarding: made where missing. Gives the bridge's index.
     pub(crate) fn ensure(&self, routes: &Routes) -> Result<u32, NetworkError> {

@@ -56,7 +56,7 @@ pub(crate) fn wanted(mappings: &[PortMapping]) -> Vec<HostPort> {
 }
 
 impl HostPort {
-    fn number(self) -> u8 {
+    pub(crate) fn number(self) -> u8 {
         match self.protocol {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,

@@ -5,11 +5,13 @@
 //! nothing else, and a restart learns from it which addresses are taken.
 
 mod addresses;
+mod check;
 mod counters;
 mod error;
 mod garbage;
 mod host;
 mod host_ports;
+mod inspect;
 mod names;
 mod neighbours;
 mod plugin;
@@ -29,9 +31,14 @@ use berth_netlink::{Change, PortSettings, Routes, Veth, conntrack, nft};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+pub use check::{Outcome, Step, Subject, check_pod};
 pub use counters::counters;
 pub use error::NetworkError;
 pub use host_ports::HostPort;
+pub use inspect::{
+    Counters, End, InstanceView, PodView, PortHolder, Recorded, ResolverView, RouteView, RuleView,
+    ShapingView, SubnetView, TableView, inspect_pod,
+};
 pub use neighbours::{Finding, Neighbours, Traffic};
 pub use plugin::Plugins;
 pub use subnet::Subnet;

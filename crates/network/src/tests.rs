@@ -10,23 +10,23 @@ use berth_model::Protocol;
 
 use berth_sys::netns::{new_netns, run_in};
 
-struct Host {
+pub(crate) struct Host {
     netns: OwnedFd,
     state: tempfile::TempDir,
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let netns = new_netns().unwrap();
         run_in(netns.as_fd(), || Routes::open()?.set_up(1)).unwrap();
         Self { netns, state: tempfile::tempdir().unwrap() }
     }
 
-    fn with<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn with<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         run_in(self.netns.as_fd(), || Ok(work())).unwrap()
     }
 
-    fn network(&self, subnets: &[&str]) -> Network {
+    pub(crate) fn network(&self, subnets: &[&str]) -> Network {
         let config = NetworkConfig {
             instance: "test".into(),
             bridge: None,
@@ -39,11 +39,11 @@ impl Host {
     }
 }
 
-fn id(n: u8) -> SandboxId {
+pub(crate) fn id(n: u8) -> SandboxId {
     SandboxId::from_bytes([n; 32])
 }
 
-fn asks<'a>(id: &'a SandboxId, ports: &'a [PortMapping]) -> PodRequest<'a> {
+pub(crate) fn asks<'a>(id: &'a SandboxId, ports: &'a [PortMapping]) -> PodRequest<'a> {
     PodRequest { id, name: "test/pod", ports, bandwidth: None }
 }
 
@@ -196,7 +196,7 @@ fn a_failed_attach_gives_its_address_back() {
     host.with(|| network.attach(asks(&id(99), &[]), pod.as_fd()).unwrap());
 }
 
-fn map(protocol: Protocol, host_port: u16, host_ip: &str) -> PortMapping {
+pub(crate) fn map(protocol: Protocol, host_port: u16, host_ip: &str) -> PortMapping {
     PortMapping { protocol, container_port: 80, host_port, host_ip: host_ip.into() }
 }
 

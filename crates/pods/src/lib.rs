@@ -30,6 +30,7 @@ use berth_model::{
 pub use error::PodsError;
 pub use record::{ContainerRecord, ContainerRun, Phase, SandboxRecord};
 pub use recover::Recovered;
+pub use sandbox::Connection;
 
 use crate::ports::{Connected, Ports, Streams};
 use crate::state::State;
@@ -198,6 +199,21 @@ impl Pods {
     /// What happens to sandboxes and containers from here on. A receiver that falls too far behind is told so.
     pub fn events(&self) -> tokio::sync::broadcast::Receiver<Arc<LifeEvent>> {
         self.state.listen()
+    }
+
+    /// How a pod is connected: by its name, with or without the namespace, else by the beginning of its id.
+    pub fn connection(&self, wanted: &str) -> Result<Connection, PodsError> {
+        sandbox::connection(&self.state, wanted)
+    }
+
+    /// How every pod is connected.
+    pub fn connections(&self) -> Vec<Connection> {
+        sandbox::connections(&self.state)
+    }
+
+    /// What a pod's containers have as /etc/resolv.conf.
+    pub async fn resolv_conf(&self, id: &SandboxId) -> String {
+        sandbox::resolv_conf(&self.state, id).await
     }
 
     /// Every sandbox, in whatever phase, also one that is being made: nothing of theirs is garbage.

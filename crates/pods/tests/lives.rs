@@ -50,6 +50,27 @@ async fn a_whole_life_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn people_name_pods_as_they_like() {
+    let fake = Fake::default();
+    let pods = fake.pods();
+    let (a, b) =
+        (pods.run_sandbox(sandbox("a")).await.unwrap(), pods.run_sandbox(sandbox("b")).await.unwrap());
+    let full = pods.connection("a").unwrap().name;
+    for wanted in ["a", full.as_str(), &a.as_str()[..20], a.as_str()] {
+        assert_eq!(pods.connection(wanted).unwrap().id, a, "{wanted}");
+    }
+    assert_eq!(pods.connection("nobody").unwrap_err().class(), ErrorClass::NotFound);
+    let mut again = sandbox("a");
+    again.metadata.attempt += 1;
+    let again = pods.run_sandbox(again).await.unwrap();
+    assert!(matches!(pods.connection("a"), Err(PodsError::Ambiguous { matches: 2, .. })));
+    pods.stop_sandbox(a.as_str()).await.unwrap();
+    assert_eq!(pods.connection("a").unwrap().id, again);
+    assert_eq!(pods.known(), [a, b, again].into());
+    assert_eq!(pods.connections().iter().filter(|one| one.ready && one.attachment.is_some()).count(), 2);
+}
+
+#[tokio::test]
 async fn the_same_call_again_gives_the_same_object() {
     let fake = Fake::default();
     let pods = fake.pods();

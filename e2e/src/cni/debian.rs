@@ -86,6 +86,7 @@ pub(super) async fn all(checks: &mut Checks, daemon: &mut Daemon, recorder: &Rec
         record,
     );
 
+    checked(checks, daemon, &ips)?;
     daemon.kill()?;
     let mut client = daemon.start().await?;
     let again = client.pod_ips(&web).await?;
@@ -111,6 +112,40 @@ pub(super) async fn all(checks: &mut Checks, daemon: &mut Daemon, recorder: &Rec
         tool(&format!("nft delete table {family} filter"))?;
     }
     tool("ip link delete lane0").map(drop)
+}
+
+/// Each hop is there, and what is taken away is missed by the steps and by the plugins.
+fn checked(checks: &mut Checks, daemon: &Daemon, ips: &[std::net::IpAddr]) -> Result<()> {
+    let said = || -> Result<(String, Vec<String>)> {
+        let text = daemon.says(&["network", "check", "web"])?.1;
+        let bad = text.lines().filter(|line| line.starts_with("FAIL"));
+        // The lane's network has no name server.
+        let bad = bad.filter(|line| !line.contains(" name server ")).map(str::to_owned).collect();
+        Ok((text, bad))
+    };
+    let (text, bad) = said()?;
+    let asked = [
+        "ok      IPv4 gateway",
+        "ok      IPv6 to another pod",
+        "ok      port TCP port 18090",
+        "ok      CNI CHECK",
+    ];
+    let whole = bad.is_empty() && asked.iter().all(|step| text.contains(step));
+    checks.that("  network check finds nothing", whole, &text);
+    let path = daemon.says(&["network", "inspect", "web", "--json"])?.1;
+    let path = serde_json::from_str::<Value>(&path)?["netns"][0].as_str().unwrap_or_default().to_owned();
+    let change = |verb: &str| tool(&format!("nsenter --net={path} ip address {verb} {}/24 dev eth0", ips[0]));
+    change("del")?;
+    let (text, bad) = said()?;
+    change("add")?;
+    tool(&format!("nsenter --net={path} ip route add default via 10.77.0.1"))?;
+    let lost = format!("eth0 has lost {}", ips[0]);
+    let named = bad.first().is_some_and(|line| line.contains("IPv4 address") && line.ends_with(&lost));
+    let by_plugins = bad.iter().any(|line| line.contains("CNI CHECK") && line.contains("plugin bridge"));
+    checks.that("  an address taken away is missed, by CHECK too", named && by_plugins, text);
+    let (text, bad) = said()?;
+    checks.that("  given back: nothing is missed", bad.is_empty(), text);
+    Ok(())
 }
 
 fn connect(at: &str) -> Result<()> {

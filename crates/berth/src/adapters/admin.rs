@@ -1,5 +1,7 @@
 //! The administrator's verbs over the domain and the mechanisms.
 
+mod network;
+
 use std::fs::File;
 use std::sync::Arc;
 
@@ -10,8 +12,12 @@ use berth_network::{Neighbours, Network, Plugins};
 use berth_pods::Pods;
 use berth_shim_client::Shims;
 
+pub(crate) use self::network::NetworkVerbs;
 use super::look;
-use crate::admin::{AdminBackend, Failure, ImageVerb, ImportedImage, VerifiedLayer, VerifiedState};
+use crate::admin::{
+    AdminBackend, Failure, ImageVerb, ImportedImage, NetworkCheck, NetworkReport, PodNetwork, VerifiedLayer,
+    VerifiedState,
+};
 
 /// What the admin socket asks for, by the domain and the mechanisms.
 pub(crate) struct Admin {
@@ -22,6 +28,7 @@ pub(crate) struct Admin {
     pub(crate) plugins: Arc<Plugins>,
     pub(crate) cni: Arc<Cni>,
     pub(crate) shims: Shims,
+    pub(crate) network_verbs: NetworkVerbs,
 }
 
 #[async_trait]
@@ -67,6 +74,22 @@ impl AdminBackend for Admin {
     async fn signal(&self, container: &str, signal: i32) -> Result<(), Failure> {
         let signal = berth_model::Signal::from_number(signal);
         Ok(self.pods.signal(container, signal.ok_or("signals are numbered from 1 to 64")?).await?)
+    }
+
+    async fn inspect_network(&self) -> Result<NetworkReport, Failure> {
+        self.network_verbs.inspect().await
+    }
+
+    async fn inspect_pod(&self, pod: &str) -> Result<PodNetwork, Failure> {
+        self.network_verbs.inspect_pod(pod).await
+    }
+
+    async fn check_network(&self, pod: &str) -> Result<NetworkCheck, Failure> {
+        self.network_verbs.check(pod).await
+    }
+
+    async fn reset_network(&self) -> Result<(), Failure> {
+        self.network_verbs.reset().await
     }
 
     async fn status(&self) -> serde_json::Value {

@@ -11,7 +11,7 @@ mod network;
 mod store;
 mod streams;
 
-pub(crate) use admin::Admin;
+pub(crate) use admin::{Admin, NetworkVerbs};
 pub(crate) use backend::CriBackend;
 pub(crate) use images::ImagePort;
 pub(crate) use launcher::LauncherPort;

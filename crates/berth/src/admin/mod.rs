@@ -1,10 +1,11 @@
-//! The admin socket: most of `berth image`, `berth status` and `berth reset` ask the daemon that owns the store.
+//! The admin socket: most of `berth image`, `berth network`, `berth status` and `berth reset` ask the daemon that owns the store.
 //!
 //! One SOCK_SEQPACKET connection is one request: a JSON packet with at most one descriptor beside it, answered by JSON
 //! that may span packets and ends with the connection.
 
 pub(crate) mod client;
 mod images;
+pub(crate) mod network;
 pub(crate) mod protocol;
 pub(crate) mod server;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::fs::File;
 use async_trait::async_trait;
 
 pub(crate) use images::{ImageVerb, Password};
+pub(crate) use network::{ConnectedPod, NetworkCheck, NetworkReport, PodNetwork, PodPlugins};
 pub(crate) use protocol::{ImportedImage, VerifiedLayer, VerifiedState};
 
 /// Any error; a person reads it, nobody matches on it.
@@ -41,6 +43,18 @@ pub(crate) trait AdminBackend: Send + Sync {
 
     /// Sends a signal to a container's first process.
     async fn signal(&self, container: &str, signal: i32) -> Result<(), Failure>;
+
+    /// How it stands with the instance's network, by the kernel.
+    async fn inspect_network(&self) -> Result<NetworkReport, Failure>;
+
+    /// What a pod, by name or id, is connected to.
+    async fn inspect_pod(&self, pod: &str) -> Result<PodNetwork, Failure>;
+
+    /// Tries a pod's network, hop by hop.
+    async fn check_network(&self, pod: &str) -> Result<NetworkCheck, Failure>;
+
+    /// Removes bridges, tables and interfaces of the instance, unless a pod uses them; the next pod makes them anew.
+    async fn reset_network(&self) -> Result<(), Failure>;
 
     /// An object of scalars, objects of scalars and lists of objects; shown to a person as it is.
     async fn status(&self) -> serde_json::Value;

@@ -34,6 +34,14 @@ pub(crate) enum Request {
     },
     Status {},
     Reset {},
+    /// Of the instance, or of one pod by name or id.
+    NetworkInspect {
+        pod: Option<String>,
+    },
+    NetworkCheck {
+        pod: String,
+    },
+    NetworkReset {},
     /// To a container's first process, by signal(7)'s number.
     Signal {
         container: String,

@@ -125,6 +125,15 @@ async fn perform(
             backend.signal(&container, signal).await?;
             Ok(Value::Null)
         }
+        (Request::NetworkInspect { pod }, _) => match pod {
+            Some(pod) => Ok(serde_json::to_value(backend.inspect_pod(&pod).await?)?),
+            None => Ok(serde_json::to_value(backend.inspect_network().await?)?),
+        },
+        (Request::NetworkCheck { pod }, _) => Ok(serde_json::to_value(backend.check_network(&pod).await?)?),
+        (Request::NetworkReset {}, _) => {
+            backend.reset_network().await?;
+            Ok(Value::Null)
+        }
         (Request::Reset {}, _) => {
             backend.reset().await?;
             Ok(Value::Null)

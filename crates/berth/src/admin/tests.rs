@@ -48,6 +48,23 @@ impl AdminBackend for Recorder {
         Err(format!("{container} {signal}").into())
     }
 
+    async fn inspect_network(&self) -> Result<NetworkReport, Failure> {
+        Ok(NetworkReport { primary: Some("ipv6".into()), ..NetworkReport::default() })
+    }
+
+    async fn inspect_pod(&self, pod: &str) -> Result<PodNetwork, Failure> {
+        Err(format!("no {pod}").into())
+    }
+
+    async fn check_network(&self, pod: &str) -> Result<NetworkCheck, Failure> {
+        let steps = vec![berth_network::Step::skipped(pod, "why")];
+        Ok(NetworkCheck { steps, ..NetworkCheck::default() })
+    }
+
+    async fn reset_network(&self) -> Result<(), Failure> {
+        Err("a pod uses it".into())
+    }
+
     async fn status(&self) -> Value {
         json!({ "text": "x".repeat(100_000) })
     }
@@ -180,4 +197,18 @@ async fn a_signal_comes_with_whom_and_which() {
     let request = Request::Signal { container: "abc".into(), signal: 15 };
     let (reply, stopping) = ask(Recorder::default(), request, None).await;
     assert_eq!((reply, stopping), (Reply::Failed { error: "abc 15".into() }, false));
+}
+
+#[tokio::test]
+async fn the_network_is_asked_about_as_a_whole_or_pod_by_pod() {
+    let value = |reply| match reply {
+        Reply::Done { value } => value,
+        Reply::Failed { error } => json!(error),
+    };
+    let ask = |request| async move { value(ask(Recorder::default(), request, None).await.0) };
+    assert_eq!(ask(Request::NetworkInspect { pod: None }).await["primary"], "ipv6");
+    assert_eq!(ask(Request::NetworkInspect { pod: Some("a".into()) }).await, "no a");
+    let checked = ask(Request::NetworkCheck { pod: "a".into() }).await;
+    assert_eq!(checked["steps"], json!([{ "name": "a", "outcome": "skipped", "found": "why" }]));
+    assert_eq!(ask(Request::NetworkReset {}).await, "a pod uses it");
 }

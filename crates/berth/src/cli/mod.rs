@@ -5,6 +5,7 @@ mod ask;
 mod client;
 mod config;
 mod image;
+mod network;
 mod screen;
 
 use std::path::PathBuf;
@@ -45,12 +46,20 @@ enum CliError {
     Lost,
     #[error("not without --yes: reset ends and removes every pod of the instance {name:?}")]
     Unconfirmed { name: String },
+    #[error(
+        "not without --yes: network reset removes bridges, tables and interfaces of the instance {name:?}"
+    )]
+    UnconfirmedNetwork { name: String },
 }
 
 impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Terminal | Self::OneDestination | Self::Unconfirmed { .. } => EX_USAGE,
+            Self::Config(_)
+            | Self::Terminal
+            | Self::OneDestination
+            | Self::Unconfirmed { .. }
+            | Self::UnconfirmedNetwork { .. } => EX_USAGE,
             Self::Daemon(error) => error.exit_code(),
             Self::Client { verb, source } => source.exit_code(verb),
             Self::Ask(AskError::NoDaemon { .. }) => EX_UNAVAILABLE,
@@ -138,6 +147,7 @@ fn command() -> Command {
                 .subcommands(image::commands())
                 .subcommands(archive::commands()),
         )
+        .subcommand(network::command())
         .subcommand(
             verb("status", "One screen about the running daemon")
                 .arg(json_flag("The same as JSON, for programs")),
@@ -234,6 +244,9 @@ fn dispatch(matches: &ArgMatches) -> Result<u8, CliError> {
                 "verify" => return archive::verify(&config, matches),
                 _ => archive::import(&config, matches)?,
             }
+        }
+        ("network", Some((verb, matches))) => {
+            return network::run(verb, &Config::lower(&settings(matches)?)?, matches);
         }
         ("status", _) => ask::status(&Config::lower(&settings(of_verb)?)?, of_verb.get_flag("json"))?,
         ("reset", _) => ask::reset(&Config::lower(&settings(of_verb)?)?, of_verb.get_flag("yes"))?,

@@ -9,7 +9,10 @@ use tokio::sync::watch;
 use super::signals::Signals;
 use super::socket::{self, SocketFile};
 use super::{DaemonError, limits, lock, logging, paths};
-use crate::admin::{self, AdminBackend, Failure, ImageVerb, ImportedImage, VerifiedLayer};
+use crate::admin::{
+    self, AdminBackend, Failure, ImageVerb, ImportedImage, NetworkCheck, NetworkReport, PodNetwork,
+    VerifiedLayer,
+};
 use crate::config::Config;
 
 /// At once in system calls that may wait: pulls, disks, the kernel's locks. More wait in line.
@@ -192,6 +195,22 @@ impl AdminBackend for Instance {
 
     async fn signal(&self, container: &str, signal: i32) -> Result<(), Failure> {
         self.inner.signal(container, signal).await
+    }
+
+    async fn inspect_network(&self) -> Result<NetworkReport, Failure> {
+        self.inner.inspect_network().await
+    }
+
+    async fn inspect_pod(&self, pod: &str) -> Result<PodNetwork, Failure> {
+        self.inner.inspect_pod(pod).await
+    }
+
+    async fn check_network(&self, pod: &str) -> Result<NetworkCheck, Failure> {
+        self.inner.check_network(pod).await
+    }
+
+    async fn reset_network(&self) -> Result<(), Failure> {
+        self.inner.reset_network().await
     }
 
     async fn status(&self) -> Value {

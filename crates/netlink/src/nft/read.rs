@@ -172,6 +172,24 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// Keys and values of all elements of a set; a value is empty where the set is no map of data.
+    pub(super) fn elements(&self, of: &ChainName, set: &str) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut found = Vec::new();
+        for (_, body) in self.ask(GET_ELEMENT, DUMP, of.family, at(of).text(2, set))? {
+            for (_, one) in inside(&attributes(&body), 3).map(attributes).unwrap_or_default() {
+                let one = attributes(one);
+                let data = |kind| {
+                    let data = inside(&one, kind).map(attributes).unwrap_or_default();
+                    inside(&data, 1).unwrap_or_default().to_vec()
+                };
+                found.push((data(1), data(2)));
+            }
+        }
+        Ok(found)
+    }
+}
+
 fn told(body: &[u8]) -> Element {
     let list = inside(&attributes(body), 3).map(attributes).unwrap_or_default();
     let Some((_, one)) = list.first() else { return Element::Absent };

@@ -70,8 +70,8 @@ pub struct Table<'a> {
 }
 
 /// A set or map: type numbers are those nft(8) shows elements by, six bits each.
-struct Set {
-    name: &'static str,
+pub(super) struct Set {
+    pub(super) name: &'static str,
     id: u32,
     key: (u32, u32),
     value: Option<(u32, u32)>,
@@ -97,8 +97,9 @@ const BOUND4: Set = set("bound4", 5, (ADDRESS4 << 12 | SERVICE, 12), TO4);
 const BOUND6: Set = set("bound6", 6, (ADDRESS6 << 12 | SERVICE, 24), TO6);
 const HIDDEN4: Set = set("hidden4", 7, (ADDRESS4, 4), None);
 const HIDDEN6: Set = set("hidden6", 8, (ADDRESS6, 16), None);
-const LINKS: Set = set("links", 9, (LINK, 16), None);
-const SETS: [&Set; 9] = [&PODS4, &PODS6, &PORTS4, &PORTS6, &BOUND4, &BOUND6, &HIDDEN4, &HIDDEN6, &LINKS];
+pub(super) const LINKS: Set = set("links", 9, (LINK, 16), None);
+pub(super) const SETS: [&Set; 9] =
+    [&PODS4, &PODS6, &PORTS4, &PORTS6, &BOUND4, &BOUND6, &HIDDEN4, &HIDDEN6, &LINKS];
 const FAMILIES: [(Family, [&Set; 4]); 2] =
     [(V4, [&PODS4, &PORTS4, &BOUND4, &HIDDEN4]), (V6, [&PODS6, &PORTS6, &BOUND6, &HIDDEN6])];
 
@@ -137,14 +138,20 @@ impl Set {
 
 /// Where an element is, its key and, in a map, its value.
 #[derive(Clone)]
-struct Element {
-    set: &'static Set,
-    key: Vec<u8>,
-    value: Vec<u8>,
+pub(super) struct Element {
+    pub(super) set: &'static Set,
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
+impl Element {
+    pub(super) fn of_link(name: &str) -> Self {
+        Self { set: &LINKS, key: on::link(name), value: Vec::new() }
+    }
 }
 
 impl Pod {
-    fn elements(&self) -> impl Iterator<Item = Element> {
+    pub(super) fn elements(&self) -> impl Iterator<Item = Element> {
         let of = |sets: [&'static Set; 2], hidden: bool| {
             let all = self.addresses.iter().filter(move |_| hidden);
             all.map(move |address| Element {
@@ -185,8 +192,7 @@ impl Batch {
     }
 
     fn links(&mut self, kind: u16, table: &str, links: &[String]) {
-        let element = |name: &String| Element { set: &LINKS, key: on::link(name), value: Vec::new() };
-        self.elements(kind, table, || links.iter().map(element));
+        self.elements(kind, table, || links.iter().map(|name| Element::of_link(name)));
     }
 
     fn elements<I: Iterator<Item = Element>>(&mut self, kind: u16, table: &str, all: impl Fn() -> I) {

@@ -55,3 +55,61 @@ fn a_table_comes_and_goes() {
     })
     .unwrap();
 }
+
+#[test]
+fn what_a_table_has_is_compared_with_what_it_should_have() {
+    let netns = berth_sys::netns::new_netns().unwrap();
+    berth_sys::netns::run_in(netns.as_fd(), || {
+        let (tables, reader) = (Tables::default(), Reader::open()?);
+        let whole =
+            Pod { addresses: vec![[10, 1, 0, 7].into()], masquerade: true, forwards: pod(7, 1).forwards };
+        assert_eq!(reader.standing("berth-test")?, None);
+        let missing = reader.held("berth-test", &whole, Some("br-test"))?;
+        assert!(
+            missing.len() == 6 && missing.iter().all(|one| one.state == HeldState::Missing),
+            "{missing:?}"
+        );
+        let links = ["br-test".to_owned()];
+        let pods = [whole.clone()];
+        let table =
+            Table { name: "berth-test", links: &links, isolated: false, loopback6: None, pods: &pods };
+        tables.install(&table)?;
+        let there = reader.held("berth-test", &whole, Some("br-test"))?;
+        assert!(there.iter().all(|one| one.state == HeldState::There), "{there:?}");
+        let texts: Vec<&str> = there.iter().map(|one| one.text.as_str()).collect();
+        assert_eq!(
+            texts[..5],
+            [
+                "10.1.0.7",
+                "10.1.0.7",
+                "TCP 1000 to 10.1.0.7:80",
+                "TCP 1000 to [fd00::7]:80",
+                "127.0.0.1 UDP 1000 to 10.1.0.7:53",
+            ]
+        );
+        let standing = reader.standing("berth-test")?.unwrap();
+        assert_eq!(standing.elements["ports4"], ["TCP 1000 to 10.1.0.7:80"]);
+        assert_eq!(standing.elements["links"], ["br-test"]);
+        assert!(standing.elements["pods6"].is_empty() && standing.translating > 0);
+        // Somebody else's by now.
+        let part = Pod { addresses: whole.addresses.clone(), masquerade: false, forwards: vec![] };
+        tables.remove("berth-test", &Pod { forwards: whole.forwards.clone(), ..Pod::default() })?;
+        tables.add("berth-test", &Pod { forwards: pod(8, 1).forwards, ..Pod::default() })?;
+        tables.remove("berth-test", &part)?;
+        let held = reader.held("berth-test", &whole, None)?;
+        let states: Vec<&HeldState> = held.iter().map(|one| &one.state).collect();
+        let other = |place: &str| HeldState::Other(place.into());
+        assert_eq!(
+            states,
+            [
+                &HeldState::Missing,
+                &HeldState::There,
+                &other("10.1.0.8:80"),
+                &other("[fd00::8]:80"),
+                &other("10.1.0.8:53"),
+            ]
+        );
+        Ok(())
+    })
+    .unwrap();
+}

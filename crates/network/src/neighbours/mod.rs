@@ -58,11 +58,17 @@ pub struct Finding {
     pub allow: String,
 }
 
+impl Finding {
+    /// Without what would help.
+    pub fn what(&self) -> String {
+        let is = if self.sure { "is" } else { "may be" };
+        format!("IPv{} {} {is} stopped by {}", self.ip_version, self.traffic.words(), self.by)
+    }
+}
+
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let is = if self.sure { "is" } else { "may be" };
-        let (version, traffic) = (self.ip_version, self.traffic.words());
-        write!(f, "IPv{version} {traffic} {is} stopped by {}; to let it pass: {}", self.by, self.allow)
+        write!(f, "{}; to let it pass: {}", self.what(), self.allow)
     }
 }
 
@@ -112,9 +118,22 @@ fn read_failed(source: io::Error) -> NetworkError {
 }
 
 impl Neighbours {
-    /// What stops pods' packets now. Blocking, and cheap where no table changed since the last time: one question to
-    /// the kernel for the tables, a few for links and routes.
+    /// What stops pods' packets. Blocking, and cheap where no table changed since the last time, or that was a moment ago: one
+    /// question to the kernel for the tables, a few for links and routes.
     pub fn look(&self, network: &Network) -> Result<Vec<Finding>, NetworkError> {
+        self.look_unless(network, |seen| seen.at.elapsed() < PAUSE.max(seen.took * SHARE))
+    }
+
+    /// The same at this very moment, for a person who just changed something.
+    pub fn look_now(&self, network: &Network) -> Result<Vec<Finding>, NetworkError> {
+        self.look_unless(network, |_| false)
+    }
+
+    fn look_unless(
+        &self,
+        network: &Network,
+        fresh: impl FnOnce(&Seen) -> bool,
+    ) -> Result<Vec<Finding>, NetworkError> {
         let reader = Reader::open().map_err(read_failed)?;
         let generation = reader.generation().map_err(read_failed)?;
         let routes = Routes::open().map_err(read_failed)?;
@@ -124,7 +143,7 @@ impl Neighbours {
         if let Some(seen) = &*self.seen.lock() {
             let same = seen.generation == generation && seen.scene == scene;
             let same = same && (!legacy || seen.at.elapsed() < STALE);
-            if same || seen.at.elapsed() < PAUSE.max(seen.took * SHARE) {
+            if same || fresh(seen) {
                 return Ok(seen.findings.clone());
             }
         }

@@ -20,6 +20,7 @@ use std::path::Path;
 
 use berth_cni::{Call, CniResult, InProcess, InUse, Ipam, Known, PluginError};
 
+pub(crate) use self::portmap::host_ports;
 use self::rules::Rules;
 use berth_netlink::Routes;
 
@@ -101,6 +102,15 @@ impl Plugins {
     /// Makes the table anew with what pods have: at start, and when somebody flushed it.
     pub fn restore(&self) -> Result<(), NetworkError> {
         self.rules.restore()
+    }
+
+    /// Who holds which port, of the pods whose ports are elements of our table.
+    pub fn port_holders(&self) -> Vec<crate::inspect::PortHolder> {
+        self.rules.port_holders()
+    }
+
+    pub(crate) fn rules_of(&self, container: &str) -> crate::inspect::Rules {
+        self.rules.recorded(container)
     }
 
     fn release(ipam: Option<&Ipam>, call: &Call<'_>) -> Result<(), PluginError> {

@@ -20,8 +20,13 @@ pub(super) fn does(conf: &Portmap) -> bool {
 }
 
 fn ports(call: &Call<'_>) -> Result<Vec<HostPort>, PluginError> {
+    host_ports(call.runtime.port_mappings.as_deref().unwrap_or_default())
+}
+
+/// As they were asked for.
+pub(crate) fn host_ports(asked: &[berth_cni::PortMapping]) -> Result<Vec<HostPort>, PluginError> {
     let mut mappings = Vec::new();
-    for port in call.runtime.port_mappings.iter().flatten() {
+    for port in asked {
         let protocol = match port.protocol.to_ascii_lowercase().as_str() {
             "tcp" | "" => Protocol::Tcp,
             "udp" => Protocol::Udp,

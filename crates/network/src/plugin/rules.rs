@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::files::Files;
+use crate::inspect::{self, PortHolder};
 use crate::port::{self, Ports};
 use crate::{HostPort, NetworkError, host, names, step};
 
@@ -204,6 +205,26 @@ impl Rules {
 
     pub(super) fn of(&self, container: &str) -> Option<PodRules> {
         self.saved.lock().pods.get(container).cloned()
+    }
+
+    /// What the table should have of a pod.
+    pub(super) fn recorded(&self, container: &str) -> inspect::Rules {
+        let pod = self.of(container).unwrap_or_default();
+        let elements = self.elements(&pod).unwrap_or_default();
+        inspect::Rules { table: self.table.clone(), pod: elements, link: pod.own_link }
+    }
+
+    pub(super) fn port_holders(&self) -> Vec<PortHolder> {
+        let saved = self.saved.lock();
+        let of = |pod: &PodRules| {
+            let holder = |port: &HostPort| PortHolder {
+                port: port.to_string(),
+                container_port: port.container_port,
+                pod: pod.pod.clone(),
+            };
+            pod.host_ports.iter().map(holder).collect::<Vec<_>>()
+        };
+        saved.pods.values().flat_map(of).collect()
     }
 
     /// Removes what a pod has. Idempotent.

@@ -74,7 +74,7 @@ pub(crate) fn describe(sandbox: &Sandbox, verbose: bool) -> SandboxStatus {
 }
 
 /// A path of its network namespace: where it is bound, else by its supervisor.
-fn netns(record: &SandboxRecord, pid: u32) -> String {
+pub(super) fn netns(record: &SandboxRecord, pid: u32) -> String {
     let bound = record.attachment.as_ref().and_then(|attachment| attachment.netns.clone());
     bound.unwrap_or_else(|| format!("/proc/{pid}/ns/net"))
 }

@@ -44,15 +44,15 @@ fn handler(name: &str) -> &str {
 }
 
 /// Records of both kinds.
-enum Recorded {
+pub(crate) enum Record {
     Embedded(berth_network::Attachment),
     Cni(Box<berth_cni::Record>),
 }
 
-fn parse(attachment: &Attachment) -> Result<Recorded, PortError> {
+pub(crate) fn parse(attachment: &Attachment) -> Result<Record, PortError> {
     let read = match attachment.record.get(CNI) {
-        Some(record) => serde_json::from_value(record.clone()).map(|record| Recorded::Cni(Box::new(record))),
-        None => serde_json::from_value(attachment.record.clone()).map(Recorded::Embedded),
+        Some(record) => serde_json::from_value(record.clone()).map(|record| Record::Cni(Box::new(record))),
+        None => serde_json::from_value(attachment.record.clone()).map(Record::Embedded),
     };
     read.map_err(|error| {
         PortError::new(ErrorClass::Internal, format!("the recorded attachment is damaged: {error}"))
@@ -219,8 +219,8 @@ impl Network for NetworkPort {
         attachment: Option<&Attachment>,
     ) -> Result<(), PortError> {
         match attachment.map(parse) {
-            Some(Ok(Recorded::Embedded(recorded))) => self.detach_embedded(id, Some(recorded)).await,
-            Some(Ok(Recorded::Cni(record))) => self.detach_by_plugins(id, netns, Some(*record)).await,
+            Some(Ok(Record::Embedded(recorded))) => self.detach_embedded(id, Some(recorded)).await,
+            Some(Ok(Record::Cni(record))) => self.detach_by_plugins(id, netns, Some(*record)).await,
             // Whichever was cut off while it connected the pod knows it by itself.
             None | Some(Err(_)) => {
                 self.detach_embedded(id, None).await?;
@@ -236,8 +236,8 @@ impl Network for NetworkPort {
         let (mut embedded, mut by_plugins) = (Vec::new(), HashSet::new());
         for (id, attachment) in live {
             match parse(&attachment) {
-                Ok(Recorded::Embedded(parsed)) => embedded.push((id, parsed)),
-                Ok(Recorded::Cni(_)) => drop(by_plugins.insert(id.to_string())),
+                Ok(Record::Embedded(parsed)) => embedded.push((id, parsed)),
+                Ok(Record::Cni(_)) => drop(by_plugins.insert(id.to_string())),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(sandbox = %id, error, "its address is not known");
