@@ -71,7 +71,7 @@ async fn attempt(
     let (tell, found) = oneshot::channel();
     let (work, id, digest, size) = (shared.clone(), id.clone(), blob.digest.clone(), blob.size);
     let unpacking = tokio::task::spawn_blocking(move || {
-        let partial = work.partials.take(&digest, size)?;
+        let partial = work.partials.take(&digest, size);
         let resumed = partial.found().is_some();
         // Nobody listens any more: then the stream is at its end, too.
         let _ = tell.send(partial.found());

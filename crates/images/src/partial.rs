@@ -108,11 +108,16 @@ impl Partials {
         Ok(files)
     }
 
-    /// What there is of a blob of `size` bytes, to go on with; held until it is dropped. Blocks.
-    pub(crate) fn take(&self, digest: &Digest, size: u64) -> Result<Partial<'_>, ImageError> {
+    /// What there is of a blob of `size` bytes, to go on with; held until it is dropped. Where that cannot be told, it is
+    /// nothing. Blocks.
+    pub(crate) fn take(&self, digest: &Digest, size: u64) -> Partial<'_> {
+        let files = self.files().unwrap_or_else(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "no transfer goes on where it was cut");
+            Vec::new()
+        });
         let mut partial =
             Partial { of: self, digest: digest.clone(), size, waited: Duration::ZERO, file: None };
-        for found in self.files()? {
+        for found in files {
             let Some((hex, from)) = &found.name else { continue };
             if hex != digest.hex() {
                 continue;
@@ -129,7 +134,7 @@ impl Partials {
                 _ => self.remove_unheld(&found),
             }
         }
-        Ok(partial)
+        partial
     }
 }
 
@@ -271,20 +276,20 @@ mod tests {
         // Whatever else this machine's disk has.
         partials.free = u64::MAX;
         let (id, size) = (digest('a'), 3 << 20);
-        let mut first = partials.take(&id, size).unwrap();
+        let mut first = partials.take(&id, size);
         assert_eq!(first.found(), None);
         first.came(0, b"head", PATIENCE / 2);
         assert!(names(&partials.root).is_empty(), "nothing was slow yet");
         first.came(4, b"body", PATIENCE / 2);
         first.came(8, b"more", Duration::ZERO);
-        assert_eq!(partials.take(&id, size).unwrap().found(), None, "another has it");
+        assert_eq!(partials.take(&id, size).found(), None, "another has it");
         drop(first);
         assert_eq!(partials.bytes(), 8);
         // The next daemon's.
         let mut partials = Partials::open(partials.root.clone()).unwrap();
         partials.free = u64::MAX;
         assert_eq!(partials.bytes(), 8);
-        let mut second = partials.take(&id, size).unwrap();
+        let mut second = partials.take(&id, size);
         assert_eq!(second.found(), Some(4..12));
         assert_eq!(second.replay(0).unwrap(), None);
         assert_eq!(second.replay(6).unwrap().unwrap(), b"dymore"[..]);
@@ -292,7 +297,7 @@ mod tests {
         second.came(0, b"head", Duration::ZERO);
         second.came(12, b"rest", Duration::ZERO);
         drop(second);
-        let mut third = partials.take(&id, size).unwrap();
+        let mut third = partials.take(&id, size);
         assert_eq!(third.found(), Some(4..16));
         third.discard();
         assert!(names(&partials.root).is_empty());
@@ -303,7 +308,7 @@ mod tests {
     fn a_small_rest_is_not_kept() {
         let dir = tempfile::tempdir().unwrap();
         let partials = Partials::open(dir.path().join("partial")).unwrap();
-        let mut partial = partials.take(&digest('a'), WORTH + 10).unwrap();
+        let mut partial = partials.take(&digest('a'), WORTH + 10);
         partial.came(11, b"x", PATIENCE);
         assert!(names(&partials.root).is_empty());
     }
@@ -338,7 +343,7 @@ mod tests {
         let partials = Partials::open(dir.path().join("partial")).unwrap();
         let path = partials.root.join(format!("{}-5", digest('a').hex()));
         std::fs::write(&path, b"123456").unwrap();
-        assert_eq!(partials.take(&digest('a'), 10).unwrap().found(), None);
+        assert_eq!(partials.take(&digest('a'), 10).found(), None);
         assert!(!path.exists());
     }
 }

@@ -16,7 +16,7 @@ use crate::{Image, ImageError, Images, Shared};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LayerState {
     Whole,
-    /// Unpacked by a release that wrote nothing down.
+    /// Unpacked by a release that wrote nothing down, and not brought again.
     Unrecorded,
     /// What is not as it was; the first lines of it. A pull or import of an image with it brings it again.
     Damaged(Vec<String>),
@@ -36,8 +36,8 @@ pub struct LayerReport {
 }
 
 impl Images {
-    /// Reads every layer of an image, or of all, and compares it with its record. With `repair` a damaged one is fetched
-    /// again, without credentials, from a registry that one of its images came from.
+    /// Reads every layer of an image, or of all, and compares it with its record. With `repair` a damaged one, or one without
+    /// a record, is fetched again, with this machine's credentials, from a registry that one of its images came from.
     pub async fn verify(
         &self,
         reference: Option<&str>,
@@ -63,7 +63,8 @@ impl Images {
                 self.list().into_iter().filter(|image| image.layers.contains(&layer)).collect();
             let state = match found {
                 Found::Whole => LayerState::Whole,
-                Found::Unrecorded => LayerState::Unrecorded,
+                Found::Unrecorded if !repair => LayerState::Unrecorded,
+                Found::Unrecorded => self.shared.record_again(&layer, &having).await?,
                 Found::Damaged(what) if !repair => LayerState::Damaged(what),
                 Found::Damaged(what) => match self.shared.fetch_again(&layer, &having).await {
                     Ok(()) => LayerState::Repaired(what),
@@ -121,6 +122,28 @@ impl Shared {
         self.store.put(Table::Layers, id.as_str(), &record, Durability::Flushed)?;
         self.layers.lock().insert(id.clone(), record);
         Ok(())
+    }
+
+    /// A layer of which nothing is known is fetched as if it were damaged; where that fails, it stays what it was.
+    async fn record_again(
+        self: &Arc<Self>,
+        layer: &Digest,
+        having: &[Arc<Image>],
+    ) -> Result<LayerState, ImageError> {
+        let mark = async |damaged: bool| -> Result<(), ImageError> {
+            let (shared, id) = (self.clone(), layer.clone());
+            let marked = tokio::task::spawn_blocking(move || shared.mark(&id, damaged)).await;
+            marked.unwrap_or_else(|_| Err(ImageError::Lost { reference: layer.to_string() }))
+        };
+        mark(true).await?;
+        match self.fetch_again(layer, having).await {
+            Ok(()) => Ok(LayerState::Repaired(vec!["nothing was written down of it".to_owned()])),
+            Err(why) => {
+                tracing::warn!(%layer, why, "a layer without a record cannot be fetched again");
+                mark(false).await?;
+                Ok(LayerState::Unrecorded)
+            }
+        }
     }
 
     /// From the first place that has it; else why the last one did not give it.

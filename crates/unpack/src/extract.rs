@@ -1,27 +1,34 @@
 //! Entries to files below one directory.
 
-use std::cell::{Cell, RefCell};
+mod attributes;
+mod places;
+
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use berth_sys::path::{open_in_root, open_without_links, set_xattr, set_xattr_at};
+use berth_sys::path::{open_in_root, set_xattr, set_xattr_at};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev,
-    mkdirat, mknodat, utimensat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat,
+    mknodat, utimensat,
 };
-use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
+
+use attributes::{kept_xattrs, mode, node, owner, spec};
+use places::{Parent, Place, Standing, Untimed, is_whiteout, kind_at};
+
+pub(crate) use attributes::kept;
 
 use crate::sum::Zeros;
 use crate::tape::Tape;
-use crate::tar::{Archive, Entry, Kind, Time};
+use crate::tar::{Archive, Entry, Kind};
 use crate::tree::{Node, Notes, crc};
 use crate::{Limits, TarError, UnpackError, remove_tree};
 
@@ -50,50 +57,6 @@ pub(crate) struct Extractor<'a, W: Write> {
     untimed: Rc<RefCell<Untimed>>,
     zeros: Option<Zeros>,
     done: Extracted,
-}
-
-/// The first directory that did not take its times back, and why.
-type Untimed = Option<(Vec<u8>, Errno)>;
-
-/// An open directory, and its path below the root when every link is followed. There is one of each directory at a time, but
-/// for moments in which it makes nothing.
-struct Parent {
-    fd: OwnedFd,
-    path: Vec<u8>,
-    /// Given back when it is closed: each entry made in a directory changes its time. `None` as long as no entry named it.
-    times: Cell<Option<(TimeSpec, TimeSpec)>>,
-    failed: Rc<RefCell<Untimed>>,
-}
-
-impl Drop for Parent {
-    fn drop(&mut self) {
-        let Some((atime, mtime)) = self.times.get() else { return };
-        if let Err(error) = futimens(&self.fd, &atime, &mtime) {
-            self.failed.borrow_mut().get_or_insert((self.path.clone(), error));
-        }
-    }
-}
-
-impl Parent {
-    fn join(&self, name: &CStr) -> Vec<u8> {
-        match self.path.is_empty() {
-            true => name.to_bytes().to_vec(),
-            false => [&self.path, &b"/"[..], name.to_bytes()].concat(),
-        }
-    }
-}
-
-/// A place to make an entry at: the open parent and one component.
-struct Place {
-    parent: Rc<Parent>,
-    name: CString,
-}
-
-impl Place {
-    /// As the tree's record names it.
-    fn path(&self) -> Vec<u8> {
-        self.parent.join(&self.name)
-    }
 }
 
 type Step<T> = Result<T, Problem>;
@@ -215,97 +178,6 @@ impl<'a, W: Write> Extractor<'a, W> {
             }
         }
         self.dress_at(&place, entry, node)
-    }
-
-    fn clean<'n>(&self, name: &'n [u8]) -> Step<Vec<&'n [u8]>> {
-        if name.len() > self.limits.path {
-            return Err(Problem::Refused("a path that is too long"));
-        }
-        let path: Vec<_> = name.split(|&b| b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
-        if path.contains(&&b".."[..]) {
-            return Err(Problem::Refused("a path with `..`"));
-        }
-        if path.len() > self.limits.depth {
-            return Err(Problem::Refused("a path that is too deep"));
-        }
-        if name.contains(&0) || path.iter().any(|part| part.len() > 255) {
-            return Err(Problem::Refused("a name that no file can have"));
-        }
-        Ok(path)
-    }
-
-    /// The open directory at `path`; what is missing of it is made.
-    fn directory(&mut self, path: &[&[u8]]) -> Step<Rc<Parent>> {
-        let key = path.join(&b'/');
-        if let Some(open) = self.directories.get(&key) {
-            return Ok(open.clone());
-        }
-        let open = match self.open(&key) {
-            Ok(open) => open,
-            Err(error) => match (error.raw_os_error().map(Errno::from_raw), path.split_last()) {
-                (Some(Errno::ENOENT | Errno::ENOTDIR), Some((&last, above))) => {
-                    let parent = self.directory(above)?;
-                    let place = self.place(parent, last)?;
-                    let fd = self.fresh_directory(&place)?;
-                    Parent { fd, path: place.path(), times: Cell::new(None), failed: self.untimed.clone() }
-                }
-                (Some(Errno::ELOOP), _) => {
-                    return Err(Problem::Refused("a path through a link that leads in a circle"));
-                }
-                _ => return Err(error.into()),
-            },
-        };
-        if self.directories.len() >= CACHED {
-            self.directories.clear();
-        }
-        // By whichever way it is reached, it is one.
-        let open = match self.directories.get(&open.path) {
-            Some(known) => known.clone(),
-            None => Rc::new(open),
-        };
-        self.directories.insert(open.path.clone(), open.clone());
-        self.directories.insert(key, open.clone());
-        Ok(open)
-    }
-
-    /// Links inside the root lead to places that no entry could name; they are bounded as names are.
-    fn place(&self, parent: Rc<Parent>, name: &[u8]) -> Step<Place> {
-        let place = Place { parent, name: c_string(name)? };
-        let above = &place.parent.path;
-        if above.len() + name.len() >= self.limits.path {
-            return Err(Problem::Refused("a path that is too long"));
-        }
-        let depth = 1 + usize::from(!above.is_empty()) + above.iter().filter(|&&byte| byte == b'/').count();
-        if depth > self.limits.depth {
-            return Err(Problem::Refused("a path that is too deep"));
-        }
-        Ok(place)
-    }
-
-    /// A directory that is there, links followed inside the root.
-    fn open(&self, path: &[u8]) -> io::Result<Parent> {
-        if path.is_empty() {
-            let fd = openat(self.root, c".", DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-            return self.parent(fd, Vec::new());
-        }
-        match open_without_links(self.root, path, DIRECTORY, Mode::empty()) {
-            Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => {
-                let fd = open_in_root(self.root, path, DIRECTORY, Mode::empty())?;
-                let path = below(self.root, &fd)?;
-                self.parent(fd, path)
-            }
-            opened => self.parent(opened?, path.to_vec()),
-        }
-    }
-
-    /// A directory that was there before: what its times are, they are to be.
-    fn parent(&self, fd: OwnedFd, path: Vec<u8>) -> io::Result<Parent> {
-        let found = nix::sys::stat::fstat(&fd)?;
-        let times = (
-            TimeSpec::new(found.st_atime, found.st_atime_nsec),
-            TimeSpec::new(found.st_mtime, found.st_mtime_nsec),
-        );
-        Ok(Parent { fd, path, times: Cell::new(Some(times)), failed: self.untimed.clone() })
     }
 
     fn make_opaque(&mut self, directory: &OwnedFd, path: &[u8]) -> Step<()> {
@@ -555,137 +427,6 @@ fn copy<R: BufRead>(
         count -= length as u64;
     }
     Ok(())
-}
-
-/// What is at a place.
-#[derive(PartialEq, Eq)]
-enum Standing {
-    Nothing,
-    Whiteout,
-    Link,
-    Other,
-}
-
-fn kind_at(parent: &OwnedFd, name: &CStr) -> Step<Standing> {
-    match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(stat) if is_whiteout(&stat) => Ok(Standing::Whiteout),
-        Ok(stat) if format(&stat) == SFlag::S_IFLNK => Ok(Standing::Link),
-        Ok(_) => Ok(Standing::Other),
-        Err(Errno::ENOENT) => Ok(Standing::Nothing),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn format(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
-}
-
-fn is_whiteout(stat: &FileStat) -> bool {
-    format(stat) == SFlag::S_IFCHR && stat.st_rdev == 0
-}
-
-/// The last 32-bit id is chown's "leave as it is", so nobody can own anything by it.
-fn owner(entry: &Entry) -> Step<(Option<Uid>, Option<Gid>)> {
-    let id = |id: u64| match u32::try_from(id) {
-        Ok(id) if id != u32::MAX => Ok(id),
-        _ => Err(Problem::Refused("an owner that does not exist")),
-    };
-    Ok((Some(Uid::from_raw(id(entry.uid)?)), Some(Gid::from_raw(id(entry.gid)?))))
-}
-
-fn mode(entry: &Entry) -> Mode {
-    Mode::from_bits_truncate(entry.mode & 0o7777)
-}
-
-fn spec(time: Time) -> TimeSpec {
-    TimeSpec::new(time.seconds, time.nanos.into())
-}
-
-/// Whether an attribute means something on another machine. `trusted.overlay.*` and `user.overlay.*` would let an image speak
-/// to overlayfs itself, and security labels belong to the host that made them; both are left out.
-pub(crate) fn kept(name: &[u8]) -> bool {
-    (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
-        || name == b"security.capability"
-        || name.starts_with(b"system.posix_acl_")
-        || (name.starts_with(b"trusted.") && !name.starts_with(b"trusted.overlay."))
-}
-
-fn kept_xattrs(entry: &Entry) -> Step<Vec<(CString, &[u8])>> {
-    let mut found = Vec::new();
-    for (name, value) in &entry.xattrs {
-        // What is neither file nor directory has no attributes of users (xattr(7)), and nobody can have meant to set one.
-        let can_have = matches!(entry.kind, Kind::File | Kind::Directory) || name.starts_with(b"trusted.");
-        if kept(name) && can_have {
-            found.push((c_string(name)?, value.as_slice()));
-        }
-    }
-    Ok(found)
-}
-
-/// Seconds that every filesystem can keep.
-const KEPT: std::ops::Range<i64> = 0..1 << 31;
-
-impl Node {
-    /// An access list changes the group's bits, and a filesystem keeps the times that it can: both are what they became.
-    fn settle(&mut self, entry: &Entry, look: impl FnOnce() -> nix::Result<FileStat>) -> Step<()> {
-        let is_listed = entry.xattrs.iter().any(|(name, _)| name.starts_with(b"system."));
-        if is_listed || !KEPT.contains(&entry.mtime.seconds) {
-            let found = look()?;
-            self.mode = if is_listed { found.st_mode & 0o7777 } else { self.mode };
-            let nanos = u32::try_from(found.st_mtime_nsec).map_err(io::Error::other)?;
-            self.mtime = Some(Time { seconds: found.st_mtime, nanos });
-        }
-        Ok(())
-    }
-
-    /// Writes down an attribute that was set. A filesystem without attributes still holds files; one that drops a
-    /// capability does not hold this image.
-    fn attribute(&mut self, name: &CStr, value: &[u8], done: io::Result<()>) -> Step<()> {
-        let name = name.to_bytes();
-        match done {
-            Err(e)
-                if e.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) && name != b"security.capability" =>
-            {
-                Ok(())
-            }
-            done => {
-                done.map_err(|error| Problem::Attribute(name.to_vec(), error))?;
-                self.xattrs.insert(name.to_vec(), crc(value));
-                Ok(())
-            }
-        }
-    }
-}
-
-/// What the record of the tree has of an entry, apart from its content.
-fn node(entry: &Entry) -> Step<Node> {
-    let (uid, gid) = owner(entry)?;
-    let id = |id: Option<u32>| id.unwrap_or_default();
-    Ok(Node {
-        kind: match entry.kind {
-            Kind::File | Kind::HardLink => b'f',
-            Kind::Symlink => b'l',
-            Kind::Char => b'c',
-            Kind::Block => b'b',
-            Kind::Directory => b'd',
-            Kind::Fifo => b'p',
-        },
-        mode: entry.mode & 0o7777,
-        uid: id(uid.map(Uid::as_raw)),
-        gid: id(gid.map(Gid::as_raw)),
-        mtime: Some(entry.mtime),
-        ..Node::default()
-    })
-}
-
-/// Where below the root a directory is.
-fn below(root: BorrowedFd<'_>, directory: &OwnedFd) -> io::Result<Vec<u8>> {
-    use std::os::fd::AsRawFd as _;
-    use std::os::unix::ffi::OsStringExt as _;
-    let place = |fd: i32| std::fs::read_link(format!("/proc/self/fd/{fd}"));
-    let (root, directory) = (place(root.as_raw_fd())?, place(directory.as_raw_fd())?);
-    let path = directory.strip_prefix(&root).map_err(io::Error::other)?;
-    Ok(path.as_os_str().to_owned().into_vec())
 }
 
 fn c_string(name: &[u8]) -> Step<CString> {

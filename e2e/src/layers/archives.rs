@@ -72,10 +72,14 @@ async fn forms(checks: &mut Checks, daemon: &Daemon, plain: &Path, before: &[Str
     let squeezed = daemon.path("squeezed.tar.gz");
     let out = std::fs::File::create(&squeezed)?;
     ensure!(Command::new("gzip").arg("-c").arg(plain).stdout(out).status()?.success(), "gzip");
+    let zstd = daemon.path("squeezed.tar.zst");
+    std::fs::write(&zstd, zstd::encode_all(std::fs::File::open(plain)?, 3)?)?;
     for (what, words, stdin) in [
         ("a directory in OCI layout", directory.to_string_lossy().into_owned(), None),
         ("a compressed archive", squeezed.to_string_lossy().into_owned(), None),
         ("a compressed archive by standard input", "-".to_owned(), Some(&squeezed)),
+        ("an archive compressed by zstd", zstd.to_string_lossy().into_owned(), None),
+        ("the same by standard input", "-".to_owned(), Some(&zstd)),
     ] {
         remove(daemon, &[IMAGE, OTHER]).await?;
         let mut command = daemon.typed(&["image", "import", &words])?;

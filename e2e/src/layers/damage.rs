@@ -79,6 +79,24 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Reg
         checks.note("  is mended", whole(daemon));
         client.remove_image(&name).await?;
     }
+    // As a release has it that wrote nothing down.
+    client.pull(&name).await?;
+    let greeting = find(daemon, "greeting", b"as it was")?;
+    let records = greeting.ancestors().nth(2).context("a layer's directory")?.to_owned();
+    for record in ["tree.zst", "tape.zst"] {
+        std::fs::remove_file(records.join(record))?;
+    }
+    let found = said(&mut daemon.typed(&["image", "verify", &name])?)?;
+    checks.that(
+        "a layer without records is told from a whole one",
+        found.out.contains("not known"),
+        &found.out,
+    );
+    let mended = said(&mut daemon.typed(&["image", "verify", "--repair"])?)?;
+    checks.that("  --repair fetches it again", mended.ok && records.join("tree.zst").exists(), &mended.out);
+    checks.note("  and it is whole", whole(daemon));
+    client.remove_image(&name).await?;
+
     client.pull(&name).await?;
     let greeting = find(daemon, "greeting", b"as it was")?;
     std::fs::remove_file(&greeting)?;

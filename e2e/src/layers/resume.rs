@@ -10,6 +10,7 @@ use super::{layers, whole, write_big};
 use crate::checks::{Checks, until};
 use crate::client::Client;
 use crate::daemon::Daemon;
+use crate::disk::Mounted;
 use crate::registry::Registry;
 
 /// Of the larger layer.
@@ -28,7 +29,10 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Reg
     let archive = daemon.path("resume.tar");
     write_big(&archive, "lane/resume:1", usize::try_from(SIZE)?, 20)?;
     registry.push_as(&archive, "lane/resume:1", &["--dest-compress-format", "gzip"])?;
-    let mut client = Client::connect(&daemon.socket()).await?;
+    // On a disk of its own: what is free of the machine's decides whether anything is kept.
+    daemon.kill()?;
+    let disk = Mounted::tmpfs(&daemon.path("root/images/partial"), "64m")?;
+    let mut client = daemon.start().await?;
     let before = layers(daemon)?;
 
     client = killed(daemon, client, registry).await?;
@@ -70,6 +74,10 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Reg
     go_on(checks, daemon, &mut client, &open, None).await?;
     let passed = open.passed();
     checks.that("what is kept and damaged is found out: all of it is fetched", passed > SIZE, passed);
+
+    std::fs::write(disk.path().join("filler"), vec![1; 60 << 20])?;
+    client = killed(daemon, client, registry).await?;
+    checks.that("on a disk that is nearly full nothing is kept", parts(daemon)?.is_empty(), size(daemon)?);
 
     killed(daemon, client, registry).await?;
     let part = parts(daemon)?.pop().context("nothing is kept")?;
