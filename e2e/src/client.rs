@@ -18,6 +18,8 @@ use crate::daemon::IMAGE;
 pub(crate) struct Client {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
     pub(crate) images: ImageServiceClient<Channel>,
+    /// For calls whose answers are not looked at.
+    pub(crate) channel: Channel,
 }
 
 /// What a container runs and under which settings.
@@ -66,7 +68,8 @@ impl Client {
         });
         let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
         let images = ImageServiceClient::new(channel.clone());
-        let mut client = Self { runtime: RuntimeServiceClient::new(channel), images };
+        let runtime = RuntimeServiceClient::new(channel.clone());
+        let mut client = Self { runtime, images, channel };
         client.runtime.version(VersionRequest::default()).await?;
         Ok(client)
     }

@@ -26,6 +26,15 @@ impl Mounted {
         Ok(Self(at.to_owned()))
     }
 
+    /// Read-only, over these directories, the topmost first.
+    pub(crate) fn overlay(lowers: &[PathBuf], at: &Path) -> Result<Self> {
+        std::fs::create_dir_all(at)?;
+        let lowers: Vec<_> = lowers.iter().map(|lower| lower.to_string_lossy()).collect();
+        let options = format!("lowerdir={}", lowers.join(":"));
+        mount(Some("lane"), at, Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str()))?;
+        Ok(Self(at.to_owned()))
+    }
+
     pub(crate) fn image(image: &Path, at: &Path) -> Result<Self> {
         std::fs::create_dir_all(at)?;
         let done = Command::new("mount").args(["-o", "loop"]).arg(image).arg(at).output()?;

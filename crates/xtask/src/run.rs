@@ -35,8 +35,8 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
             command.args(["--net", "--mount", "--propagation", "private", "--"]).arg(&built.e2e);
             command
         }
-        // Its disks are its own.
-        "layers" => {
+        // Their mounts are their own.
+        "hostile" | "layers" => {
             let mut command = Command::new("unshare");
             command.args(["--mount", "--propagation", "private", "--"]).arg(&built.e2e);
             command

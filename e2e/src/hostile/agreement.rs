@@ -1,18 +1,24 @@
 //! Layers made by chance, from a seed: what Berth pulls is what GNU tar and `skopeo copy` with `umoci unpack` make of the same
-//! bytes: names, types, modes, owners, times, attributes, links, contents.
+//! bytes: names, types, modes, owners, times, attributes, links, contents. Then several layers that hide parts of each other:
+//! what a container sees of them is what umoci leaves of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::case::{self, Documents, Layer, MANIFEST};
 use super::push::Push;
-use super::tarball::{Entry, GID, MODE, Tar, UID, entry};
+use super::tarball::{Entry, GID, MODE, MTIME, Tar, UID, entry};
 use super::{Lane, REPOSITORY, tree};
+use crate::disk::Mounted;
 
 const LAYERS: u64 = 12;
 const ENTRIES: u64 = 120;
+/// Images of several layers.
+const STACKS: u64 = 6;
+const ABOVE: u64 = 4;
+const DIRECTORIES: u64 = 16;
 
 /// xorshift64 (Marsaglia 2003).
 struct Chance(u64);
@@ -102,6 +108,67 @@ fn layer(seed: u64) -> Vec<u8> {
     tar.end()
 }
 
+/// A base, and layers that hide, replace and bring back parts of it. A directory that a layer touches is named by it, as
+/// builders do.
+fn stack(seed: u64) -> Vec<Vec<u8>> {
+    let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let timed = |kind, name: String, time| entry(kind, name).number(MTIME, time);
+    let file = |name: String, data: String, time| entry(b'0', name).data(data).number(MTIME, time);
+    let mut base = Tar::new();
+    for n in 0..DIRECTORIES {
+        base = base.entry(timed(b'5', format!("d{n}/"), 1000 + n));
+        for part in ["f0", "f1", "f2"] {
+            base = base.entry(file(format!("d{n}/{part}"), format!("{part} of {n}"), 2000 + n));
+        }
+        base = base.entry(timed(b'5', format!("d{n}/s/"), 3000 + n));
+        base = base.entry(file(format!("d{n}/s/f"), format!("below {n}"), 4000 + n));
+    }
+    let mut layers = vec![base.end()];
+    // Nobody hides what is not there; overlayfs shows such a name in a directory that nothing is below.
+    let mut is_there = [true; DIRECTORIES as usize];
+    for above in 1..=ABOVE {
+        let mut tar = Tar::new();
+        for n in 0..DIRECTORIES {
+            let (what, time) = (chance.below(8), 10_000 * above + n);
+            if what == 0 {
+                continue;
+            }
+            let was_there = is_there[n as usize];
+            is_there[n as usize] = what != 1 || !was_there;
+            if what == 1 && was_there {
+                tar = tar.file(format!(".wh.d{n}"), "");
+                continue;
+            }
+            tar = tar.entry(timed(b'5', format!("d{n}/"), time));
+            tar = match what {
+                _ if !was_there => tar.entry(file(format!("d{n}/f0"), format!("made in {above}"), time)),
+                2 => tar.file(format!("d{n}/.wh.f0"), ""),
+                3 => tar.file(format!("d{n}/.wh.s"), ""),
+                4 => tar.file(format!("d{n}/.wh..wh..opq"), "").entry(file(
+                    format!("d{n}/new"),
+                    format!("new in {above}"),
+                    time,
+                )),
+                // What was a directory is a file, and the other way round.
+                5 => tar.entry(file(format!("d{n}/s"), format!("no directory in {above}"), time)),
+                6 => tar.entry(timed(b'5', format!("d{n}/f1/"), time)).entry(file(
+                    format!("d{n}/f1/f"),
+                    format!("in a directory in {above}"),
+                    time,
+                )),
+                // Hidden and there again, in one layer.
+                _ => tar.file(format!("d{n}/.wh.f2"), "").entry(file(
+                    format!("d{n}/f2"),
+                    format!("again in {above}"),
+                    time,
+                )),
+            };
+        }
+        layers.push(tar.end());
+    }
+    layers
+}
+
 fn ran(command: &mut Command) -> Result<()> {
     let done = command.output().with_context(|| format!("{command:?}"))?;
     ensure!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
@@ -123,6 +190,11 @@ impl Lane<'_> {
             let what = format!("a layer by chance, seed {seed}: as GNU tar, skopeo and umoci have it");
             self.checks.note(&what, result.map_err(|error| format!("{error:#}")));
         }
+        for seed in 1..=STACKS {
+            let result = self.agree_across(seed).await;
+            let what = format!("layers that hide each other's, seed {seed}: as umoci leaves them");
+            self.checks.note(&what, result.map_err(|error| format!("{error:#}")));
+        }
         Ok(())
     }
 
@@ -137,10 +209,45 @@ impl Lane<'_> {
             ["--xattrs", "--xattrs-include=*", "--numeric-owner", "--delay-directory-restore", "-xpf"];
         ran(Command::new("tar").arg("-C").arg(&by_tar).args(extract).arg(&archive))?;
 
+        let hex = layer.diff_id.clone();
+        let (name, by_umoci) = self.pushed(&[layer], home.path())?;
+        self.client.pull(&name).await?;
+        let ours = tree::list_with_times(&self.unpacked(&hex));
+        self.client.remove_image(&name).await?;
+        let ours = ours?;
+        ensure!(ours.len() > 50, "only {} entries", ours.len());
+        same("GNU tar", &tree::list_with_times(Path::new(&by_tar))?, &ours)?;
+        same("umoci", &tree::list_with_times(&by_umoci)?, &ours)?;
+        self.untouched().await
+    }
+
+    /// Layers over each other, as the overlay of a container shows them.
+    async fn agree_across(&mut self, seed: u64) -> Result<()> {
+        let home = tempfile::Builder::new().prefix("berth-agree-").tempdir()?;
+        let layers: Vec<Layer> = stack(seed).into_iter().map(Layer::plain).collect();
+        let ids: Vec<String> = layers.iter().rev().map(|layer| layer.diff_id.clone()).collect();
+        let (name, by_umoci) = self.pushed(&layers, home.path())?;
+        self.client.pull(&name).await?;
+        let lowers: Vec<PathBuf> = ids.iter().map(|id| self.unpacked(id)).collect();
+        let ours = Mounted::overlay(&lowers, &home.path().join("overlay"))
+            .and_then(|mounted| tree::list_with_times(mounted.path()));
+        self.client.remove_image(&name).await?;
+        let ours = ours?;
+        ensure!(ours.len() > 20, "only {} entries", ours.len());
+        same("umoci", &tree::list_with_times(&by_umoci)?, &ours)?;
+        self.untouched().await
+    }
+
+    fn unpacked(&self, diff_id: &str) -> PathBuf {
+        let hex = diff_id.split(':').next_back().unwrap_or_default();
+        self.daemon.path("root/images/layers").join(hex).join("fs")
+    }
+
+    /// An image of these layers in the registry, and what umoci makes of it.
+    fn pushed(&self, layers: &[Layer], home: &Path) -> Result<(String, PathBuf)> {
         let host = self.registry.host();
         let push = Push { host: &host, repository: REPOSITORY };
-        let hex = layer.diff_id.clone();
-        let documents = Documents::new(&[layer]);
+        let documents = Documents::new(layers);
         let (config, manifest) = documents.written();
         for (digest, blob) in &documents.blobs {
             push.blob(digest, blob)?;
@@ -148,7 +255,7 @@ impl Lane<'_> {
         push.blob(&case::digest(&config), &config)?;
         push.manifest("agree", MANIFEST, &manifest)?;
         let name = format!("{host}/{REPOSITORY}:agree");
-        let (layout, bundle) = (home.path().join("layout"), home.path().join("bundle"));
+        let (layout, bundle) = (home.join("layout"), home.join("bundle"));
         ran(Command::new("skopeo")
             .args(["copy", "--quiet", "--insecure-policy", "--src-tls-verify=false"])
             .arg(format!("docker://{name}"))
@@ -157,15 +264,6 @@ impl Lane<'_> {
             .args(["unpack", "--image"])
             .arg(format!("{}:one", layout.display()))
             .arg(&bundle))?;
-
-        self.client.pull(&name).await?;
-        let hex = hex.split(':').next_back().unwrap_or_default();
-        let ours = tree::list_with_times(&self.daemon.path("root/images/layers").join(hex).join("fs"));
-        self.client.remove_image(&name).await?;
-        let ours = ours?;
-        ensure!(ours.len() > 50, "only {} entries", ours.len());
-        same("GNU tar", &tree::list_with_times(Path::new(&by_tar))?, &ours)?;
-        same("umoci", &tree::list_with_times(&bundle.join("rootfs"))?, &ours)?;
-        self.untouched().await
+        Ok((name, bundle.join("rootfs")))
     }
 }
