@@ -42,13 +42,22 @@ pub struct InUse {
     pub interface: String,
 }
 
+/// How much of what a plugin's configuration asks for needs no program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Does {
+    Everything,
+    /// On this machine, as it is now, the program does more; where there is none this is better than nothing.
+    Part,
+    Nothing,
+}
+
 /// Plugins that need no program. Blocking; calls for different pods come from different threads at the same time.
 ///
 /// What is on disk (host-local's addresses) has the format of the programs, so that a node can be switched from one to the
 /// other with pods running: a pod is DELeted by whom it was ADDed, new ones come the other way.
 pub trait InProcess: fmt::Debug + Send + Sync {
-    /// Whether this is done here; else the plugin's program does it.
-    fn does(&self, plugin: &Known) -> bool;
+    /// How much of a plugin's task is done here.
+    fn does(&self, plugin: &Known) -> Does;
     /// On failure nothing of this plugin's is left.
     fn add(&self, plugin: &Known, call: &Call<'_>) -> Result<CniResult, PluginError>;
     /// Gives everything back, also what is half there or gone already.

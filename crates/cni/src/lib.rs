@@ -28,7 +28,7 @@ pub use capability::{Bandwidth, CAPABILITIES, PortMapping, Range, RuntimeConfig,
 pub use chain::{Chain, ChainError, Failure};
 pub use conf::{ConfError, NetworkConf, PluginConf};
 pub use error::PluginError;
-pub use in_process::{Call, InProcess, InUse};
+pub use in_process::{Call, Does, InProcess, InUse};
 pub use known::{
     BandwidthPlugin, Bridge, Firewall, HostLocal, Ipam, Known, Portmap, Ptp, Static, StaticAddress, Tuning,
 };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::chain::Chain;
 use crate::record::UsedPlugin;
-use crate::{ConfError, NetworkConf, Version, directory};
+use crate::{ConfError, Does, NetworkConf, Version, directory};
 
 /// A network that pods can be connected to right now, as far as can be seen without connecting one.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +45,13 @@ fn prepare(path: &Path, conf: NetworkConf, chain: &Chain) -> Result<Prepared, Co
     }
     let mut plugins = Vec::new();
     for plugin in conf.plugins {
-        let in_process =
-            !chain.programs_alone && plugin.known.as_ref().is_some_and(|known| chain.in_process.does(known));
+        let does = plugin.known.as_ref().map_or(Does::Nothing, |known| chain.in_process.does(known));
+        let in_process = !chain.programs_alone
+            && match does {
+                Does::Everything => true,
+                Does::Part => chain.programs.find(&plugin.kind).is_err(),
+                Does::Nothing => false,
+            };
         if !in_process {
             let find = |kind: &str| chain.programs.find(kind).map(drop);
             find(&plugin.kind)

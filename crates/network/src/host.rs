@@ -100,6 +100,7 @@ impl Network {
             .install(&nft::Table {
                 name: &self.table,
                 links: std::slice::from_ref(&self.bridge),
+                closed: &[],
                 isolated: self.config.isolate_host,
                 loopback6,
                 pods: &pods,

@@ -18,6 +18,11 @@ pub(crate) fn table(instance: &str) -> String {
     if instance == "berth" { "berth".into() } else { format!("berth-{instance}") }
 }
 
+/// A table of this instance or of another.
+pub(crate) fn is_table(name: &str) -> bool {
+    name == "berth" || name.starts_with("berth-")
+}
+
 /// The address that stands for ::1 on the way to a pod: of the unique local addresses that the name points at, beside those
 /// that pods may get.
 pub(crate) fn loopback6(instance: &str) -> Ipv6Addr {

@@ -151,6 +151,12 @@ pub(super) fn leaves_by(set: &str, id: u32, not: bool) -> Vec<Attributes> {
     vec![meta(META_OIFNAME, FIRST), among(set, id, not)]
 }
 
+/// "The interfaces it comes and leaves by are in the set as a pair."
+pub(super) fn goes_between(set: &str, id: u32) -> Vec<Attributes> {
+    let next = FIRST + INTERFACE as u32 / 4;
+    vec![meta(META_IIFNAME, FIRST), meta(META_OIFNAME, next), among(set, id, false)]
+}
+
 /// "It is of this transport protocol."
 pub(super) fn is_protocol(number: u8) -> Vec<Attributes> {
     vec![meta(META_L4PROTO, FIRST), compare(EQUAL, &[number])]
@@ -209,9 +215,18 @@ pub(super) fn masquerade() -> Attributes {
     expression("masq", Attributes::default())
 }
 
+/// Ends with the chain's hook: chains of others may still drop the packet.
+pub(super) fn accept() -> Attributes {
+    verdict(1)
+}
+
 pub(super) fn drop() -> Attributes {
+    verdict(0)
+}
+
+/// NF_DROP or NF_ACCEPT of linux/netfilter.h.
+fn verdict(number: u32) -> Attributes {
     const VERDICT_REGISTER: u32 = 0;
-    const DROP: u32 = 0;
-    let verdict = Attributes::default().nested(2, Attributes::default().number(1, DROP));
+    let verdict = Attributes::default().nested(2, Attributes::default().number(1, number));
     expression("immediate", Attributes::default().number(1, VERDICT_REGISTER).nested(2, verdict))
 }

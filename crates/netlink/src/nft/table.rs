@@ -21,6 +21,7 @@ const APPEND: u16 = 0x800;
 /// Hooks of linux/netfilter.h.
 const PRE_ROUTING: u32 = 0;
 const INPUT: u32 = 1;
+const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const POST_ROUTING: u32 = 4;
 /// Priorities of linux/netfilter_ipv4.h.
@@ -61,6 +62,8 @@ pub struct Table<'a> {
     pub name: &'a str,
     /// The interfaces that lead to pods.
     pub links: &'a [String],
+    /// Those of them between which nothing is passed on.
+    pub closed: &'a [String],
     /// Pods reach no service of the machine's own but ports that lead to pods.
     pub isolated: bool,
     /// An address of the host's that nobody else uses; it stands for ::1 on the way to a pod. `None`: ports on ::1 lead
@@ -98,8 +101,11 @@ const BOUND6: Set = set("bound6", 6, (ADDRESS6 << 12 | SERVICE, 24), TO6);
 const HIDDEN4: Set = set("hidden4", 7, (ADDRESS4, 4), None);
 const HIDDEN6: Set = set("hidden6", 8, (ADDRESS6, 16), None);
 pub(super) const LINKS: Set = set("links", 9, (LINK, 16), None);
-pub(super) const SETS: [&Set; 9] =
-    [&PODS4, &PODS6, &PORTS4, &PORTS6, &BOUND4, &BOUND6, &HIDDEN4, &HIDDEN6, &LINKS];
+const CLOSED: Set = set("closed", 10, (LINK, 16), None);
+/// An interface twice: a rule cannot compare by which one a packet came and by which it leaves.
+const WITHIN: Set = set("within", 11, (LINK << 6 | LINK, 32), None);
+pub(super) const SETS: [&Set; 11] =
+    [&PODS4, &PODS6, &PORTS4, &PORTS6, &BOUND4, &BOUND6, &HIDDEN4, &HIDDEN6, &LINKS, &CLOSED, &WITHIN];
 const FAMILIES: [(Family, [&Set; 4]); 2] =
     [(V4, [&PODS4, &PORTS4, &BOUND4, &HIDDEN4]), (V6, [&PODS6, &PORTS6, &BOUND6, &HIDDEN6])];
 
@@ -195,6 +201,15 @@ impl Batch {
         self.elements(kind, table, || links.iter().map(|name| Element::of_link(name)));
     }
 
+    fn closed(&mut self, table: &str, links: &[String]) {
+        let elements = |name: &String| {
+            let key = on::link(name);
+            let twice = Element { set: &WITHIN, key: [key.clone(), key.clone()].concat(), value: Vec::new() };
+            [Element { set: &CLOSED, key, value: Vec::new() }, twice]
+        };
+        self.elements(NEW_ELEMENT, table, || links.iter().flat_map(elements));
+    }
+
     fn elements<I: Iterator<Item = Element>>(&mut self, kind: u16, table: &str, all: impl Fn() -> I) {
         for set in SETS {
             let elements: Vec<Element> = all().filter(|element| element.set.id == set.id).collect();
@@ -262,7 +277,7 @@ impl Tables {
     ///
     /// For ::1 the kernel has no such switch, see [`Batch::loopback6`].
     pub fn install(&self, table: &Table<'_>) -> io::Result<()> {
-        let Table { name, links, isolated, loopback6, pods } = table;
+        let Table { name, links, closed, isolated, loopback6, pods } = table;
         let mut batch = Batch::new();
         // Made so that it can be deleted, deleted so that nothing old is in it.
         batch.add(NEW_TABLE, CREATE, named(name));
@@ -317,6 +332,14 @@ impl Tables {
                     parts.into_iter().chain([vec![on::reject(protocol)]]).collect(),
                 );
             }
+        }
+        if !closed.is_empty() {
+            batch.chain(name, "closed", "filter", FORWARD, FILTER);
+            batch.rule(name, "closed", vec![on::goes_between(WITHIN.name, WITHIN.id), vec![on::accept()]]);
+            let [from, to] =
+                [on::comes_by(CLOSED.name, CLOSED.id), on::leaves_by(CLOSED.name, CLOSED.id, false)];
+            batch.rule(name, "closed", vec![from, to, vec![on::drop()]]);
+            batch.closed(name, closed);
         }
         batch.links(NEW_ELEMENT, name, links);
         batch.pods(NEW_ELEMENT, name, pods);

@@ -26,6 +26,7 @@ fn a_table_comes_and_goes() {
         let table = |pods| Table {
             name: "berth-test",
             links: &links,
+            closed: &links[..1],
             isolated: true,
             loopback6: Some(LOOPBACK),
             pods,

@@ -23,7 +23,7 @@ fn is_used(names: &str) -> bool {
     std::fs::read_to_string(names).is_ok_and(|text| !text.trim().is_empty())
 }
 
-pub(super) fn in_use() -> bool {
+pub(crate) fn in_use() -> bool {
     NAMES.into_iter().any(is_used)
 }
 

@@ -3,7 +3,7 @@
 //! of our own would not help: every chain that the kernel calls must let it pass (nft(8), verdicts).
 
 mod advice;
-mod legacy;
+pub(crate) mod legacy;
 mod packet;
 mod registers;
 mod scene;

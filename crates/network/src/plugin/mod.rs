@@ -6,6 +6,7 @@
 mod bandwidth;
 mod bridge;
 mod files;
+mod firewall;
 mod ipam;
 mod link;
 mod loopback;
@@ -18,7 +19,7 @@ mod tuning;
 
 use std::path::Path;
 
-use berth_cni::{Call, CniResult, InProcess, InUse, Ipam, Known, PluginError};
+use berth_cni::{Call, CniResult, Does, InProcess, InUse, Ipam, Known, PluginError};
 
 pub(crate) use self::portmap::host_ports;
 use self::rules::Rules;
@@ -119,16 +120,16 @@ impl Plugins {
 }
 
 impl InProcess for Plugins {
-    fn does(&self, plugin: &Known) -> bool {
-        match plugin {
+    fn does(&self, plugin: &Known) -> Does {
+        let whole = match plugin {
             Known::Bridge(bridge) => bridge::does(bridge),
             Known::Portmap(portmap) => portmap::does(portmap),
             Known::Tuning(tuning) => tuning::does(tuning),
             Known::Ptp(ptp) => ptp.ipam.is_some(),
             Known::Loopback | Known::Bandwidth(_) => true,
-            // Its effect is on rules of others, which its program knows.
-            Known::Firewall(_) => false,
-        }
+            Known::Firewall(firewall) => return firewall::does(firewall),
+        };
+        if whole { Does::Everything } else { Does::Nothing }
     }
 
     fn add(&self, plugin: &Known, call: &Call<'_>) -> Result<CniResult, PluginError> {
@@ -139,7 +140,7 @@ impl InProcess for Plugins {
             Known::Portmap(portmap) => portmap::add(portmap, call, &self.rules),
             Known::Bandwidth(conf) => bandwidth::add(conf, call),
             Known::Tuning(tuning) => tuning::add(tuning, call),
-            Known::Firewall(_) => Err(refused("firewall is done by its program")),
+            Known::Firewall(firewall) => firewall::add(firewall, call, &self.rules),
         }
     }
 
@@ -156,7 +157,7 @@ impl InProcess for Plugins {
             Known::Portmap(_) => Ok(self.rules.change(call.container, |pod| pod.host_ports.clear())?),
             Known::Bandwidth(_) => bandwidth::del(call),
             Known::Tuning(tuning) => tuning::del(tuning, call),
-            // The namespace takes it along.
+            // The namespace takes lo along; a bridge stays closed.
             Known::Loopback | Known::Firewall(_) => Ok(()),
         }
     }
@@ -175,7 +176,7 @@ impl InProcess for Plugins {
             Known::Portmap(_) => portmap::check(call, &self.rules),
             Known::Bandwidth(conf) => bandwidth::check(conf, call),
             Known::Tuning(tuning) => tuning::check(tuning, call),
-            Known::Firewall(_) => Ok(()),
+            Known::Firewall(firewall) => firewall::check(firewall, call, &self.rules),
         }
     }
 

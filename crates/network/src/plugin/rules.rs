@@ -42,6 +42,8 @@ struct Bridges {
     links: BTreeSet<String>,
     /// Those of them that were made here.
     made: BTreeSet<String>,
+    /// Those whose pods are not reached by pods of another one of these.
+    closed: BTreeSet<String>,
 }
 
 /// One instance's. Written to disk before the kernel is told, so that what is in the table is never unknown: a file for each
@@ -89,10 +91,12 @@ impl Rules {
         let pods: Vec<nft::Pod> = saved.pods.values().filter_map(|pod| self.elements(pod).ok()).collect();
         let own = saved.pods.values().filter_map(|pod| pod.own_link.clone());
         let links: Vec<String> = saved.bridges.links.iter().cloned().chain(own).collect();
+        let closed: Vec<String> = saved.bridges.closed.iter().cloned().collect();
         self.tables
             .install(&nft::Table {
                 name: &self.table,
                 links: &links,
+                closed: &closed,
                 isolated: false,
                 loopback6: Some(self.loopback6()),
                 pods: &pods,
@@ -129,6 +133,24 @@ impl Rules {
             *ready = false;
         }
         Ok(())
+    }
+
+    /// Pods of the bridge and of others that are closed do not reach each other. It is so until a reset.
+    pub(super) fn close(&self, bridge: &str) -> Result<(), NetworkError> {
+        let mut ready = self.ready.lock();
+        let mut saved = self.saved.lock();
+        if saved.bridges.closed.insert(bridge.to_owned()) {
+            self.files.write(&self.files.bridges(), &saved.bridges)?;
+        } else if *ready {
+            return Ok(());
+        }
+        self.install(&saved)?;
+        *ready = true;
+        Ok(())
+    }
+
+    pub(super) fn is_closed(&self, bridge: &str) -> bool {
+        self.saved.lock().bridges.closed.contains(bridge)
     }
 
     /// Changes what a pod has, in memory, on disk and in the table; a refusal leaves all as it was.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use berth_cni::{
-    Bandwidth, Call, CniResult, InProcess as _, InUse, Known, PluginError, PortMapping, RuntimeConfig,
+    Bandwidth, Call, CniResult, Does, InProcess as _, InUse, Known, PluginError, PortMapping, RuntimeConfig,
     Version,
 };
 use berth_netlink::Routes;
@@ -38,7 +38,7 @@ impl Host {
 
     fn known(&self, conf: serde_json::Value) -> Known {
         let known = Known::read(conf.as_object().unwrap()).unwrap();
-        assert!(self.plugins.does(&known), "{conf}");
+        assert_eq!(self.plugins.does(&known), Does::Everything, "{conf}");
         known
     }
 
