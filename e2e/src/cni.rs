@@ -14,6 +14,7 @@ mod hangs;
 mod protocol;
 mod recorder;
 mod versions;
+mod wishes;
 
 use anyhow::Result;
 
@@ -43,6 +44,7 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     check::all(checks, daemon, &recorder).await?;
     cuts::all(checks, daemon, &recorder).await?;
     debian::all(checks, daemon, &recorder).await?;
+    wishes::all(checks, daemon, &recorder).await?;
     checks.note("no directory, row or descriptor is left", given_back(daemon, &before).await);
     let left = recorder.left(daemon)?;
     checks.that("no record, bound namespace or address is left", left.is_empty(), left.join("; "));

@@ -9,6 +9,7 @@ macro_rules! holds {
 mod addresses;
 mod churn;
 mod fields;
+mod firewall;
 mod kind;
 mod limits;
 mod machine;
@@ -42,9 +43,12 @@ pub(crate) async fn lane(checks: &mut Checks, only: Option<&str>) -> Result<()> 
             ports::all(checks, &machine, &mut daemon, kind).await?;
             restarts::all(checks, &machine, &mut daemon, kind).await?;
             churn::all(checks, &daemon, kind).await?;
-            if kind == Kind::Embedded {
-                addresses::all(checks, &machine, &mut daemon).await?;
-                people::all(checks, &machine, &mut daemon).await?;
+            match kind {
+                Kind::Embedded => {
+                    addresses::all(checks, &machine, &mut daemon).await?;
+                    people::all(checks, &machine, &mut daemon).await?;
+                }
+                Kind::InProcess | Kind::Programs => firewall::all(checks, &machine, &daemon, kind).await?,
             }
             anyhow::Ok(())
         }

@@ -107,10 +107,6 @@ pub(super) async fn all(checks: &mut Checks, daemon: &mut Daemon, recorder: &Rec
     let mine: Vec<_> =
         rules.lines().filter(|line| line.contains("10.77.0.") || line.contains("18090")).collect();
     checks.that("  nor a rule of a pod's", mine.is_empty(), mine.join("; "));
-    // Of the firewall plugin, which never removes them: empty chains of the lane's own network namespace.
-    for family in ["ip", "ip6"] {
-        tool(&format!("nft delete table {family} filter"))?;
-    }
     tool("ip link delete lane0").map(drop)
 }
 

@@ -44,6 +44,7 @@ fn conflist(home: &Path) -> Value {
             },
             { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
             { "type": "bandwidth", "capabilities": { "bandwidth": true } },
+            { "type": "firewall", "ingressPolicy": "same-bridge" },
             {
                 "type": "tuning", "sysctl": { "net.ipv4.conf.eth0.arp_notify": "1", "net.core.somaxconn": "500" },
                 "dataDir": home.join("tuning"),
@@ -96,7 +97,9 @@ impl Kind {
     pub(super) async fn ready(self, daemon: &Daemon) -> Result<()> {
         in_use(daemon, |shown| {
             let plugins = shown["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let all = plugins.iter().all(|one| one["in_process"] == (self == Self::InProcess));
+            // Who does firewall depends on others' rules, those that its program leaves among them.
+            let mut rest = plugins.iter().filter(|one| one["conf"]["type"] != "firewall");
+            let all = rest.all(|one| one["in_process"] == (self == Self::InProcess));
             shown["network"] == NETWORK && shown["problem"].is_null() && all
         })
         .await

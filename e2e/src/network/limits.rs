@@ -45,6 +45,9 @@ const fn left(plugin: &'static str, what: &'static str, away: &'static str) -> L
 
 pub(super) const LEAVES: &[Leaves] = &[
     left("bridge", "does not remove the bridge that it made", "ip link delete lane0"),
+    left("bridge", "does not remove the other one either", "ip link delete lane1"),
+    left("firewall", "does not remove its chains, IPv4", "nft delete table ip filter"),
+    left("firewall", "does not remove its chains, IPv6", "nft delete table ip6 filter"),
     left("portmap", "does not remove its chains without pods, IPv4", "nft delete table ip nat"),
     left("portmap", "does not remove its chains without pods, IPv6", "nft delete table ip6 nat"),
     left(

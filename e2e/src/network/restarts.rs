@@ -106,9 +106,12 @@ async fn once(client: &mut Client, verb: &str, config: &PodSandboxConfig, id: &s
 pub(super) async fn empty(daemon: &Daemon) -> Result<()> {
     let bridges = tool("ip -o link show type bridge")?;
     let bridges: Vec<&str> = bridges.lines().filter_map(|line| line.split(": ").nth(1)).collect();
-    // The bridge stays, and is the one element of its set.
-    let stays =
-        |line: &str| bridges.iter().any(|bridge| line.trim() == format!("elements = {{ \"{bridge}\" }}"));
+    // Bridges stay, as elements of sets, alone or twice.
+    let stays = |line: &str| {
+        let elements = line.trim().strip_prefix("elements = {").unwrap_or(line);
+        let mut names = elements.split([' ', '"', ',', '.', '}']).filter(|name| !name.is_empty());
+        names.all(|name| bridges.contains(&name))
+    };
     let end = std::time::Instant::now() + Duration::from_secs(10);
     loop {
         let links = tool("ip -o link show type veth")?;

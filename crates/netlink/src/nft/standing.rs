@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 
 use super::read::{ChainName, Element as Found, Reader};
-use super::table::{Element, LINKS, Pod, SETS};
+use super::table::{CLOSED, Element, LINKS, Pod, SETS, WITHIN};
 
 /// NFPROTO_INET.
 const INET: u8 = 1;
@@ -94,8 +94,11 @@ fn port(bytes: &[u8]) -> u16 {
 
 /// The parts of a key fill whole registers: an address, a protocol and a port, or both.
 fn text(set: &str, key: &[u8], value: &[u8]) -> String {
-    if set == LINKS.name {
-        return String::from_utf8_lossy(key).trim_end_matches('\0').to_owned();
+    if [LINKS.name, CLOSED.name, WITHIN.name].contains(&set) {
+        // Each name is padded to 16 bytes.
+        let names =
+            key.chunks(16).map(|name| String::from_utf8_lossy(name).trim_end_matches('\0').to_owned());
+        return names.collect::<Vec<_>>().join(" ");
     }
     let (own, service) = match key.len() {
         4 | 16 => (key, &[][..]),

@@ -101,9 +101,9 @@ const BOUND6: Set = set("bound6", 6, (ADDRESS6 << 12 | SERVICE, 24), TO6);
 const HIDDEN4: Set = set("hidden4", 7, (ADDRESS4, 4), None);
 const HIDDEN6: Set = set("hidden6", 8, (ADDRESS6, 16), None);
 pub(super) const LINKS: Set = set("links", 9, (LINK, 16), None);
-const CLOSED: Set = set("closed", 10, (LINK, 16), None);
+pub(super) const CLOSED: Set = set("closed", 10, (LINK, 16), None);
 /// An interface twice: a rule cannot compare by which one a packet came and by which it leaves.
-const WITHIN: Set = set("within", 11, (LINK << 6 | LINK, 32), None);
+pub(super) const WITHIN: Set = set("within", 11, (LINK << 6 | LINK, 32), None);
 pub(super) const SETS: [&Set; 11] =
     [&PODS4, &PODS6, &PORTS4, &PORTS6, &BOUND4, &BOUND6, &HIDDEN4, &HIDDEN6, &LINKS, &CLOSED, &WITHIN];
 const FAMILIES: [(Family, [&Set; 4]); 2] =

@@ -72,8 +72,14 @@ fn what_a_table_has_is_compared_with_what_it_should_have() {
         );
         let links = ["br-test".to_owned()];
         let pods = [whole.clone()];
-        let table =
-            Table { name: "berth-test", links: &links, isolated: false, loopback6: None, pods: &pods };
+        let table = Table {
+            name: "berth-test",
+            links: &links,
+            closed: &[],
+            isolated: false,
+            loopback6: None,
+            pods: &pods,
+        };
         tables.install(&table)?;
         let there = reader.held("berth-test", &whole, Some("br-test"))?;
         assert!(there.iter().all(|one| one.state == HeldState::There), "{there:?}");
