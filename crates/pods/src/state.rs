@@ -1,6 +1,6 @@
 //! What is in memory: the authority while the daemon runs. Lists read it without any I/O.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,12 +24,19 @@ pub(crate) struct State {
     sandboxes: RwLock<BTreeMap<SandboxId, Arc<Sandbox>>>,
     /// Sandboxes on their way into `sandboxes`.
     coming: Mutex<HashSet<SandboxId>>,
-    containers: RwLock<BTreeMap<ContainerId, Arc<Container>>>,
+    containers: RwLock<Containers>,
     pub(crate) runs: Flights<SandboxMetadata, SandboxId>,
     pub(crate) creates: Flights<(SandboxId, ContainerMetadata), ContainerId>,
     pub(crate) sandbox_ends: Flights<(SandboxId, &'static str), ()>,
     pub(crate) container_ops: Flights<(ContainerId, &'static str), ()>,
     told: broadcast::Sender<Arc<LifeEvent>>,
+}
+
+/// All of them, and each sandbox's: to look for the latter among the former would take as long as there are both.
+#[derive(Debug, Default)]
+struct Containers {
+    all: BTreeMap<ContainerId, Arc<Container>>,
+    of: HashMap<SandboxId, BTreeMap<ContainerId, Arc<Container>>>,
 }
 
 /// Events a listener may be behind before it loses its stream.
@@ -183,7 +190,7 @@ impl State {
     }
 
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.sandboxes.read().len(), self.containers.read().len())
+        (self.sandboxes.read().len(), self.containers.read().all.len())
     }
 
     /// Counts as known as long as the guard is there, however its making ends.
@@ -210,7 +217,7 @@ impl State {
     }
 
     pub(crate) fn find_container(&self, id: &str) -> Result<Option<Arc<Container>>, PodsError> {
-        lookup::find(&self.containers.read(), "container", id).map(Option::<&Arc<Container>>::cloned)
+        lookup::find(&self.containers.read().all, "container", id).map(Option::<&Arc<Container>>::cloned)
     }
 
     pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>, PodsError> {
@@ -222,11 +229,12 @@ impl State {
     }
 
     pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
-        self.containers.read().values().cloned().collect()
+        self.containers.read().all.values().cloned().collect()
     }
 
     pub(crate) fn containers_of(&self, sandbox: &SandboxId) -> Vec<Arc<Container>> {
-        self.containers.read().values().filter(|c| c.sandbox.id == *sandbox).cloned().collect()
+        let containers = self.containers.read();
+        containers.of.get(sandbox).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
     pub(crate) fn insert_sandbox(&self, sandbox: Arc<Sandbox>) {
@@ -234,7 +242,10 @@ impl State {
     }
 
     pub(crate) fn insert_container(&self, container: Arc<Container>) {
-        self.containers.write().insert(container.id.clone(), container);
+        let mut containers = self.containers.write();
+        let of = containers.of.entry(container.sandbox.id.clone()).or_default();
+        of.insert(container.id.clone(), container.clone());
+        containers.all.insert(container.id.clone(), container);
     }
 
     pub(crate) fn drop_sandbox(&self, id: &SandboxId) {
@@ -242,7 +253,14 @@ impl State {
     }
 
     pub(crate) fn drop_container(&self, id: &ContainerId) {
-        self.containers.write().remove(id);
+        let mut containers = self.containers.write();
+        let Some(gone) = containers.all.remove(id) else { return };
+        if let Some(of) = containers.of.get_mut(&gone.sandbox.id) {
+            of.remove(id);
+            if of.is_empty() {
+                containers.of.remove(&gone.sandbox.id);
+            }
+        }
     }
 
     pub(crate) fn listen(&self) -> broadcast::Receiver<Arc<LifeEvent>> {

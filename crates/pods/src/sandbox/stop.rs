@@ -35,19 +35,29 @@ pub(crate) async fn release(
     let netns = sandbox.pod().map(|pod| pod.netns());
     let detached = state.ports.network.detach(&sandbox.id, netns, record.attachment.as_ref()).await;
     detached.map_err(PodsError::port(format!("disconnect sandbox {}", sandbox.id)))?;
-    if record.attachment.is_some() {
-        let record = sandbox.update(|r| r.attachment = None);
-        state.save_sandbox(&record).await?;
-    }
-    if let Some(pod) = sandbox.pod() {
-        pod.shutdown()
-            .await
-            .map_err(PodsError::port(format!("end the processes of sandbox {}", sandbox.id)))?;
+    let record = record.attachment.is_some().then(|| sandbox.update(|r| r.attachment = None));
+    let pod = sandbox.pod();
+    let save = async {
+        match &record {
+            Some(record) => state.save_sandbox(record).await,
+            None => Ok(()),
+        }
+    };
+    let end = async {
+        match &pod {
+            Some(pod) => pod.shutdown().await,
+            None => Ok(()),
+        }
+    };
+    // Neither waits for the other.
+    let (saved, ended) = tokio::join!(save, end);
+    ended.map_err(PodsError::port(format!("end the processes of sandbox {}", sandbox.id)))?;
+    if pod.is_some() {
         sandbox.forget_pod();
         tracing::info!(sandbox = %sandbox.id.short(), "sandbox stopped");
         state.tell(LifeEventKind::Stopped, sandbox, sandbox.id.as_str());
     }
-    Ok(())
+    saved
 }
 
 async fn end_containers(state: &Arc<State>, sandbox: &Arc<Sandbox>) -> Result<(), PodsError> {
