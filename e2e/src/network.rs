@@ -20,6 +20,7 @@ mod pods;
 mod ports;
 mod restarts;
 mod switch;
+mod thousand;
 mod traffic;
 
 use anyhow::Result;
@@ -61,6 +62,14 @@ pub(crate) async fn lane(checks: &mut Checks, only: Option<&str>) -> Result<()> 
     if let [in_process, programs] = &fields[..] {
         fields::compare(checks, in_process, programs);
         switch::all(checks, &machine).await?;
+    }
+    if only.is_none_or(|only| only == Kind::Embedded) {
+        println!("  a full bridge");
+        let mut daemon = thousand::daemon().await?;
+        let done = thousand::all(checks, &machine, &mut daemon).await;
+        daemon.finish(done).await?;
+        let left = machine.left().await;
+        checks.that("  after the reset the machine's network is as it was", left.is_empty(), left.join("; "));
     }
     Ok(())
 }

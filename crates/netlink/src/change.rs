@@ -3,13 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
@@ -60,6 +61,14 @@ pub struct Change {
 }
 
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+
+fn neighbour(index: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(address);
+    message.header.ifindex = index;
+    message.attributes = vec![NeighbourAttribute::Destination(address.into())];
+    message
+}
 
 fn set_up(link: &mut LinkMessage) {
     link.header.flags = LinkFlags::Up;
@@ -144,6 +153,19 @@ impl Change {
             IpAddr::V4(_) => {}
         }
         Self::new(RouteNetlinkMessage::NewAddress(message), NEW)
+    }
+
+    /// Whose address is where on an interface, for good: nobody is asked, and it takes none of the places that the kernel has
+    /// for what it found out (`gc_thresh3`, 1024 for all network namespaces together).
+    pub fn neighbour(index: u32, address: IpAddr, mac: [u8; 6]) -> Self {
+        let mut message = neighbour(index, address);
+        message.header.state = NeighbourState::Permanent;
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        Self::new(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    pub fn no_neighbour(index: u32, address: IpAddr) -> Self {
+        Self::new(RouteNetlinkMessage::DelNeighbour(neighbour(index, address)), 0)
     }
 
     pub fn default_route(gateway: IpAddr, index: u32) -> Self {

@@ -10,6 +10,10 @@ use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+
 use crate::Routes;
 
 /// An interface, as the kernel tells it.
@@ -159,6 +163,23 @@ impl Routes {
             if let Some((_, ip)) = address.attributes.iter().filter_map(of).min_by_key(|(order, _)| *order) {
                 found.push((ip, address.header.prefix_len));
             }
+        }
+        Ok(found)
+    }
+
+    /// Whose addresses were put on an interface for good ([`crate::Change::neighbour`]).
+    pub fn neighbours(&self, index: u32) -> io::Result<Vec<IpAddr>> {
+        let mut found = Vec::new();
+        for message in self.dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))? {
+            let RouteNetlinkMessage::NewNeighbour(neighbour) = message else { continue };
+            if neighbour.header.ifindex != index || neighbour.header.state != NeighbourState::Permanent {
+                continue;
+            }
+            found.extend(neighbour.attributes.iter().find_map(|attribute| match attribute {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::from(*ip)),
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::from(*ip)),
+                _ => None,
+            }));
         }
         Ok(found)
     }

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
 use berth_ids::SandboxId;
@@ -13,6 +13,16 @@ pub(crate) struct Addresses {
     circles: Vec<Circle>,
     taken: HashSet<IpAddr>,
     by_pod: HashMap<SandboxId, Vec<IpAddr>>,
+    /// The first to go comes first.
+    leaving: VecDeque<Leaving>,
+}
+
+/// Addresses of a pod that has ended, taken until the kernel has cleared its namespace: until then it answers there for them.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    addresses: Vec<IpAddr>,
+    /// Gone with the namespace.
+    pub(crate) interface: String,
 }
 
 #[derive(Debug)]
@@ -41,7 +51,7 @@ impl Circle {
 impl Addresses {
     pub(crate) fn new(subnets: &[Subnet]) -> Self {
         let circles = subnets.iter().map(|subnet| Circle::new(*subnet)).collect();
-        Self { circles, taken: HashSet::new(), by_pod: HashMap::new() }
+        Self { circles, taken: HashSet::new(), by_pod: HashMap::new(), leaving: VecDeque::new() }
     }
 
     pub(crate) fn subnets(&self) -> Vec<Subnet> {
@@ -107,8 +117,29 @@ impl Addresses {
         self.by_pod.keys().cloned().collect()
     }
 
-    pub(crate) fn give_back(&mut self, id: &SandboxId) {
-        for address in self.by_pod.remove(id).unwrap_or_default() {
+    pub(crate) fn of(&self, id: &SandboxId) -> Vec<IpAddr> {
+        self.by_pod.get(id).cloned().unwrap_or_default()
+    }
+
+    /// They are free once the pod's interface is found to be gone.
+    pub(crate) fn give_back(&mut self, id: &SandboxId, interface: String) {
+        if let Some(addresses) = self.by_pod.remove(id) {
+            self.leaving.push_back(Leaving { addresses, interface });
+        }
+    }
+
+    /// At most so many of those that leave, to be looked for and told of by [`Addresses::seen`].
+    pub(crate) fn leaving(&mut self, most: usize) -> Vec<Leaving> {
+        let most = most.min(self.leaving.len());
+        self.leaving.drain(..most).collect()
+    }
+
+    pub(crate) fn seen(&mut self, leaving: Leaving, is_there: bool) {
+        if is_there {
+            self.leaving.push_back(leaving);
+            return;
+        }
+        for address in leaving.addresses {
             self.taken.remove(&address);
         }
     }
@@ -130,6 +161,28 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
+    fn gone(addresses: &mut Addresses, n: u8) {
+        addresses.give_back(&id(n), "its".into());
+        for leaving in addresses.leaving(9) {
+            addresses.seen(leaving, false);
+        }
+    }
+
+    #[test]
+    fn none_is_free_before_its_interface_is_gone() {
+        let mut addresses = addresses(&["10.0.0.0/29"]);
+        let taken: Vec<_> = (1..6).map(|n| addresses.take(&id(n)).unwrap()).collect();
+        addresses.give_back(&id(1), "its".into());
+        assert!(addresses.take(&id(9)).is_err());
+        let mut leaving = addresses.leaving(9);
+        assert_eq!(leaving[0].interface, "its");
+        addresses.seen(leaving.remove(0), true);
+        assert!(addresses.take(&id(9)).is_err() && addresses.leaving(0).is_empty());
+        let leaving = addresses.leaving(9).remove(0);
+        addresses.seen(leaving, false);
+        assert_eq!(addresses.take(&id(9)).unwrap(), taken[0]);
+    }
+
     #[test]
     fn round_and_round_and_never_twice() {
         let mut addresses = addresses(&["10.0.0.0/29"]);
@@ -139,9 +192,9 @@ mod tests {
         assert_eq!(taken, ips(&["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]));
         assert_eq!(addresses.take(&id(2)).unwrap(), [taken[2]]);
         assert!(matches!(addresses.take(&id(9)), Err(NetworkError::Exhausted { .. })));
-        addresses.give_back(&id(3));
-        addresses.give_back(&id(1));
-        addresses.give_back(&id(1));
+        gone(&mut addresses, 3);
+        gone(&mut addresses, 1);
+        gone(&mut addresses, 1);
         assert_eq!(addresses.take(&id(9)).unwrap(), [taken[1]]);
         assert_eq!(addresses.take(&id(8)).unwrap(), [taken[3]]);
     }
@@ -153,7 +206,7 @@ mod tests {
         (1..14).for_each(|n| drop(addresses.take(&id(n)).unwrap()));
         let full = addresses.take(&id(99)).unwrap_err().to_string();
         assert!(full.contains("fd00::/124"), "{full}");
-        addresses.give_back(&id(5));
+        gone(&mut addresses, 5);
         assert_eq!(addresses.take(&id(99)).unwrap(), ips(&["10.0.0.16", "fd00::7"]), "none was lost");
     }
 

@@ -9,6 +9,8 @@ pub enum NetworkError {
     Kernel { doing: String, source: std::io::Error },
     #[error("every address of {subnet} is in use")]
     Exhausted { subnet: Subnet },
+    #[error("bridge {bridge} leads to {pods} pods, and can lead to no more")]
+    Full { bridge: String, pods: usize },
     #[error("the pod's limits: {why}")]
     Limits { why: String },
     #[error("the host has routes to every network Berth would choose; set network.subnets")]
@@ -32,7 +34,7 @@ pub enum NetworkError {
 impl Classify for NetworkError {
     fn class(&self) -> ErrorClass {
         match self {
-            Self::Exhausted { .. } => ErrorClass::ResourceExhausted,
+            Self::Exhausted { .. } | Self::Full { .. } => ErrorClass::ResourceExhausted,
             Self::Cidr { .. } | Self::Limits { .. } => ErrorClass::InvalidArgument,
             Self::NoSubnet
             | Self::Taken { .. }

@@ -23,6 +23,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use berth_cni::Bandwidth;
 use berth_ids::SandboxId;
@@ -50,6 +51,13 @@ use crate::subnet::Saved;
 
 /// The name of a pod's interface inside the pod, as CNI has it.
 const POD_INTERFACE: &str = "eth0";
+
+/// So many pods that have ended are looked after with each that comes.
+const LOOKED_AFTER: usize = 2;
+/// How long a pod waits for addresses of those that have ended, and how long between two looks: the kernel clears namespaces in
+/// some 50 ms.
+const CLEARED: Duration = Duration::from_secs(2);
+const CLEARING: Duration = Duration::from_millis(10);
 
 /// The number of lo in every namespace (Linux: LOOPBACK_IFINDEX).
 const LOOPBACK: u32 = 1;
@@ -202,7 +210,7 @@ impl Network {
         for port in &ports {
             port.is_free()?;
         }
-        let ips = self.addresses.lock().take(id)?;
+        let ips = self.take(id, &routes)?;
         // Held before anything is made, so that a reset sees that the network is in use.
         let made = self
             .hold(pod, &ips, ports)
@@ -222,10 +230,35 @@ impl Network {
         made
     }
 
-    /// Reserves the pod's ports: refused when another pod has one of them.
+    /// Addresses for a pod. Where only those of pods that have ended are left, it waits for the kernel to clear them.
+    fn take(&self, id: &SandboxId, routes: &Routes) -> Result<Vec<IpAddr>, NetworkError> {
+        let end = Instant::now() + CLEARED;
+        let mut most = LOOKED_AFTER;
+        loop {
+            let leaving = self.addresses.lock().leaving(most);
+            let waiting = !leaving.is_empty();
+            for one in leaving {
+                let there = routes.index(&one.interface).map(|index| index.is_some());
+                self.addresses.lock().seen(one, there.unwrap_or(true));
+            }
+            match self.addresses.lock().take(id) {
+                Err(NetworkError::Exhausted { .. }) if waiting && Instant::now() < end => {}
+                done => return done,
+            }
+            if most == usize::MAX {
+                std::thread::sleep(CLEARING);
+            }
+            most = usize::MAX;
+        }
+    }
+
+    /// Reserves the pod's place and ports: refused when another pod has one of them, or when there are as many as there can be.
     fn hold(&self, pod: PodRequest<'_>, ips: &[IpAddr], ports: Vec<HostPort>) -> Result<(), NetworkError> {
         let rules = self.rules(ips, &ports)?;
         let mut pods = self.pods.lock();
+        if pods.len() >= port::PODS && !pods.contains_key(pod.id) {
+            return Err(NetworkError::Full { bridge: self.bridge.clone(), pods: port::PODS });
+        }
         for port in &ports {
             let holder = pods
                 .iter()
@@ -258,12 +291,18 @@ impl Network {
             master: Some(master),
             peer: POD_INTERFACE,
             peer_netns: netns,
-            peer_mac: None,
+            peer_mac: Some(names::pod_mac(ips)),
             mtu: self.mtu,
         };
+        // The host asks nobody for a pod, and no pod for the host: a thousand that do are more than the kernel remembers.
+        let neighbours = ips.iter().map(|ip| Change::neighbour(master, *ip, names::pod_mac(ips)));
         // With br_netfilter a pod that asks for its own port of the host is answered by the port it asks by.
         let hairpin = PortSettings { hairpin: Some(true), isolated: None };
-        self.ports.make(routes, &veth, hairpin).map_err(step(format!("make interface {name}")))?;
+        let made = self.ports.make(routes, &veth, hairpin, neighbours);
+        made.map_err(|error| match port::is_full(&error) {
+            true => NetworkError::Full { bridge: self.bridge.clone(), pods: port::PORTS },
+            false => step(format!("make interface {name}"))(error),
+        })?;
         let subnets = self.subnets();
         let of = |ip: &IpAddr| subnets.iter().copied().find(|subnet| subnet.contains(*ip));
         let given: Vec<(IpAddr, Subnet)> =
@@ -271,8 +310,8 @@ impl Network {
         if given.len() != ips.len() {
             return Err(NetworkError::Gone { what: format!("the network of {ips:?}") });
         }
-        let inside = given.clone();
-        berth_sys::netns::run_in(netns, move || configure(&inside))
+        let (inside, bridge) = (given.clone(), self.bridge_mac(routes)?);
+        berth_sys::netns::run_in(netns, move || configure(&inside, bridge))
             .map_err(step(format!("configure {POD_INTERFACE} with {ips:?}")))?;
         let held = self.pods.lock().get(pod.id).map(|pod| pod.host_ports.clone()).unwrap_or_default();
         Ok(Attachment {
@@ -368,7 +407,33 @@ impl Network {
         {
             shaping::remove(&routes, ifb);
         }
-        self.addresses.lock().give_back(id);
+        self.forget_neighbours(id);
+        self.addresses.lock().give_back(id, names::interface(id));
+    }
+
+    /// Where the bridge is for good: one that somebody else made may have another address tomorrow.
+    fn bridge_mac(&self, routes: &Routes) -> Result<Option<[u8; 6]>, NetworkError> {
+        let found = routes.link(&self.bridge).map_err(step("look for the bridge"))?;
+        let ours = names::bridge_mac(&self.bridge);
+        Ok(found.is_some_and(|link| link.mac == ours).then_some(ours))
+    }
+
+    /// What the host knows of where the pod is.
+    fn forget_neighbours(&self, id: &SandboxId) {
+        let ips = self.addresses.lock().of(id);
+        if ips.is_empty() {
+            return;
+        }
+        let forgotten = Routes::open().and_then(|routes| match routes.index(&self.bridge)? {
+            Some(bridge) => routes.apply(ips.iter().map(|ip| Change::no_neighbour(bridge, *ip))),
+            None => Ok(()),
+        });
+        match forgotten {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(sandbox = %id, %error, "the host still knows where the pod was");
+            }
+            _ => {}
+        }
     }
 
     /// At start: these pods live and have their addresses and ports; interfaces of others go, and the table has exactly
@@ -394,7 +459,12 @@ impl Network {
             &routes,
             found.iter().filter(|name| !known.contains(name.as_str()) && !kept.contains(name.as_str())),
         );
-        Ok(())
+        let held: HashSet<&IpAddr> = live.iter().flat_map(|(_, a)| &a.ips).collect();
+        let neighbours = routes.neighbours(master).map_err(step("read whom the host knows on the bridge"))?;
+        let strangers = neighbours.iter().filter(|ip| !held.contains(ip));
+        routes
+            .apply(strangers.map(|ip| Change::no_neighbour(master, *ip)))
+            .map_err(step("forget where pods were that are no more"))
     }
 
     /// New pods get addresses of these networks; those that run keep theirs. The bridge gets more gateway addresses.
@@ -428,7 +498,7 @@ pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
 }
 
 /// Inside the pod's namespace.
-fn configure(given: &[(IpAddr, Subnet)]) -> std::io::Result<()> {
+fn configure(given: &[(IpAddr, Subnet)], bridge: Option<[u8; 6]>) -> std::io::Result<()> {
     let inside = Routes::open()?;
     let pod = inside.index(POD_INTERFACE)?.ok_or(std::io::ErrorKind::NotFound)?;
     // Before it is up: no other pod tells this one its routes (CVE-2020-10749), and nobody has its addresses.
@@ -442,7 +512,9 @@ fn configure(given: &[(IpAddr, Subnet)]) -> std::io::Result<()> {
     let addresses = given.iter().map(|(address, subnet)| Change::address(pod, *address, subnet.prefix()));
     let routes = given.iter().map(|(_, subnet)| Change::default_route(subnet.gateway(), pod));
     let up = [Change::up(LOOPBACK), Change::up(pod)];
-    inside.apply(addresses.chain(up).chain(routes))
+    let gateways =
+        given.iter().filter_map(|(_, subnet)| Some(Change::neighbour(pod, subnet.gateway(), bridge?)));
+    inside.apply(addresses.chain(up).chain(routes).chain(gateways))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Names in the host's network; an interface's has at most 15 bytes (IFNAMSIZ).
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use berth_ids::SandboxId;
 
@@ -39,6 +39,13 @@ pub(crate) fn global(instance: &str) -> u128 {
 pub(crate) fn bridge_mac(bridge: &str) -> [u8; 6] {
     let [.., a, b, c, d] = hash(bridge).to_be_bytes();
     [0x0a, 0xbe, a, b, c, d]
+}
+
+/// A pod's, locally administered: the same whenever it is the same address, so that whoever remembers it is right.
+pub(crate) fn pod_mac(ips: &[IpAddr]) -> [u8; 6] {
+    let v4 = ips.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(ip.octets()) } else { None });
+    let [a, b, c, d] = v4.unwrap_or_else(|| (hash(&format!("{ips:?}")) as u32).to_be_bytes());
+    [0x0a, 0xbf, a, b, c, d]
 }
 
 /// Of the pods that plugins connect.
@@ -84,6 +91,9 @@ mod tests {
         assert_ne!(bridge("a"), bridge("b"));
         assert!(bridge("a-very-long-name-of-an-instance").len() <= 15);
         assert_ne!(loopback6("a"), loopback6("b"));
+        let mac = |ips: &[&str]| pod_mac(&ips.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<_>>());
+        assert_eq!(mac(&["fd00::2", "10.0.1.2"]), [0x0a, 0xbf, 10, 0, 1, 2]);
+        assert_ne!(mac(&["fd00::2"]), mac(&["fd01::2"]));
         assert!(loopback6("a").is_unique_local());
         let id = SandboxId::from_bytes([0xab; 32]);
         assert!(interface(&id).len() <= 15 && is_ours(&interface(&id)));

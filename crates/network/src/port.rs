@@ -13,6 +13,17 @@ const SETTINGS: &str = "/proc/sys/net/ipv6/conf";
 /// What fails where [`Ports::open`] does.
 pub(crate) const OPENING: &str = "open IPv6's settings of interfaces";
 
+/// A bridge has no more (Linux: BR_MAX_PORTS).
+pub(crate) const PORTS: usize = 1023;
+/// Pods of a bridge. A broadcast, such as a pod's question where another is, is queued for all ports at once; the kernel drops
+/// what is more than that (`net.core.netdev_max_backlog`), and the oldest pods would never hear of it.
+pub(crate) const PODS: usize = 1000;
+
+/// Whether a port was not made for that reason.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(nix::libc::EXFULL)
+}
+
 /// Makes them, on one host.
 #[derive(Debug)]
 pub(crate) struct Ports {
@@ -31,17 +42,23 @@ impl Ports {
         }
     }
 
-    /// Makes the pair and sets the host's end up.
+    /// Makes the pair, sets the host's end up and changes what else is to be changed on the host.
     ///
     /// A port speaks no IP. The kernel would give it addresses, routes, groups and timers of IPv6 all the same, and walks
     /// through those of all interfaces whenever one goes up or down: with a thousand pods most of what one more costs.
-    pub(crate) fn make(&self, routes: &Routes, veth: &Veth<'_>, settings: PortSettings) -> io::Result<()> {
+    pub(crate) fn make(
+        &self,
+        routes: &Routes,
+        veth: &Veth<'_>,
+        settings: PortSettings,
+        also: impl IntoIterator<Item = Change>,
+    ) -> io::Result<()> {
         routes.apply([Change::veth(veth)])?;
         if let Some(all) = &self.settings {
             let name = format!("{}/disable_ipv6", veth.name);
             let file = openat(all, name.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
             File::from(file).write_all(b"1")?;
         }
-        routes.apply([Change::port_up(veth.name, settings)])
+        routes.apply([Change::port_up(veth.name, settings)].into_iter().chain(also))
     }
 }

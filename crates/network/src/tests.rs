@@ -196,6 +196,51 @@ fn a_failed_attach_gives_its_address_back() {
     host.with(|| network.attach(asks(&id(99), &[]), pod.as_fd()).unwrap());
 }
 
+#[test]
+fn an_address_is_free_once_nobody_answers_for_it() {
+    let host = Host::new();
+    let network = host.network(&["10.77.0.0/29"]);
+    let pods: Vec<OwnedFd> = (0..5).map(|_| new_netns().unwrap()).collect();
+    let attach = |n: u8, netns: &OwnedFd| host.with(|| network.attach(asks(&id(n), &[]), netns.as_fd()));
+    let attached: Vec<_> = (0..).zip(&pods).map(|(n, pod)| attach(n, pod).unwrap()).collect();
+    host.with(|| network.detach(&id(0), Some(&attached[0])));
+    let next = new_netns().unwrap();
+    let refused = attach(9, &next).unwrap_err().to_string();
+    assert!(refused.contains("every address"), "{refused}");
+    drop(pods);
+    assert_eq!(attach(9, &next).unwrap().ips, attached[0].ips);
+}
+
+#[test]
+fn host_and_pod_know_where_the_other_is() {
+    let host = Host::new();
+    let network = host.network(&["10.77.0.0/24", "fd77::/64"]);
+    let pods = [new_netns().unwrap(), new_netns().unwrap()];
+    let attach = |n: usize| host.with(|| network.attach(asks(&id(n as u8), &[]), pods[n].as_fd()).unwrap());
+    let (one, two) = (attach(0), attach(1));
+    let known = |interface: &str| {
+        let routes = Routes::open()?;
+        let mut found = routes.neighbours(routes.index(interface)?.unwrap())?;
+        found.sort_unstable();
+        Ok(found)
+    };
+    let on_the_bridge = || host.with(|| known(network.bridge()).unwrap());
+    let all = |of: &[&Attachment]| {
+        let mut ips: Vec<IpAddr> = of.iter().flat_map(|attached| attached.ips.clone()).collect();
+        ips.sort_unstable();
+        ips
+    };
+    assert_eq!(on_the_bridge(), all(&[&one, &two]));
+    assert_eq!(run_in(pods[0].as_fd(), || known(POD_INTERFACE)).unwrap(), one.gateways);
+    host.with(|| network.detach(&id(0), Some(&one)));
+    assert_eq!(on_the_bridge(), two.ips);
+    // What a daemon did not come to do, the next one does.
+    drop(network);
+    let network = host.network(&["10.77.0.0/24", "fd77::/64"]);
+    host.with(|| network.restore(&[]).unwrap());
+    assert!(host.with(|| known(network.bridge()).unwrap()).is_empty());
+}
+
 pub(crate) fn map(protocol: Protocol, host_port: u16, host_ip: &str) -> PortMapping {
     PortMapping { protocol, container_port: 80, host_port, host_ip: host_ip.into() }
 }

@@ -118,7 +118,8 @@ fn the_hop_that_is_broken_is_named() {
     let prefix = scene.network.subnets()[0].prefix();
     bridge(&|routes, index| routes.remove_address(index, gateway, prefix));
     let bad = scene.check(&[]);
-    let said = format!("IPv4 gateway: {gateway} does not say where it is: no interface of the host has it");
+    // The pod knows where its gateway is, so that the first who misses it is who asks for an answer.
+    let said = format!("IPv4 to the host: {gateway} does not answer");
     assert_eq!(first(&bad), said);
     let found = scene.host.with(|| scene.network.inspect().unwrap()).differences;
     assert_eq!(found, [format!("{} has lost {gateway}", scene.network.bridge())]);

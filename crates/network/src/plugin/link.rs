@@ -9,8 +9,8 @@ use berth_netlink::{Change, Link, NewRoute, PortSettings, Routes, Veth};
 use berth_sys::netns::run_in;
 
 use super::{FAILED, fail, refused};
-use crate::names;
-use crate::port::Ports;
+use crate::port::{self, Ports};
+use crate::{NetworkError, names};
 
 /// The namespace; all but DEL come with one.
 pub(super) fn netns<'a>(call: &Call<'a>) -> Result<BorrowedFd<'a>, PluginError> {
@@ -37,22 +37,22 @@ pub(super) fn parse_mac(text: &str) -> Result<[u8; 6], PluginError> {
     Ok(mac)
 }
 
-/// Makes the pair; one of the same name, left by a call that was cut off, goes first. Gives the host's end. `port`: of
-/// which bridge it is one, and who makes it.
+/// Makes the pair; one of the same name, left by a call that was cut off, goes first. Gives the host's end. `of`:
+/// which bridge it is a port of, and who makes it.
 pub(super) fn pair(
     routes: &Routes,
     call: &Call<'_>,
     mtu: u32,
-    port: Option<(&Link, PortSettings, &Ports)>,
+    of: Option<(&Link, PortSettings, &Ports)>,
 ) -> Result<Link, PluginError> {
     let name = host_name(call);
-    let master = port.map(|(bridge, ..)| bridge.index);
+    let master = of.map(|(bridge, ..)| bridge.index);
     let making = || format!("make interface {name}");
     let peer_mac = call.runtime.mac.as_deref().map(parse_mac).transpose()?;
     let (peer, peer_netns) = (call.interface, netns(call)?);
-    let veth = Veth { name: &name, up: port.is_none(), master, peer, peer_netns, peer_mac, mtu };
-    let make = || match port {
-        Some((_, settings, ports)) => ports.make(routes, &veth, settings),
+    let veth = Veth { name: &name, up: of.is_none(), master, peer, peer_netns, peer_mac, mtu };
+    let make = || match of {
+        Some((_, settings, ports)) => ports.make(routes, &veth, settings, []),
         None => routes.apply([Change::veth(&veth)]),
     };
     let made = match make() {
@@ -64,6 +64,12 @@ pub(super) fn pair(
         }
         done => done,
     };
+    if let (Err(error), Some((bridge, ..))) = (&made, of)
+        && port::is_full(error)
+    {
+        let full = NetworkError::Full { bridge: bridge.name.clone(), pods: port::PORTS };
+        return Err(PluginError::new(PluginError::TRY_AGAIN, full.to_string()));
+    }
     made.map_err(fail(making()))?;
     let made = routes.link(&name).map_err(fail(making()))?;
     made.ok_or_else(|| refused(format!("interface {name} was removed while it was being made")))
