@@ -14,6 +14,8 @@ use berth_model::PortMapping;
 use berth_network::{Network, NetworkConfig, Plugins, PodRequest};
 use serde_json::json;
 
+use crate::disk::Mounted;
+
 /// Where Debian has the programs.
 const PROGRAMS: &str = "/usr/lib/cni";
 
@@ -84,17 +86,24 @@ pub(super) struct Ways {
     pub(super) embedded: Way,
     pub(super) conflist: Way,
     pub(super) programs: Way,
+    _run: Mounted,
+}
+
+/// What the next boot does not need is in memory, as a node's /run is; the rest is on the disk. Below a directory of theirs.
+pub(super) fn run_below(home: &Path) -> Result<Mounted> {
+    Mounted::tmpfs(&home.join("run"), "64m")
 }
 
 impl Ways {
     /// In the network namespace of the calling thread, which is a host of the bench's own.
     pub(super) fn open(home: &Path) -> Result<Self> {
-        let programs = chain(&home.join("programs"), false, 212)?;
-        Ok(Self { embedded: Self::embedded(home)?, conflist: Self::conflist(home)?, programs })
+        let run = run_below(home)?;
+        let programs = chain(home, "programs", false, 212)?;
+        Ok(Self { embedded: Self::embedded(home)?, conflist: Self::conflist(home)?, programs, _run: run })
     }
 
     pub(super) fn embedded(home: &Path) -> Result<Way> {
-        let state = home.join("embedded");
+        let state = home.join("run/embedded");
         std::fs::create_dir(&state)?;
         let subnets = ["10.210.0.0/16", "fd10:210::/64"].map(|text| text.parse().map_err(anyhow::Error::msg));
         let subnets = subnets.into_iter().collect::<Result<_>>()?;
@@ -110,7 +119,7 @@ impl Ways {
     }
 
     pub(super) fn conflist(home: &Path) -> Result<Way> {
-        chain(&home.join("conflist"), true, 211)
+        chain(home, "conflist", true, 211)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Way> {
@@ -133,7 +142,9 @@ impl Ways {
 }
 
 /// The chain that a runtime's usual configuration has; `net` is the second byte of its addresses.
-fn chain(home: &Path, in_process: bool, net: u8) -> Result<Way> {
+fn chain(home: &Path, name: &str, in_process: bool, net: u8) -> Result<Way> {
+    let (home, run) = (home.join(name), home.join("run").join(name));
+    std::fs::create_dir(&run)?;
     let conf_dir = home.join("conf");
     std::fs::create_dir_all(&conf_dir)?;
     let conflist = json!({
@@ -152,16 +163,16 @@ fn chain(home: &Path, in_process: bool, net: u8) -> Result<Way> {
         ],
     });
     std::fs::write(conf_dir.join("10-bench.conflist"), conflist.to_string())?;
-    let plugins = Arc::new(Plugins::open(&format!("bench{net}"), home)?);
+    let plugins = Arc::new(Plugins::open(&format!("bench{net}"), &run)?);
     let cni = Cni::new(
         CniSettings {
             instance: format!("bench{net}"),
             conf_dir: Some(conf_dir),
             handler_dirs: BTreeMap::new(),
             bin_dirs: vec![PROGRAMS.into()],
-            netns_dir: home.join("netns"),
-            state: home.to_owned(),
-            root: home.to_owned(),
+            netns_dir: run.join("netns"),
+            state: run,
+            root: home,
             timeout: Duration::from_secs(30),
             retry_for: Duration::from_secs(60),
             in_process,
