@@ -20,8 +20,9 @@ impl Base64Decoder {
         let whole = self.kept.len() / 4 * 4;
         let rest = self.kept.split_off(whole);
         let ready = std::mem::replace(&mut self.kept, rest);
-        let more = !ready.is_empty() || !self.kept.is_empty();
-        if last && !self.kept.is_empty() || self.padded && more {
+        let behind = (self.padded && !ready.is_empty())
+            || ((self.padded || last || ready.ends_with(b"=")) && !self.kept.is_empty());
+        if behind {
             return Err(Error::Base64);
         }
         self.padded = !last && (self.padded || ready.ends_with(b"="));
