@@ -105,7 +105,7 @@ fn well(checks: &mut Checks, daemon: &Daemon, seen: &Served) -> Result<()> {
     let good = code == 0 && !text.contains("FAIL");
     checks.that("network check of a pod that is well", good, &text);
     let has = |start: &str, end: &str| text.lines().any(|l| l.starts_with(start) && l.ends_with(end));
-    let all = has("ok      IPv4 gateway", "says where it is")
+    let all = has("ok      IPv4 gateway", "is known without asking")
         && has("ok      IPv6 to another pod", &format!("demo/other answers at {}", other_ip(&text)))
         && has("ok      IPv4 to the host", "answers")
         && has("ok      name server 192.0.2.1", "answers NXDOMAIN")
@@ -172,7 +172,8 @@ fn broken(checks: &mut Checks, daemon: &Daemon, seen: &Served) -> Result<()> {
         (
             "the gateway's address removed",
             [format!("ip address del {own} dev {bridge}"), format!("ip address add {own} dev {bridge}")],
-            ["IPv4 gateway", &format!("{gateway} does not say where it is: no interface of the host has it")],
+            // The pod does not ask where it is.
+            ["IPv4 to the host", "192.0.2.1 does not answer"],
         ),
         (
             "the masquerade's element deleted",
