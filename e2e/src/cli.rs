@@ -86,13 +86,21 @@ impl Drop for Background {
     }
 }
 
-pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
+/// What a machine without a registry's program is asked for.
+pub(crate) const NO_REGISTRY: &str = "no-registry";
+
+/// `part`: [`NO_REGISTRY`], or all of it.
+pub(crate) async fn lane(checks: &mut Checks, part: Option<&str>) -> Result<()> {
+    anyhow::ensure!(
+        part.is_none_or(|part| part == NO_REGISTRY),
+        "cli has one part of its own: {NO_REGISTRY}"
+    );
     let mut daemon = Daemon::new().await?;
-    let done = all(checks, &mut daemon).await;
+    let done = all(checks, &mut daemon, part.is_none()).await;
     daemon.finish(done).await
 }
 
-async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
+async fn all(checks: &mut Checks, daemon: &mut Daemon, registry: bool) -> Result<()> {
     let mut client = Client::connect(&daemon.socket()).await?;
     let before = Footprint::take(daemon)?;
     let shell = Shell(daemon);
@@ -103,7 +111,9 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     service(checks, &shell, &mut client).await?;
     exec(checks, &shell, &mut client).await?;
     mistakes(checks, &shell)?;
-    images::run(checks, daemon).await?;
+    if registry {
+        images::run(checks, daemon).await?;
+    }
     restart(checks, daemon).await?;
     secure::run(checks, daemon).await?;
     let shell = Shell(daemon);

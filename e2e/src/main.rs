@@ -85,7 +85,7 @@ async fn run(lane: &str) -> Result<bool> {
     let mut checks = Checks::default();
     match lane {
         "demo" => demo::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
-        "cli" => cli::lane(&mut checks).await?,
+        "cli" => cli::lane(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "crictl" => crictl::run(&mut checks).await?,
         "restart" => restart::run(&mut checks).await?,
         "requests" => requests::lane(&mut checks).await?,
@@ -107,8 +107,9 @@ async fn run(lane: &str) -> Result<bool> {
         "layers" => layers::lane(&mut checks).await?,
         "modes" => modes::lane(&mut checks).await?,
         "vm" => {
-            vm::run(&mut checks, &["demo", "modes", "stats", "limits", "userns", "mounts", "process", "cli"])
-                .await?
+            let cli = format!("cli {}", cli::NO_REGISTRY);
+            let lanes = ["demo", "modes", "stats", "limits", "userns", "mounts", "process", cli.as_str()];
+            vm::run(&mut checks, &lanes).await?
         }
         "conformance" => conformance::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
         "bench" => bench::run(&mut checks, std::env::args().nth(2).as_deref()).await?,
