@@ -27,6 +27,7 @@ impl Pty {
         let master = File::options().read(true).write(true).open("/dev/ptmx")?;
         let terminal = berth_sys::tty::open_peer(master.as_fd())?;
         berth_sys::tty::resize(master.as_fd(), columns, rows)?;
+        hear_interrupts()?;
         let stream = || -> Result<Stdio> { Ok(Stdio::from(terminal.try_clone()?)) };
         let before = modes(&terminal)?;
         // setsid(1) gives the terminal to the session, and becomes the program.
@@ -94,6 +95,19 @@ impl Pty {
         drop(seen);
         Ok(code)
     }
+}
+
+/// Who starts a lane in the background has it ignore SIGINT, and programs inherit that (execve(2)); a signal that is handled
+/// they get as a terminal's shell gives it to them.
+fn hear_interrupts() -> Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
+    let interrupt = 1 << (nix::sys::signal::Signal::SIGINT as u32 - 1);
+    if u64::from_str_radix(ignored.trim(), 16)? & interrupt != 0 {
+        // The handler stays when the listener goes.
+        drop(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?);
+    }
+    Ok(())
 }
 
 /// A terminal's setting, as stty(1) writes it down.
