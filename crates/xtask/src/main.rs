@@ -4,6 +4,7 @@
 mod build;
 mod fuzz;
 mod host;
+mod lanes;
 mod node;
 mod packages;
 mod run;
@@ -12,6 +13,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+
+use lanes::{Kind, STREAMS};
 
 /// What there is to do.
 #[derive(Debug, Parser)]
@@ -27,10 +30,12 @@ enum Task {
     Test,
     /// Formatting and lints, then `test`.
     Ci,
-    /// One end-to-end lane: demo, crictl, restart, requests, stats, streaming, network, cni, neighbours, cli, hostile, skew, kubelet, node, conformance or vm.
+    /// One end-to-end lane. Needs root.
+    #[command(after_help = format!("Lanes:\n{}", lanes::list(&[Kind::Test, Kind::Part, Kind::Bench])))]
     E2e {
+        #[arg(value_parser = lanes::names(), hide_possible_values = true)]
         lane: String,
-        /// Only specs that match this regular expression (conformance), or one group (kubelet).
+        /// Part of a lane, where the list says so.
         focus: Option<String>,
     },
     /// A node of your own: a kubelet without a cluster, and Berth. Needs root.
@@ -40,9 +45,11 @@ enum Task {
     },
     /// Strangers' bytes to every parser, by libFuzzer with the corpus of crates/fuzz.
     Fuzz(fuzz::Fuzz),
-    /// Berth beside Debian's containerd and runc, in one run on this machine. Needs root.
+    /// Berth beside Debian's containerd, runc and CNI plugins, in one run on this machine. Needs root.
+    #[command(after_help = format!("Parts:\n{}", lanes::list(&[Kind::Bench])))]
     Bench {
-        /// One part only: bench, bench-network, bench-node or bench-pull, or of the first the figures of streams.
+        /// One part only; `streams` is of the first the figures of streams.
+        #[arg(value_parser = lanes::benches(), hide_possible_values = true)]
         part: Option<String>,
     },
     /// Build the daemon and its shim side by side, in target/berth.
@@ -94,19 +101,14 @@ fn perform(task: Task) -> Result<()> {
 fn bench(part: Option<&str>) -> Result<()> {
     host::check()?;
     packages::need(&packages::BENCH)?;
-    packages::need(&packages::KUBELET)?;
     let built = build::all()?;
-    if part == Some("streams") {
+    if part == Some(STREAMS) {
         return run::lane(&built, "bench", part);
     }
-    let parts = BENCHES.iter().filter(|name| part.is_none_or(|part| part == **name));
-    let done: Vec<Result<()>> = parts.map(|part| run::lane(&built, part, None)).collect();
-    anyhow::ensure!(!done.is_empty(), "there are streams, {}", BENCHES.join(", "));
+    let parts = lanes::of(Kind::Bench).filter(|lane| part.is_none_or(|part| part == lane.name));
+    let done: Vec<Result<()>> = parts.map(|lane| run::lane(&built, lane.name, None)).collect();
     done.into_iter().collect()
 }
-
-/// The parts of `bench`, lanes that measure.
-const BENCHES: [&str; 4] = ["bench", "bench-network", "bench-node", "bench-pull"];
 
 fn test() -> Result<()> {
     host::check()?;
@@ -114,32 +116,8 @@ fn test() -> Result<()> {
     run::cargo(&["test", "--quiet", "--workspace"])?;
     fuzz::all()?;
     let built = build::all()?;
-    for lane in [
-        "demo",
-        "crictl",
-        "images",
-        "layers",
-        "restart",
-        "requests",
-        "limits",
-        "stats",
-        "streaming",
-        "network",
-        "neighbours",
-        "cni",
-        "cli",
-        "skew",
-        "process",
-        "userns",
-        "mounts",
-        "escapes",
-        "hostile",
-        "kubelet",
-        "node",
-        "conformance",
-        "vm",
-    ] {
-        run::lane(&built, lane, None)?;
+    for lane in lanes::of(Kind::Test) {
+        run::lane(&built, lane.name, None)?;
     }
     Ok(())
 }

@@ -85,7 +85,13 @@ fn up(home: &Path) -> Result<()> {
         .spawn()
         .context("unshare (package util-linux)")?;
     std::fs::write(home.join("pid"), child.id().to_string())?;
-    wait("the node", || ready(home, &mut child))?;
+    let up = wait("the node", || ready(home, &mut child));
+    if up.is_err() && child.try_wait()?.is_none() {
+        // It takes down what there is.
+        run::status(Command::new("kill").arg(child.id().to_string()))?;
+        wait("the end of the node that did not come up", || Ok(child.try_wait()?.is_some()))?;
+    }
+    up?;
     println!("{}", help(home));
     Ok(())
 }

@@ -40,6 +40,12 @@ pub(crate) const KUBELET: [Tool; 4] = [
     tool("systemd-analyze", "systemd", "verifies the units in deploy"),
 ];
 
+/// For a registry of a bench's own, which the lanes have by [`TEST`].
+pub(crate) const REGISTRY: [Tool; 2] = [
+    tool("docker-registry", "docker-registry", "is the registry that images are pulled from"),
+    tool("skopeo", "skopeo", "pushes them there"),
+];
+
 /// For disks of a lane's own.
 pub(crate) const DISKS: [Tool; 2] = [
     tool("/usr/sbin/mkfs.ext4", "e2fsprogs", "makes it"),

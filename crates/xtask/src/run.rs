@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::build::{Built, root};
+use crate::lanes::{self, Own};
 use crate::packages;
 
 pub(crate) fn status(command: &mut Command) -> Result<()> {
@@ -24,24 +25,25 @@ pub(crate) fn cargo(words: &[&str]) -> Result<()> {
 
 /// One end-to-end lane over what was built.
 pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<()> {
+    let lane = lanes::named(name).with_context(|| format!("no lane {name:?}"))?;
+    for tools in lane.tools {
+        packages::need(tools)?;
+    }
     if name == "skew" {
         cargo(&["build", "--quiet", "-p", "berth-skew"])?;
     }
-    let mut command = match name {
-        // Both runtimes play on a host of their own: what a peer leaves in network and mounts ends with these namespaces.
-        "bench" | "bench-network" | "bench-node" | "bench-pull" | "conformance" | "kubelet" | "network"
-        | "cni" | "neighbours" => {
+    let apart = match lane.own {
+        Own::Nothing => &[][..],
+        Own::Mounts => &["--mount", "--propagation", "private"],
+        Own::Host => &["--net", "--mount", "--propagation", "private"],
+    };
+    let mut command = match apart {
+        [] => Command::new(&built.e2e),
+        flags => {
             let mut command = Command::new("unshare");
-            command.args(["--net", "--mount", "--propagation", "private", "--"]).arg(&built.e2e);
+            command.args(flags).arg("--").arg(&built.e2e);
             command
         }
-        // Their mounts are their own.
-        "hostile" | "layers" => {
-            let mut command = Command::new("unshare");
-            command.args(["--mount", "--propagation", "private", "--"]).arg(&built.e2e);
-            command
-        }
-        _ => Command::new(&built.e2e),
     };
     command
         .arg(name)
@@ -52,20 +54,15 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
         command.env("BERTH_E2E_SKEW", root().join("target/debug/berth-skew"));
     }
     if name == "node" {
-        packages::need(&packages::KUBELET)?;
         kubelet()?;
     }
     if name == "crictl" || name == "node" {
         command.env("BERTH_E2E_CRICTL", go("e2e", "crictl", &["build"], "sigs.k8s.io/cri-tools/cmd/crictl")?);
     }
-    if ["cni", "network", "bench-network"].contains(&name) {
-        packages::need(&packages::CNI)?;
-    }
     if name == "bench-node" {
         command.env("BERTH_E2E_KUBELET", kubelet()?);
     }
     if name == "kubelet" {
-        packages::need(&packages::KUBELET)?;
         command.env("BERTH_E2E_KUBELET", kubelet()?);
         command.env("BERTH_E2E_KUBELET_LOGS", root().join("target/kubelet"));
     }
@@ -98,11 +95,7 @@ pub(crate) fn lane(built: &Built, name: &str, argument: Option<&str>) -> Result<
     if name == "bench-pull" {
         command.env("BERTH_E2E_HOME", root().join("target/bench"));
     }
-    if name == "layers" || name == "bench-pull" {
-        packages::need(&packages::DISKS)?;
-    }
     if name == "vm" {
-        packages::need(&packages::VM)?;
         let parts = root().join("target/vm");
         packages::machine(&parts)?;
         command.env("BERTH_E2E_VM", parts);
