@@ -6,11 +6,14 @@ mod ports;
 mod verbs;
 mod ways;
 
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use berth_sys::netns::new_netns;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::ways::{Way, Ways, asked};
 use super::figures::{Report, Series};
@@ -18,6 +21,8 @@ use crate::checks::Checks;
 
 /// Pods that come and go by each of the ways, by turns.
 const ROUNDS: usize = 60;
+/// For each step of a connection: one of which the other half never comes is an error.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A pod's network up and down by one of the ways.
 #[derive(Default)]
@@ -46,17 +51,19 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
 }
 
 /// Each way's, in the order of [`Ways::all`].
-fn lives(ways: &Ways) -> Result<Vec<Life>> {
-    let mut lives: Vec<Life> = ways.all().map(|_| Life::default()).collect();
+fn lives(ways: &Ways) -> Result<[Life; 3]> {
+    let mut lives = <[Life; 3]>::default();
     for round in 0..=ROUNDS {
-        for (way, life) in ways.all().zip(&mut lives) {
+        for (way, life) in ways.all().into_iter().zip(&mut lives) {
             let pod = asked(round, &[]);
             let (netns, up) = came(way, &pod)?;
             let since = Instant::now();
             way.detach(&pod, &netns);
+            let down = since.elapsed();
+            way.has_nothing_of(&pod)?;
             // The first of each makes bridges, tables and chains.
             if round > 0 {
-                life.down.push(since.elapsed());
+                life.down.push(down);
                 life.up.push(up);
             }
         }
@@ -72,8 +79,27 @@ fn came(way: &Way, pod: &ways::Asked) -> Result<(OwnedFd, Duration)> {
     Ok((netns, since.elapsed()))
 }
 
-fn figures(report: &mut Report<'_>, lives: Vec<Life>) {
-    let Ok([mut embedded, mut conflist, mut programs]) = <[Life; 3]>::try_from(lives) else { return };
+fn patient(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// From the namespace of the calling thread.
+fn connected(to: &SocketAddr) -> io::Result<TcpStream> {
+    patient(TcpStream::connect_timeout(to, PATIENCE)?)
+}
+
+fn accepted(listener: &TcpListener) -> io::Result<TcpStream> {
+    let mut ready = PollFd::new(listener.as_fd(), PollFlags::POLLIN);
+    let bound = PollTimeout::try_from(PATIENCE).map_err(io::Error::other)?;
+    if poll(std::slice::from_mut(&mut ready), bound)? == 0 {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody has connected"));
+    }
+    patient(listener.accept()?.0)
+}
+
+fn figures(report: &mut Report<'_>, [mut embedded, mut conflist, mut programs]: [Life; 3]) {
     let tenth = (programs.up.quantile(0.5) / 10.0).min(2.0);
     report.times("up: of Berth's own", &mut embedded.up, &mut programs.up, Some(tenth));
     report.times("up: a conflist in-process", &mut conflist.up, &mut programs.up, Some(tenth));

@@ -1,7 +1,7 @@
 //! How much goes from a pod to the host, over each bridge.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,10 @@ use anyhow::{Context as _, Result};
 use berth_netlink::Routes;
 use berth_sys::netns::{new_netns, run_in};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 
 use super::ways::{Way, Ways, asked};
+use super::{accepted, connected};
 use crate::bench::figures::{Report, Series};
 
 const ROUNDS: usize = 30;
@@ -58,7 +60,7 @@ impl Path {
     fn round(&self, through: &mut Through) -> Result<()> {
         let to = self.listener.local_addr()?;
         let receive = || {
-            let (mut stream, _) = self.listener.accept()?;
+            let mut stream = accepted(&self.listener)?;
             let mut buffer = vec![0; PIECE];
             let mut all = 0;
             loop {
@@ -72,7 +74,7 @@ impl Path {
         let all = std::thread::scope(|scope| {
             let receiver = scope.spawn(receive);
             run_in(self.netns.as_fd(), || {
-                let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+                let mut stream = connected(&to)?;
                 let buffer = vec![0; PIECE];
                 (0..MUCH / PIECE).try_for_each(|_| stream.write_all(&buffer))
             })?;
@@ -87,30 +89,30 @@ impl Path {
 
 fn worked() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-    let [user, system] = [usage.user_time(), usage.system_time()];
-    let micros = [user, system].map(|t| t.tv_sec() * 1_000_000 + t.tv_usec());
-    Ok(Duration::from_micros(u64::try_from(micros.iter().sum::<i64>())?))
+    let both = usage.user_time() + usage.system_time();
+    Ok(Duration::from_micros(both.num_microseconds().try_into()?))
 }
 
 /// In the order of [`Ways::all`].
-pub(super) fn measure(ways: &Ways) -> Result<Vec<Through>> {
-    let paths: Vec<Path> =
-        ways.all().enumerate().map(|(n, way)| Path::new(way, POD + n)).collect::<Result<_>>()?;
-    let mut all: Vec<Through> = paths.iter().map(|_| Through::default()).collect();
+pub(super) fn measure(ways: &Ways) -> Result<[Through; 3]> {
+    let [embedded, conflist, programs] = ways.all();
+    let paths = [Path::new(embedded, POD)?, Path::new(conflist, POD + 1)?, Path::new(programs, POD + 2)?];
+    let mut all = <[Through; 3]>::default();
     for round in 0..=ROUNDS {
         for (path, through) in paths.iter().zip(&mut all) {
             let first = &mut Through::default();
             path.round(if round == 0 { first } else { through })?;
         }
     }
-    for (n, (way, path)) in ways.all().zip(&paths).enumerate() {
-        way.detach(&asked(POD + n, &[]), &path.netns);
+    for (n, (way, path)) in ways.all().into_iter().zip(&paths).enumerate() {
+        let pod = asked(POD + n, &[]);
+        way.detach(&pod, &path.netns);
+        way.has_nothing_of(&pod)?;
     }
     Ok(all)
 }
 
-pub(super) fn report(report: &mut Report<'_>, all: Vec<Through>) {
-    let Ok([mut embedded, mut conflist, mut programs]) = <[Through; 3]>::try_from(all) else { return };
+pub(super) fn report(report: &mut Report<'_>, [mut embedded, mut conflist, mut programs]: [Through; 3]) {
     let rate = |series: &mut Series| MUCH as f64 / 1e6 / (series.quantile(0.5) / 1000.0);
     let theirs = rate(&mut programs.took);
     for (name, through) in [("of Berth's own", &mut embedded), ("a conflist in-process", &mut conflist)] {

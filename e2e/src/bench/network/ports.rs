@@ -2,7 +2,7 @@
 //! machine.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use berth_netlink::{Routes, Veth};
 use berth_sys::netns::{new_netns, run_in};
 
 use super::ways::{Way, Ways, asked, run_below};
+use super::{accepted, connected};
 use crate::bench::figures::{Report, Series};
 use crate::disk::Mounted;
 
@@ -127,7 +128,9 @@ impl Host {
             attached.map_err(|error| std::io::Error::other(format!("{error:#}")))?;
             let since = Instant::now();
             way.detach(&asked, &pod);
-            Ok((added, since.elapsed()))
+            let removed = since.elapsed();
+            way.has_nothing_of(&asked).map_err(std::io::Error::other)?;
+            Ok((added, removed))
         })?;
         self.ended.push(pod);
         self.next += 1;
@@ -159,7 +162,7 @@ impl Host {
         let to = SocketAddr::new(HOST.parse()?, FIRST);
         let serve = || {
             for _ in 0..count {
-                let (mut stream, _) = self.listener.accept()?;
+                let mut stream = accepted(&self.listener)?;
                 let mut byte = [0];
                 stream.read_exact(&mut byte)?;
                 stream.write_all(&byte)?;
@@ -171,7 +174,7 @@ impl Host {
                 let mut series = Vec::new();
                 for _ in 0..count {
                     let since = Instant::now();
-                    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+                    let mut stream = connected(&to)?;
                     stream.write_all(b"?")?;
                     stream.read_exact(&mut [0])?;
                     series.push(since.elapsed());
@@ -213,29 +216,28 @@ fn uplink(outside: &OwnedFd) -> Result<()> {
     })?)
 }
 
-pub(super) fn measure() -> Result<Vec<Compared>> {
-    let ways: [(&str, Open); 2] =
-        [("of Berth's own", Ways::embedded), ("a conflist in-process", Ways::conflist)];
-    let mut found = Vec::new();
-    for (name, open) in ways {
-        let (mut one, mut many) = (Host::new(open, 1)?, Host::new(open, MANY - 1)?);
-        let mut costs = [Costs::default(), Costs::default()];
-        for round in 0..=ROUNDS {
-            for (host, costs) in [&mut one, &mut many].into_iter().zip(&mut costs) {
-                // The first finds nothing in the processor's caches.
-                let first = &mut Costs::default();
-                let costs = if round == 0 { first } else { costs };
-                host.round(costs)?;
-                host.connections(costs, CONNECTIONS)?;
-            }
-        }
-        let [one, many] = costs;
-        found.push(Compared { name, one, many });
-    }
-    Ok(found)
+/// Of Berth's own, and of a conflist in-process.
+pub(super) fn measure() -> Result<[Compared; 2]> {
+    Ok([compared("of Berth's own", Ways::embedded)?, compared("a conflist in-process", Ways::conflist)?])
 }
 
-pub(super) fn report(report: &mut Report<'_>, found: Vec<Compared>) {
+fn compared(name: &'static str, open: Open) -> Result<Compared> {
+    let (mut one, mut many) = (Host::new(open, 1)?, Host::new(open, MANY - 1)?);
+    let mut costs = [Costs::default(), Costs::default()];
+    for round in 0..=ROUNDS {
+        for (host, costs) in [&mut one, &mut many].into_iter().zip(&mut costs) {
+            // The first finds nothing in the processor's caches.
+            let first = &mut Costs::default();
+            let costs = if round == 0 { first } else { costs };
+            host.round(costs)?;
+            host.connections(costs, CONNECTIONS)?;
+        }
+    }
+    let [one, many] = costs;
+    Ok(Compared { name, one, many })
+}
+
+pub(super) fn report(report: &mut Report<'_>, found: [Compared; 2]) {
     println!("\n  {:<34} {:>12} {:>12}", "ports of the host", format!("{MANY} pods"), "1 pod");
     for Compared { name, mut one, mut many } in found {
         println!("  {name}");

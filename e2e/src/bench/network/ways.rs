@@ -73,6 +73,24 @@ impl Way {
         }
     }
 
+    /// That its going has left nothing: [`Way::detach`] never fails.
+    pub(super) fn has_nothing_of(&self, pod: &Asked) -> Result<()> {
+        let (differences, ports) = match self {
+            Self::Embedded(network) => {
+                let found = network.inspect()?;
+                (found.differences, found.host_ports)
+            }
+            Self::Chain { cni, plugins } => {
+                let kept = cni.knows(pod.id.as_str()).then(|| "its record is kept".to_owned());
+                (kept.into_iter().collect(), plugins.port_holders())
+            }
+        };
+        anyhow::ensure!(differences.is_empty(), "{} is gone, and {}", pod.name, differences.join("; "));
+        let port = ports.iter().find(|port| port.pod == pod.name);
+        anyhow::ensure!(port.is_none(), "{} is gone, and {port:?} is held", pod.name);
+        Ok(())
+    }
+
     pub(super) fn detach(&self, pod: &Asked, netns: &OwnedFd) {
         match self {
             Self::Embedded(network) => network.detach(&pod.id, None),
@@ -122,8 +140,8 @@ impl Ways {
         chain(home, "conflist", true, 211)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Way> {
-        [&self.embedded, &self.conflist, &self.programs].into_iter()
+    pub(super) fn all(&self) -> [&Way; 3] {
+        [&self.embedded, &self.conflist, &self.programs]
     }
 
     /// What is left goes with the host.
