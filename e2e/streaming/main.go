@@ -6,7 +6,7 @@
 //	streams forward [-ws] [-mib N] -port P URL   the same through a forwarded port where somebody echoes
 //	streams refused -port P -closed P URL        a refused connection, and another one after it in the same session
 //
-// 125 is a failure of the stream itself.
+// 125 is a failure of the stream itself, 124 the end of the client's patience.
 package main
 
 import (
@@ -51,7 +51,7 @@ func main() {
 	flag.Parse()
 	time.AfterFunc(3*time.Minute, func() {
 		fmt.Fprintln(os.Stderr, verb+": not done within 3 minutes")
-		os.Exit(125)
+		os.Exit(124)
 	})
 	verbs := map[string]func(*url.URL) error{"exec": run, "pipe": pipe, "forward": forward, "refused": refused}
 	at, err := url.Parse(flag.Arg(0))

@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::cuts::{request, split};
+use super::cuts::{connect, request, split};
 use super::{Ask, Lane, blocking};
+use crate::bench::figures::pss;
 use crate::daemon::Daemon;
 
 const SESSIONS: usize = 500;
-/// What the daemon may take for one that rests, in KiB.
-const EACH_MAX: u64 = 20;
+/// Bytes that the daemon may take for one that rests.
+const EACH_MAX: u64 = 20 << 10;
 /// Interactive round trips that are timed.
 const TURNS: usize = 200;
 
 pub(super) async fn run(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
-    let pid = daemon.pid().context("no daemon runs")?;
-    let before = memory(pid)?;
+    let pid = daemon.pid().context("no daemon runs")?.cast_signed();
+    let before = pss(pid)?;
     let mut sessions = Vec::new();
     for _ in 0..SESSIONS {
         let url = lane.url(Ask::Exec, &["/guest", "talk"], "io").await?;
@@ -36,10 +37,10 @@ pub(super) async fn run(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
     .await?;
     let what = format!("{SESSIONS} execs at once, each answers");
     lane.checks.note(&what, answered.map_err(|error| format!("{error:#}")));
-    let after = memory(pid)?;
-    let what = format!("  with all of them the daemon has {after} KiB, {before} without");
+    let after = pss(pid)?;
+    let what = format!("  with all of them the daemon has {} KiB, {} without", after >> 10, before >> 10);
     let more = after.saturating_sub(before);
-    lane.checks.that(&what, more <= EACH_MAX * SESSIONS as u64, format!("{more} KiB more"));
+    lane.checks.that(&what, more <= EACH_MAX * SESSIONS as u64, format!("{more} bytes more"));
     let (open, middle) = blocking(move || {
         let mut open = open;
         let first = open.first_mut().context("a session")?;
@@ -65,13 +66,6 @@ pub(super) async fn run(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
-/// Proportional set size in KiB.
-fn memory(pid: u32) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
-}
-
 /// An exec of `talk` over WebSocket.
 pub(crate) struct Session(TcpStream);
 
@@ -79,8 +73,7 @@ impl Session {
     /// Up to its first word.
     pub(crate) fn begin(url: &str) -> Result<Self> {
         let (host, path) = split(url)?;
-        let mut stream = TcpStream::connect(host)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut stream = connect(host)?;
         stream.set_nodelay(true)?;
         stream.write_all(request(host, path).as_bytes())?;
         let mut session = Self(stream);

@@ -1,20 +1,27 @@
 //! Many clients that go at any moment: nothing of them stays.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
 use super::{Ask, Lane, blocking, client_of};
 use crate::bench::big::Numbers;
-use crate::checks::until;
+use crate::checks::{until, within};
 use crate::daemon::Daemon;
 
 const CLIENTS: usize = 1000;
 /// Connections that the server has at once.
 const CONNECTIONS_MAX: u64 = 4096;
+/// With those that wait to be let in.
+const SILENT: usize = CONNECTIONS_MAX as usize + 100;
+/// So many come before the server has to let them in: who finds its queue full waits a second.
+const AT_ONCE: usize = 100;
+/// For one step of a connection.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Sets the seed, so that a run can be had again.
 const SEED: &str = "BERTH_E2E_SEED";
 
@@ -94,7 +101,7 @@ async fn come_and_go(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
         async move {
             let now = now?;
             let less = now.descriptors <= before.descriptors + 4 && now.tasks <= before.tasks;
-            Ok((less && now.open == 0 && now.waiting == before.waiting + unused).then_some(()))
+            Ok((less && now.open == 0 && now.waiting <= before.waiting + unused).then_some(()))
         }
     })
     .await;
@@ -107,29 +114,38 @@ async fn come_and_go(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
 
 /// More than the server lets in, none of whom says a word: it keeps to its bound, and serves again once they go.
 async fn mute(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
-    let url = lane.url(Ask::Exec, &["/guest", "true"], "o").await?;
-    let host = split(&url)?.0.to_owned();
+    let host = split(&lane.url(Ask::Exec, &["/guest", "true"], "o").await?)?.0.to_owned();
     let before = Held::by(daemon)?;
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    // The server lets nobody be silent for ever, so those that are missing come again.
-    let mut clients = Vec::new();
-    let full = loop {
-        let open = Held::by(daemon)?.open;
-        if open > CONNECTIONS_MAX || clients.len() as u64 > 2 * CONNECTIONS_MAX {
-            break Err(format!("{open} of {} are let in", clients.len()));
+    let descriptors = Descriptors::raised()?;
+    let clients = Arc::new(Mutex::new(Vec::new()));
+    let full = within(60, "a server that is full", || {
+        let (host, clients) = (host.clone(), clients.clone());
+        async move {
+            let now = Held::by(daemon)?;
+            // The server counts itself as one: it has room for whom it waits for.
+            let full = now.open + 1 >= CONNECTIONS_MAX;
+            let there = blocking(move || {
+                let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
+                let more = full || now.open >= clients.len() as u64;
+                come(&mut clients, &host, more)?;
+                Ok(clients.len())
+            });
+            Ok((there.await? == SILENT && full).then_some(now))
         }
-        if open + 1 >= CONNECTIONS_MAX {
-            break Ok(());
-        }
-        let (host, missing) = (host.clone(), CONNECTIONS_MAX + 100 - open);
-        let come = move || {
-            Ok((0..missing).map(|_| TcpStream::connect(&host)).collect::<std::io::Result<Vec<_>>>()?)
-        };
-        clients.extend(blocking(come).await?);
-    };
-    lane.checks.note(&format!("of silent clients {CONNECTIONS_MAX} are let in"), full);
-    drop(clients);
+    })
+    .await;
+    let what = format!("of {SILENT} silent clients {CONNECTIONS_MAX} are let in");
+    let most = before.descriptors + CONNECTIONS_MAX as usize + 4;
+    let kept = full.map_err(|error| format!("{error:#}: {:?} of {before:?}", Held::by(daemon)));
+    lane.checks.note(
+        &what,
+        kept.and_then(|now| match now.descriptors <= most {
+            true => Ok(()),
+            false => Err(format!("{now:?} of {before:?}")),
+        }),
+    );
+    drop((clients, descriptors));
+    let url = lane.url(Ask::Exec, &["/guest", "true"], "o").await?;
     let served = blocking(move || client_of(&["exec"], &url)).await?;
     lane.checks.that("  and once they go the next one is served", served.code == 0, served.text());
     let settled = until("the daemon to forget them", || async {
@@ -138,6 +154,39 @@ async fn mute(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
     });
     lane.checks.note("  and none is kept", settled.await.map_err(|error| format!("{error:#}")));
     Ok(())
+}
+
+/// Those whom the server has ended go, it lets nobody be silent for ever; more come, if they may.
+fn come(clients: &mut Vec<TcpStream>, host: &str, more: bool) -> Result<()> {
+    let open = |client: &TcpStream| matches!(client.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+    clients.retain(open);
+    let missing = SILENT - clients.len();
+    for _ in 0..missing.min(if more { AT_ONCE } else { 0 }) {
+        let client = connect(host)?;
+        client.set_nonblocking(true)?;
+        clients.push(client);
+    }
+    Ok(())
+}
+
+/// As many descriptors as this process may have, until it is dropped.
+struct Descriptors {
+    former: (rlim_t, rlim_t),
+}
+
+impl Descriptors {
+    fn raised() -> Result<Self> {
+        let former = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, former.1, former.1)?;
+        Ok(Self { former })
+    }
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        // A lower limit than before can always be had.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, self.former.0, self.former.1);
+    }
 }
 
 /// When a client goes: after so many of its bytes, with so many of the server's, all at once or half first.
@@ -150,8 +199,7 @@ struct Cut {
 impl Cut {
     fn run(&self, url: &str, bytes: &[u8]) -> Result<()> {
         let (host, _) = split(url)?;
-        let mut stream = TcpStream::connect(host)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut stream = connect(host)?;
         // A server that has heard enough may be gone before the rest is said.
         let _ = stream.write_all(bytes.get(..self.much).unwrap_or(bytes));
         if self.heard > 0 {
@@ -246,6 +294,14 @@ impl Lane<'_> {
         let main = self.main.clone();
         self.url(Ask::Attach, &[&main], "io").await
     }
+}
+
+/// No step of which is waited for longer than [`PATIENCE`].
+pub(super) fn connect(host: &str) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&host.parse().context("an address and a port")?, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 /// Host and path of a URL.

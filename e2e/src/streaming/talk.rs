@@ -6,6 +6,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
+use crate::pty::end;
+
 pub(crate) struct Answer {
     pub(crate) code: i32,
     pub(crate) out: String,
@@ -101,8 +103,7 @@ impl Talk {
 impl Drop for Talk {
     fn drop(&mut self) {
         // It has ended, or its lane has failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
 }
 
