@@ -72,12 +72,10 @@ impl Layer {
     }
 }
 
-fn tar_of(files: &[(&str, &[u8], u32)]) -> Result<Vec<u8>> {
+fn layer_of(name: &str, data: &[u8]) -> Result<Layer> {
     let mut layer = Layer::default();
-    for (name, data, mode) in files {
-        layer.file(name, data, *mode)?;
-    }
-    layer.into_tar()
+    layer.file(name, data, 0o644)?;
+    Ok(layer)
 }
 
 /// An image as the directory that OCI's image-layout.md describes, with one manifest.
@@ -87,28 +85,49 @@ pub(crate) struct Layout {
     digest: String,
 }
 
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// Of this machine, as Go calls it.
+pub(crate) const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+
+/// What the file oci-layout has.
+pub(crate) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// A document's or layer's descriptor.
+pub(crate) fn described(kind: &str, bytes: &[u8]) -> Value {
+    json!({ "mediaType": kind, "digest": digest(bytes), "size": bytes.len() })
+}
+
+/// Of an image whose layers have these diff ids; `config` is what the key of that name has.
+pub(crate) fn config_of(architecture: &str, config: &Value, diff_ids: &[&str]) -> Value {
+    json!({
+        "architecture": architecture,
+        "os": "linux",
+        "config": config,
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        "history": [],
+    })
+}
+
+/// Of descriptors; the config's is null where it comes later.
+pub(crate) fn manifest_of(config: &Value, layers: &[Value]) -> Value {
+    json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers })
+}
+
+/// The documents of an image of plain layers.
+fn documents(architecture: &str, layers: &[&Blob], config: &Value) -> [Blob; 2] {
+    let diff_ids: Vec<_> = layers.iter().map(|layer| &*layer.digest).collect();
+    let config = Blob::new(config_of(architecture, config, &diff_ids).to_string().into_bytes());
+    let layers: Vec<_> = layers.iter().map(|layer| layer.described(LAYER)).collect();
+    let manifest = manifest_of(&config.described(CONFIG), &layers);
+    [config, Blob::new(manifest.to_string().into_bytes())]
+}
 
 impl Layout {
     /// `config` is what the image's `config` key has.
     pub(crate) fn new(layers: &[&Blob], config: &Value) -> Self {
-        let config = json!({
-            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-            "os": "linux",
-            "config": config,
-            "rootfs": { "type": "layers", "diff_ids": layers.iter().map(|layer| &layer.digest).collect::<Vec<_>>() },
-            "history": [],
-        });
-        let config = Blob::new(config.to_string().into_bytes());
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": config.described(CONFIG),
-            "layers": layers.iter().map(|layer| layer.described(LAYER)).collect::<Vec<_>>(),
-        });
-        let manifest = Blob::new(manifest.to_string().into_bytes());
+        let [config, manifest] = documents(ARCHITECTURE, layers, config);
         let index = json!({ "schemaVersion": 2, "manifests": [manifest.described(MANIFEST)] }).to_string();
         let digest = manifest.digest.clone();
         let blobs = layers.iter().copied().cloned().chain([config, manifest]).collect();
@@ -121,12 +140,11 @@ impl Layout {
     }
 
     pub(crate) fn write(&self, at: &Path) -> Result<()> {
-        let blobs = at.join("blobs/sha256");
-        std::fs::create_dir_all(&blobs)?;
-        std::fs::write(at.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        std::fs::create_dir_all(at.join("blobs/sha256"))?;
+        std::fs::write(at.join("oci-layout"), LAYOUT)?;
         std::fs::write(at.join("index.json"), &self.index)?;
         for blob in &self.blobs {
-            std::fs::write(blobs.join(&blob.digest["sha256:".len()..]), &blob.bytes)?;
+            std::fs::write(at.join(blob.path()), &blob.bytes)?;
         }
         Ok(())
     }
@@ -145,7 +163,12 @@ impl Blob {
     }
 
     fn described(&self, kind: &str) -> Value {
-        json!({ "mediaType": kind, "digest": self.digest, "size": self.bytes.len() })
+        described(kind, &self.bytes)
+    }
+
+    /// Where an archive or a directory has it.
+    fn path(&self) -> String {
+        format!("blobs/sha256/{}", &self.digest["sha256:".len()..])
     }
 }
 
@@ -155,7 +178,7 @@ pub(crate) fn write(at: &Path, name: &str, greeting: &str) -> Result<()> {
 }
 
 pub(crate) fn write_bytes(at: &Path, name: &str, greeting: &[u8]) -> Result<()> {
-    archive(at, name, tar_of(&[("greeting", greeting, 0o644)])?)
+    archive(at, name, layer_of("greeting", greeting)?)
 }
 
 /// What an image may have that no honest one has.
@@ -173,7 +196,7 @@ pub(crate) fn write_entries(at: &Path, name: &str, entries: &[Entry<'_>]) -> Res
             Entry::Fifo(name) => layer.fifo(name)?,
         }
     }
-    archive(at, name, layer.into_tar()?)
+    archive(at, name, layer)
 }
 
 /// The guest program alone, as a layer.
@@ -184,80 +207,41 @@ pub(crate) fn program() -> Result<Layer> {
     Ok(layer)
 }
 
-fn archive(at: &Path, name: &str, top: Vec<u8>) -> Result<()> {
+fn archive(at: &Path, name: &str, top: Layer) -> Result<()> {
     let mut base = program()?;
     base.file("etc/passwd", b"root:x:0:0:root:/root:/guest\nweb:x:33:33:web:/srv:/guest\n", 0o644)?;
     base.file("etc/group", b"root:x:0:\nweb:x:33:\nextra:x:50:web\n", 0o644)?;
     // What critest runs when it does not care.
     base.link("top", "guest")?;
     let config = json!({ "Entrypoint": ["/guest"], "Cmd": ["sleep", "1000000"], "Env": ["PATH=/"] });
-    write_image(at, name, vec![base.into_tar()?, top], &config)
+    write_layers(at, name, vec![base, top], &config)
 }
 
 /// Writes an archive with one image of these layers, the lowest first; `config` is what the image's `config` key has.
 pub(crate) fn write_layers(at: &Path, name: &str, layers: Vec<Layer>, config: &Value) -> Result<()> {
-    let layers = layers.into_iter().map(Layer::into_tar).collect::<Result<_>>()?;
-    write_image(at, name, layers, config)
-}
-
-fn write_image(at: &Path, name: &str, layers: Vec<Vec<u8>>, config: &Value) -> Result<()> {
-    let config = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-        "os": "linux",
-        "config": config,
-        "rootfs": { "type": "layers", "diff_ids": layers.iter().map(|l| digest(l)).collect::<Vec<_>>() },
-        "history": [],
-    })
-    .to_string();
-    let layer = |bytes: &Vec<u8>| json!({ "mediaType": LAYER, "digest": digest(bytes), "size": bytes.len() });
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": { "mediaType": CONFIG, "digest": digest(config.as_bytes()), "size": config.len() },
-        "layers": layers.iter().map(layer).collect::<Vec<_>>(),
-    })
-    .to_string();
-    let index = json!({
-        "schemaVersion": 2,
-        "manifests": [{ "mediaType": MANIFEST,
-            "digest": digest(manifest.as_bytes()), "size": manifest.len(),
-            "annotations": { "io.containerd.image.name": name } }],
-    })
-    .to_string();
-    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", &digest(bytes)["sha256:".len()..]);
-    let mut files = vec![
-        ("oci-layout".to_owned(), &br#"{"imageLayoutVersion":"1.0.0"}"#[..]),
-        ("index.json".to_owned(), index.as_bytes()),
-        (blob(config.as_bytes()), config.as_bytes()),
-        (blob(manifest.as_bytes()), manifest.as_bytes()),
-    ];
-    files.extend(layers.iter().map(|layer| (blob(layer), &layer[..])));
-    let files: Vec<_> = files.iter().map(|(name, data)| (name.as_str(), *data, 0o644)).collect();
-    std::fs::write(at, tar_of(&files)?).with_context(|| at.display().to_string())
+    let layers = layers.into_iter().map(Layer::blob).collect::<Result<Vec<_>>>()?;
+    let layers: Vec<_> = layers.iter().collect();
+    let [config, manifest] = documents(ARCHITECTURE, &layers, config);
+    let mut entry = manifest.described(MANIFEST);
+    entry["annotations"] = json!({ "io.containerd.image.name": name });
+    let index = json!({ "schemaVersion": 2, "manifests": [entry] }).to_string();
+    let mut archive = Layer::default();
+    archive.file("oci-layout", LAYOUT, 0o644)?;
+    archive.file("index.json", index.as_bytes(), 0o644)?;
+    for blob in [&config, &manifest].into_iter().chain(layers) {
+        archive.file(&blob.path(), &blob.bytes, 0o644)?;
+    }
+    std::fs::write(at, archive.into_tar()?).with_context(|| at.display().to_string())
 }
 
 /// Writes a directory in OCI layout whose one entry is an index of two platforms; the index's digest.
 pub(crate) fn write_index(at: &Path) -> Result<String> {
     const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-    let shared = Blob::new(tar_of(&[("shared", b"shared", 0o644)])?);
+    let shared = layer_of("shared", b"shared")?.blob()?;
     let (mut blobs, mut manifests) = (vec![shared.clone()], Vec::new());
     for architecture in ["amd64", "s390x"] {
-        let own = Blob::new(tar_of(&[("own", architecture.as_bytes(), 0o644)])?);
-        let config = json!({
-            "architecture": architecture,
-            "os": "linux",
-            "config": {},
-            "rootfs": { "type": "layers", "diff_ids": [shared.digest, own.digest] },
-            "history": [],
-        });
-        let config = Blob::new(config.to_string().into_bytes());
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": config.described(CONFIG),
-            "layers": [shared.described(LAYER), own.described(LAYER)],
-        });
-        let manifest = Blob::new(manifest.to_string().into_bytes());
+        let own = layer_of("own", architecture.as_bytes())?.blob()?;
+        let [config, manifest] = documents(architecture, &[&shared, &own], &json!({}));
         let mut entry = manifest.described(MANIFEST);
         entry["platform"] = json!({ "architecture": architecture, "os": "linux" });
         manifests.push(entry);

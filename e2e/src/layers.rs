@@ -14,7 +14,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::checks::Checks;
+use self::proxy::Proxy;
+use crate::checks::{Checks, until};
+use crate::client::Client;
 use crate::daemon::Daemon;
 use crate::image::{self, Layer};
 use crate::registry::Registry;
@@ -33,6 +35,20 @@ async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Registry) -> R
     faults::run(checks, daemon, registry).await?;
     resume::run(checks, daemon, registry).await?;
     races::run(checks, daemon, registry).await
+}
+
+/// A pull through a proxy that stops it, and the daemon killed there; whether the pull failed.
+async fn killed(daemon: &mut Daemon, client: Client, proxy: Proxy, image: &str) -> Result<bool> {
+    let (mut asking, name) = (client, format!("{}/{image}", proxy.host()));
+    let pull = tokio::spawn(async move { asking.pull(&name).await });
+    until("the pull to be where it is killed", || {
+        let reached = proxy.reached();
+        async move { Ok(reached.then_some(())) }
+    })
+    .await?;
+    daemon.kill()?;
+    drop(proxy);
+    Ok(pull.await?.is_err())
 }
 
 /// What a command said.

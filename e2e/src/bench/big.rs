@@ -9,6 +9,9 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use crate::image::{
+    ARCHITECTURE, CONFIG, LAYER, LAYOUT, MANIFEST, config_of, described, digest, manifest_of,
+};
 use crate::registry::Registry;
 
 const LAYERS: u64 = 8;
@@ -169,29 +172,21 @@ fn write(at: &Path) -> Result<u64> {
             halves.into_iter().map(|half| half.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
         done.collect::<Result<Vec<_>>>().map(|halves| halves.into_iter().flatten().collect())
     })?;
-    let document = |value: serde_json::Value| -> Result<(String, usize)> {
-        let text = value.to_string();
-        let hex: String = Sha256::digest(&text).iter().map(|b| format!("{b:02x}")).collect();
-        std::fs::write(blobs.join(&hex), &text)?;
-        Ok((format!("sha256:{hex}"), text.len()))
+    let put = |kind: &str, document: &serde_json::Value| -> Result<serde_json::Value> {
+        let bytes = document.to_string().into_bytes();
+        std::fs::write(blobs.join(digest(&bytes).trim_start_matches("sha256:")), &bytes)?;
+        Ok(described(kind, &bytes))
     };
     let diff_ids: Vec<_> = made.iter().map(|layer| format!("sha256:{}", layer.diff_id)).collect();
-    let config = document(
-        json!({ "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-        "os": "linux", "config": { "Cmd": ["/none"] }, "rootfs": { "type": "layers", "diff_ids": diff_ids } }),
-    )?;
-    let layer = |layer: &Made| {
-        json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
-        "digest": format!("sha256:{}", layer.blob), "size": layer.size })
-    };
-    let manifest = "application/vnd.oci.image.manifest.v1+json";
-    let (digest, size) = document(json!({ "schemaVersion": 2, "mediaType": manifest,
-        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.0, "size": config.1 },
-        "layers": made.iter().map(layer).collect::<Vec<_>>() }))?;
-    let index = json!({ "schemaVersion": 2,
-        "manifests": [{ "mediaType": manifest, "digest": digest, "size": size }] });
+    let diff_ids: Vec<_> = diff_ids.iter().map(String::as_str).collect();
+    let config = put(CONFIG, &config_of(ARCHITECTURE, &json!({ "Cmd": ["/none"] }), &diff_ids))?;
+    let kind = format!("{LAYER}+gzip");
+    let layer = |layer: &Made| json!({ "mediaType": kind, "digest": format!("sha256:{}", layer.blob), "size": layer.size });
+    let layers: Vec<_> = made.iter().map(layer).collect();
+    let manifest = put(MANIFEST, &manifest_of(&config, &layers))?;
+    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
     std::fs::write(at.join("index.json"), index.to_string())?;
-    std::fs::write(at.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    std::fs::write(at.join("oci-layout"), LAYOUT)?;
     Ok(made.iter().map(|layer| layer.unpacked).sum())
 }
 

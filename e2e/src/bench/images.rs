@@ -15,7 +15,9 @@ use tonic::{Request, Status};
 use super::figures::Series;
 use crate::client::Client;
 use crate::daemon::Daemon;
-use crate::image::{Layer, digest};
+use crate::image::{
+    ARCHITECTURE, CONFIG, LAYER, LAYOUT, Layer, MANIFEST, config_of, described, digest, manifest_of,
+};
 
 /// One archive has no more.
 pub(crate) const IMAGES: usize = 1000;
@@ -98,27 +100,24 @@ impl Decoder for Lengths {
 fn write(at: &Path) -> Result<()> {
     let blobs = at.join("blobs/sha256");
     std::fs::create_dir_all(&blobs)?;
-    let put = |bytes: &[u8]| -> Result<Value> {
-        let digest = digest(bytes);
-        std::fs::write(blobs.join(digest.trim_start_matches("sha256:")), bytes)?;
-        Ok(json!({ "digest": digest, "size": bytes.len() }))
+    let put = |kind: &str, bytes: &[u8]| -> Result<Value> {
+        std::fs::write(blobs.join(digest(bytes).trim_start_matches("sha256:")), bytes)?;
+        Ok(described(kind, bytes))
     };
     let mut layer = Layer::default();
     layer.file("file", b"of all", 0o644)?;
     let layer = layer.into_tar()?;
-    let (diff_id, layer) = (digest(&layer), put(&layer)?);
+    let (diff_id, layer) = (digest(&layer), [put(LAYER, &layer)?]);
     let mut manifests = Vec::new();
     for n in 0..IMAGES {
-        let config = json!({ "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-            "os": "linux", "config": { "Env": [format!("N={n}")], "User": "1000" },
-            "rootfs": { "type": "layers", "diff_ids": [diff_id] } });
-        let manifest =
-            json!({ "schemaVersion": 2, "config": put(config.to_string().as_bytes())?, "layers": [layer] });
-        let mut entry = put(manifest.to_string().as_bytes())?;
+        let config = json!({ "Env": [format!("N={n}")], "User": "1000" });
+        let config = config_of(ARCHITECTURE, &config, &[&diff_id]);
+        let manifest = manifest_of(&put(CONFIG, config.to_string().as_bytes())?, &layer);
+        let mut entry = put(MANIFEST, manifest.to_string().as_bytes())?;
         entry["annotations"] =
             json!({ "io.containerd.image.name": format!("registry.test/team/service-{n}:v1.{n}") });
         manifests.push(entry);
     }
     std::fs::write(at.join("index.json"), json!({ "schemaVersion": 2, "manifests": manifests }).to_string())?;
-    Ok(std::fs::write(at.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?)
+    Ok(std::fs::write(at.join("oci-layout"), LAYOUT)?)
 }

@@ -56,7 +56,11 @@ pub(super) fn run(socket: &Path, home: &Path) -> Result<Suite> {
         .arg(format!("-benchmarking-params-file={}", at("parameters.yaml").display()))
         .arg(format!("-benchmarking-output-dir={}", home.display()))
         .arg(format!("-test-images-file={}", at("images.yaml").display()))
-        .args(["-ginkgo.no-color", "-ginkgo.skip=about operations on Image|Container start"])
+        .args([
+            "-ginkgo.timeout=15m",
+            "-ginkgo.no-color",
+            "-ginkgo.skip=about operations on Image|Container start",
+        ])
         .current_dir(home)
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)

@@ -8,12 +8,14 @@ use serde_json::Value;
 use super::{Said, Shell};
 use crate::checks::{Checks, until};
 use crate::daemon::{Daemon, IMAGE};
-use crate::layers::proxy::Proxy;
+use crate::layers::proxy::{Proxy, Ways};
 use crate::layers::write_big;
 use crate::registry::{PASSWORD, Registry, USER};
 
 /// Of an image's larger layer.
 const BIG: usize = 6 << 20;
+/// Bytes in a second: a layer takes so long that it is seen on its way.
+const RATE: u64 = 4 << 20;
 
 pub(super) async fn run(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     let shell = Shell(daemon);
@@ -67,15 +69,14 @@ fn pipe(checks: &mut Checks, shell: &Shell<'_>, name: &str) -> Result<()> {
 async fn terminal(checks: &mut Checks, shell: &Shell<'_>, registry: &Registry, name: &str) -> Result<()> {
     let creds = format!("{USER}:{PASSWORD}");
     shell.run(&["image", "remove", name])?;
-    let mut pty = shell.at_terminal(&["image", "pull", "--creds", &creds, name])?;
+    let proxy = Proxy::with(&registry.host(), u64::MAX, Ways { rate: Some(RATE), ..Ways::default() })?;
+    let slow = format!("{}/lane/big:1", proxy.host());
+    let mut pty = shell.at_terminal(&["image", "pull", "--creds", &creds, &slow])?;
     let code = pty.ended().await?;
     let seen = pty.seen();
-    let holds = code == Some(0)
-        && seen.contains("of 2 layers, ")
-        && seen.contains("\x1b[J")
-        && seen.contains("pulled ");
+    let holds = code == Some(0) && seen.contains("of 2 layers, ") && bar_went(&seen, "pulled ");
     checks.that("image pull at a terminal: bars, which go", holds, format!("{code:?} {seen:?}"));
-    shell.run(&["image", "remove", name])?;
+    shell.run(&["image", "remove", &slow])?;
 
     // Stops in the middle of the larger layer.
     let proxy = Proxy::start(&registry.host(), 3 << 20, true)?;
@@ -112,25 +113,30 @@ async fn terminal(checks: &mut Checks, shell: &Shell<'_>, registry: &Registry, n
     };
     until("the push", || pushes(1)).await?;
     pty.send("\x03")?;
-    pty.ended().await?;
-    checks.note("  a push ends with its client", until("the end of the push", || pushes(0)).await);
-    drop(stopped);
-    let to = format!("{}/lane/guest:1", open.host());
-    let mut pty = shell.at_terminal(&["image", "push", IMAGE, &to])?;
     let code = pty.ended().await?;
-    let holds =
-        code == Some(0) && pty.seen().contains("of 2 layers, ") && pty.seen().contains("2 of 2 layers sent");
-    checks.that(
-        "image push at a terminal: bars, and what was sent",
-        holds,
-        format!("{code:?} {:?}", pty.seen()),
-    );
+    checks.that("  Ctrl-C ends a push by its signal", code.is_none(), format!("{code:?} {:?}", pty.seen()));
+    checks.note("  and what it began ends with it", until("the end of the push", || pushes(0)).await);
+    drop(stopped);
+    let slow = Proxy::with(&open.host(), u64::MAX, Ways { asked_rate: Some(RATE), ..Ways::default() })?;
+    let mut pty = shell.at_terminal(&["image", "push", IMAGE, &format!("{}/lane/guest:1", slow.host())])?;
+    let code = pty.ended().await?;
+    let seen = pty.seen();
+    let holds = code == Some(0) && seen.contains("of 2 layers, ") && bar_went(&seen, "2 of 2 layers sent");
+    checks.that("image push at a terminal: bars, and what was sent", holds, format!("{code:?} {seen:?}"));
+    let to = format!("{}/lane/guest:1", open.host());
     let said = shell.run(&["image", "push", IMAGE, &to])?;
     let holds =
         said.err.matches(": there already").count() == 2 && said.text().contains("0 of 2 layers sent");
     checks.that("  in a pipe: lines", holds, said.all());
     shell.run(&["pull", "--creds", &creds, name])?;
     Ok(())
+}
+
+/// A bar was drawn, then all of them were taken away, then this was said.
+fn bar_went(seen: &str, said: &str) -> bool {
+    // Back to the first row and everything below cleared, without anything drawn between.
+    let (bar, gone, said) = (seen.rfind("  [#"), seen.rfind("A\x1b[J"), seen.rfind(said));
+    bar.is_some() && bar < gone && gone < said
 }
 
 fn shown(checks: &mut Checks, shell: &Shell<'_>, name: &str) -> Result<()> {

@@ -1,14 +1,10 @@
 //! One row of the table: what is made, and what must come of it.
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::tarball::Tar;
-
-pub(super) fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
-}
+use crate::image::{ARCHITECTURE, LAYER, LAYOUT, config_of, described, manifest_of};
+pub(super) use crate::image::{CONFIG, MANIFEST, digest};
 
 /// What must come of it.
 pub(super) enum Want {
@@ -66,9 +62,6 @@ pub(super) fn become_each(what: &str, layers: Vec<(Vec<u8>, &[&str])>) -> Case {
     Case { what: what.to_owned(), layers, want: Want::Trees(trees), once: false }
 }
 
-pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-
 /// An image as documents and blobs, each named by its digest. What is not honest about it is changed after.
 #[derive(Clone)]
 pub(super) struct Documents {
@@ -79,23 +72,12 @@ pub(super) struct Documents {
     pub(super) blobs: Vec<(String, Vec<u8>)>,
 }
 
-fn described(kind: &str, bytes: &[u8]) -> Value {
-    json!({ "mediaType": kind, "digest": digest(bytes), "size": bytes.len() })
-}
-
 impl Documents {
     pub(super) fn new(layers: &[Layer]) -> Self {
-        let config = json!({
-            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-            "os": "linux",
-            "config": {},
-            "rootfs": { "type": "layers", "diff_ids": layers.iter().map(|l| &l.diff_id).collect::<Vec<_>>() },
-        });
-        let described = |layer: &Layer| described("application/vnd.oci.image.layer.v1.tar", &layer.blob);
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": MANIFEST,
-            "layers": layers.iter().map(described).collect::<Vec<_>>(),
-        });
+        let diff_ids: Vec<_> = layers.iter().map(|layer| &*layer.diff_id).collect();
+        let config = config_of(ARCHITECTURE, &json!({}), &diff_ids);
+        let layers_described: Vec<_> = layers.iter().map(|layer| described(LAYER, &layer.blob)).collect();
+        let manifest = manifest_of(&Value::Null, &layers_described);
         let blobs = layers.iter().map(|layer| (digest(&layer.blob), layer.blob.clone())).collect();
         Self { index: Value::Null, manifest, config, blobs }
     }
@@ -122,7 +104,7 @@ impl Documents {
             other => other.clone(),
         };
         let mut tar = Tar::new()
-            .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
+            .file("oci-layout", LAYOUT)
             .file("index.json", index.to_string())
             .file(path(&digest(&config)), &config)
             .file(path(&digest(&manifest)), &manifest);

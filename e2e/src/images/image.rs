@@ -7,12 +7,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::server::{Answer, Reply, Request};
-use crate::image::{Layer, digest};
+pub(super) use crate::image::MANIFEST;
+use crate::image::{ARCHITECTURE, CONFIG, LAYER, Layer, config_of, described, digest, manifest_of};
 
-pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 pub(super) const NAME: &str = "lane/image";
 
@@ -44,20 +42,10 @@ impl Served {
             blobs: HashMap::new(),
             manifests: HashMap::new(),
             tag: String::new(),
-            config: json!({
-                "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-                "os": "linux",
-                "config": { "Cmd": ["/content"] },
-                "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
-            }),
-            manifest: Value::Null,
+            config: config_of(ARCHITECTURE, &json!({ "Cmd": ["/content"] }), &[&digest(&layer)]),
+            manifest: manifest_of(&Value::Null, &[described(LAYER, &layer)]),
             layer: digest(&layer),
         };
-        served.manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "layers": [{ "mediaType": LAYER, "digest": served.layer, "size": layer.len() }],
-        });
         served.blobs.insert(served.layer.clone(), layer);
         served.settle();
         served
@@ -67,8 +55,7 @@ impl Served {
     pub(super) fn settle(&mut self) {
         let config = self.config.to_string().into_bytes();
         if self.manifest["config"]["own"].is_null() {
-            self.manifest["config"] =
-                json!({ "mediaType": CONFIG, "digest": digest(&config), "size": config.len() });
+            self.manifest["config"] = described(CONFIG, &config);
         }
         self.blobs.insert(digest(&config), config);
         let manifest = self.manifest.to_string();

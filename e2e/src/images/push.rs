@@ -77,6 +77,11 @@ async fn requests(registry: &Registry, from: usize, manifests: usize) -> Result<
     .await
 }
 
+/// How many requests it has written down, all of those before its so-manieth manifest among them.
+async fn so_far(registry: &Registry, manifests: usize) -> Result<usize> {
+    Ok(requests(registry, 0, manifests).await?.len())
+}
+
 /// TLS and htpasswd; then what is not sent again.
 async fn secured(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     let at = daemon.path("push-tls");
@@ -107,13 +112,13 @@ async fn secured(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     let first = typed(daemon, &[&push[..], &["push.test/one/image:1"]].concat())?;
     let one = pushed(&first);
     checks.that("  by TLS and password: every layer is sent", layers(&one) == [2, 0, 0], &first.err);
-    let from = registry.requests()?.len();
+    let from = so_far(&registry, 1).await?;
     let again = typed(daemon, &[&push[..], &["push.test/one/image:1"]].concat())?;
     let seen = requests(&registry, from, 1).await?;
     let holds = layers(&pushed(&again)) == [0, 2, 0] && !seen.iter().any(|one| is_upload(one));
     checks.that("  a second push sends no layer", holds, format!("{} {seen:?}", again.err));
     checks.that("  and is the same manifest", pushed(&again)["digest"] == one["digest"], pushed(&again));
-    let from = registry.requests()?.len();
+    let from = so_far(&registry, 2).await?;
     let other = typed(daemon, &[&push[..], &["push.test/two/image:1"]].concat())?;
     let seen = requests(&registry, from, 1).await?;
     let mounts = seen
@@ -214,7 +219,7 @@ async fn unchanged(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
             .args(["inspect", "--raw", "--tls-verify=false"])
             .arg(format!("docker://{own}")),
     )?;
-    let from = registry.requests()?.len();
+    let from = so_far(&registry, 1).await?;
     let push = typed(daemon, &["image", "push", "--json", &own, &other])?;
     let seen = requests(&registry, from, 1).await?;
     let one = pushed(&push);

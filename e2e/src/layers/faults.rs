@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::proxy::Proxy;
-use super::{layers, whole, write_big};
+use super::{killed, layers, whole, write_big};
 use crate::checks::{Checks, until};
 use crate::client::Client;
 use crate::daemon::Daemon;
@@ -37,17 +37,8 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Reg
     client = started(checks, daemon, &before, images).await?;
     for bytes in POINTS {
         let proxy = Proxy::start(&registry.host(), bytes, true)?;
-        let mut asking = client.clone();
-        let name = format!("{}/lane/faults:1", proxy.host());
-        let pull = tokio::spawn(async move { asking.pull(&name).await });
-        until("the pull to be where it is killed", || {
-            let reached = proxy.reached();
-            async move { Ok(reached.then_some(())) }
-        })
-        .await?;
-        daemon.kill()?;
-        drop(proxy);
-        checks.that(&format!("killed after {bytes} bytes"), pull.await?.is_err(), "the pull ended well");
+        let failed = killed(daemon, client, proxy, "lane/faults:1").await?;
+        checks.that(&format!("killed after {bytes} bytes"), failed, "the pull ended well");
         client = started(checks, daemon, &before, images).await?;
     }
 

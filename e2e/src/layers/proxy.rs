@@ -18,8 +18,10 @@ pub(crate) struct Proxy {
 pub(crate) struct Ways {
     /// At the end nothing more comes; else the connection is cut.
     pub(crate) stall: bool,
-    /// Bytes in a second, of all connections together.
+    /// Bytes of answers in a second, of all connections together.
     pub(crate) rate: Option<u64>,
+    /// Bytes of requests in a second, of each connection.
+    pub(crate) asked_rate: Option<u64>,
     /// The registry hears nothing of ranges.
     pub(crate) whole: bool,
 }
@@ -88,9 +90,9 @@ impl Drop for Proxy {
 fn connection(client: &TcpStream, state: &State) -> std::io::Result<()> {
     let server = TcpStream::connect(&state.to)?;
     let (mut asked, mut asks) = (client.try_clone()?, server.try_clone()?);
-    let whole = state.ways.whole;
+    let ways = state.ways;
     std::thread::spawn(move || {
-        let _ = forward(&mut asked, &mut asks, whole);
+        let _ = forward(&mut asked, &mut asks, ways);
         let _ = asks.shutdown(Shutdown::Write);
     });
     let mut buffer = vec![0; 16 << 10];
@@ -104,9 +106,7 @@ fn connection(client: &TcpStream, state: &State) -> std::io::Result<()> {
         let let_through = got.min(before);
         state.left.store(before - let_through, Ordering::Relaxed);
         to.write_all(&buffer[..let_through as usize])?;
-        if let Some(rate) = state.ways.rate {
-            std::thread::sleep(Duration::from_secs_f64(let_through as f64 / rate as f64));
-        }
+        hold(let_through, state.ways.rate);
         if let_through < got {
             state.reached.store(true, Ordering::Relaxed);
             while state.ways.stall && !state.ended.load(Ordering::Relaxed) {
@@ -118,8 +118,15 @@ fn connection(client: &TcpStream, state: &State) -> std::io::Result<()> {
     }
 }
 
+/// As long as so many bytes take.
+fn hold(bytes: u64, rate: Option<u64>) {
+    if let Some(rate) = rate {
+        std::thread::sleep(Duration::from_secs_f64(bytes as f64 / rate as f64));
+    }
+}
+
 /// Requests, whose heads come in one piece from our client.
-fn forward(from: &mut TcpStream, to: &mut TcpStream, whole: bool) -> std::io::Result<()> {
+fn forward(from: &mut TcpStream, to: &mut TcpStream, ways: Ways) -> std::io::Result<()> {
     const NAME: &[u8] = b"\r\nrange:";
     let mut buffer = vec![0; 16 << 10];
     loop {
@@ -128,9 +135,10 @@ fn forward(from: &mut TcpStream, to: &mut TcpStream, whole: bool) -> std::io::Re
             return Ok(());
         }
         let head = &mut buffer[..got];
-        if let Some(at) = head.windows(NAME.len()).position(|window| window == NAME).filter(|_| whole) {
+        if let Some(at) = head.windows(NAME.len()).position(|window| window == NAME).filter(|_| ways.whole) {
             head[at + 2] = b'x';
         }
         to.write_all(head)?;
+        hold(got as u64, ways.asked_rate);
     }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 
 use super::proxy::{Proxy, Ways};
-use super::{layers, whole, write_big};
-use crate::checks::{Checks, until};
+use super::{killed, layers, whole, write_big};
+use crate::checks::Checks;
 use crate::client::Client;
 use crate::daemon::Daemon;
 use crate::disk::Mounted;
@@ -17,7 +17,7 @@ use crate::registry::Registry;
 const SIZE: u64 = 8 << 20;
 /// So slow that two seconds have been waited for the first third of it.
 const RATE: u64 = 1200 << 10;
-const SLOW: Ways = Ways { stall: false, rate: Some(RATE), whole: false };
+const SLOW: Ways = Ways { stall: false, rate: Some(RATE), asked_rate: None, whole: false };
 /// Where it is cut.
 const CUT: u64 = 5 << 20;
 /// What of that need not come again, at least.
@@ -35,7 +35,7 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Reg
     let mut client = daemon.start().await?;
     let before = layers(daemon)?;
 
-    client = killed(daemon, client, registry).await?;
+    client = cut(daemon, client, registry).await?;
     let kept = size(daemon)?;
     checks.that("killed in a slow transfer: what came late of it is kept", (KEPT..CUT).contains(&kept), kept);
     let open = Proxy::start(&registry.host(), u64::MAX, false)?;
@@ -45,7 +45,7 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Reg
     let name = format!("{}/lane/resume:1", cutting.host());
     checks.that("cut for good in a slow transfer: an error", client.pull(&name).await.is_err(), "it came");
     let first = size(daemon)?;
-    client = killed(daemon, client, registry).await?;
+    client = cut(daemon, client, registry).await?;
     let second = size(daemon)?;
     checks.that(
         "  a second cut adds to what is kept",
@@ -55,7 +55,7 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Reg
     let open = Proxy::start(&registry.host(), u64::MAX, false)?;
     go_on(checks, daemon, &mut client, &open, Some(SIZE + BESIDE - second)).await?;
 
-    client = killed(daemon, client, registry).await?;
+    client = cut(daemon, client, registry).await?;
     let ignorant = Proxy::with(&registry.host(), u64::MAX, Ways { whole: true, ..Ways::default() })?;
     checks.that(
         "killed in a transfer of a registry that knows no ranges",
@@ -64,7 +64,7 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Reg
     );
     go_on(checks, daemon, &mut client, &ignorant, None).await?;
 
-    client = killed(daemon, client, registry).await?;
+    client = cut(daemon, client, registry).await?;
     let part = parts(daemon)?.pop().context("nothing is kept")?;
     let mut bytes = std::fs::read(&part)?;
     let middle = bytes.len() / 2;
@@ -76,10 +76,10 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Reg
     checks.that("what is kept and damaged is found out: all of it is fetched", passed > SIZE, passed);
 
     std::fs::write(disk.path().join("filler"), vec![1; 60 << 20])?;
-    client = killed(daemon, client, registry).await?;
+    client = cut(daemon, client, registry).await?;
     checks.that("on a disk that is nearly full nothing is kept", parts(daemon)?.is_empty(), size(daemon)?);
 
-    killed(daemon, client, registry).await?;
+    cut(daemon, client, registry).await?;
     let part = parts(daemon)?.pop().context("nothing is kept")?;
     let old = SystemTime::now() - Duration::from_secs(25 * 3600);
     std::fs::File::options().write(true).open(&part)?.set_modified(old)?;
@@ -96,18 +96,9 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Reg
 }
 
 /// A pull up to [`CUT`], and the daemon killed there and back.
-async fn killed(daemon: &mut Daemon, client: Client, registry: &Registry) -> Result<Client> {
+async fn cut(daemon: &mut Daemon, client: Client, registry: &Registry) -> Result<Client> {
     let proxy = Proxy::with(&registry.host(), CUT, Ways { stall: true, ..SLOW })?;
-    let (mut asking, name) = (client, format!("{}/lane/resume:1", proxy.host()));
-    let pull = tokio::spawn(async move { asking.pull(&name).await });
-    until("the pull to be where it is killed", || {
-        let reached = proxy.reached();
-        async move { Ok(reached.then_some(())) }
-    })
-    .await?;
-    daemon.kill()?;
-    drop(proxy);
-    anyhow::ensure!(pull.await?.is_err(), "the pull ended well");
+    anyhow::ensure!(killed(daemon, client, proxy, "lane/resume:1").await?, "the pull ended well");
     daemon.start().await
 }
 
