@@ -95,6 +95,7 @@ impl Footprint {
             "root/images",
             "root/images/layers",
             "root/images/containers",
+            "root/images/partial",
         ] {
             let Ok(entries) = std::fs::read_dir(daemon.path(top)) else { continue };
             for entry in entries {
@@ -131,9 +132,12 @@ impl Footprint {
     }
 }
 
+/// The kernel clears namespaces and groups in its own time, more of it where there are more and the machine is slow.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Nothing more is kept than before, once it stops getting less.
 pub(crate) async fn given_back(daemon: &Daemon, before: &Footprint) -> Result<(), String> {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + PATIENCE;
     loop {
         let more = Footprint::take(daemon).map_err(|error| format!("{error:#}"))?.more_than(before);
         if more.is_empty() {
@@ -148,7 +152,7 @@ pub(crate) async fn given_back(daemon: &Daemon, before: &Footprint) -> Result<()
 
 /// What is there now, was not before, and counts, once it stops getting less.
 pub(crate) async fn settled(before: &Snapshot, counts: impl Fn(&str) -> bool) -> Result<Vec<String>> {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + PATIENCE;
     loop {
         let now = Snapshot::take()?;
         let more: Vec<String> =

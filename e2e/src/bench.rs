@@ -36,6 +36,7 @@ const LISTED: usize = 500;
 const IDLE: Duration = Duration::from_secs(5);
 
 /// One of the two.
+#[derive(Clone)]
 struct Side {
     client: Client,
     logs: PathBuf,
@@ -80,11 +81,7 @@ impl Side {
         let since = Instant::now();
         let mut work = JoinSet::new();
         for lane in 0..AT_ONCE {
-            let mut side = Side {
-                client: self.client.clone(),
-                logs: self.logs.clone(),
-                cgroup_parent: self.cgroup_parent.clone(),
-            };
+            let mut side = self.clone();
             work.spawn(async move {
                 let mut pods = Vec::new();
                 for number in 0..PODS / AT_ONCE {

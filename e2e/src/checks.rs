@@ -52,15 +52,24 @@ impl Checks {
 /// Waits for a state; the bound is for what never comes.
 pub(crate) async fn until<T, F: Future<Output = Result<Option<T>>>>(
     what: &str,
+    look: impl FnMut() -> F,
+) -> Result<T> {
+    within(30, what, look).await
+}
+
+/// The same for what may take longer, in seconds.
+pub(crate) async fn within<T, F: Future<Output = Result<Option<T>>>>(
+    seconds: u64,
+    what: &str,
     mut look: impl FnMut() -> F,
 ) -> Result<T> {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(seconds);
     loop {
         if let Some(found) = look().await? {
             return Ok(found);
         }
         if Instant::now() > end {
-            bail!("waited 30 s for {what}");
+            bail!("waited {seconds} s for {what}");
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -5,7 +5,7 @@ mod secure;
 
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
@@ -15,7 +15,7 @@ use crate::audit::{Footprint, given_back};
 use crate::checks::{Checks, until};
 use crate::client::Client;
 use crate::daemon::{Daemon, IMAGE};
-use crate::pty::{Pty, ended};
+use crate::pty::{Pty, Running, ended};
 
 struct Said {
     code: Option<i32>,
@@ -64,25 +64,10 @@ impl Shell<'_> {
         Pty::start(&self.command(words)?, 100, 30)
     }
 
-    fn in_background(&self, words: &[&str]) -> Result<Background> {
+    fn in_background(&self, words: &[&str]) -> Result<Running> {
         let mut command = self.command(words)?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        Ok(Background(child))
-    }
-}
-
-struct Background(Child);
-
-impl Background {
-    fn signal(&self, signal: Signal) -> Result<()> {
-        Ok(kill(Pid::from_raw(self.0.id().cast_signed()), signal)?)
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        Ok(Running(child))
     }
 }
 

@@ -14,6 +14,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::checks::until;
 use crate::daemon::IMAGE;
 
+/// For one call, whoever serves it: nothing that a lane or a bench asks takes as long, and a runtime that hangs is an error.
+const CALL_MAX: Duration = Duration::from_secs(300);
+
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
@@ -66,7 +69,8 @@ impl Client {
             let socket = socket.clone();
             async move { UnixStream::connect(socket).await.map(TokioIo::new) }
         });
-        let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await?;
+        let endpoint = Endpoint::from_static("http://localhost").timeout(CALL_MAX);
+        let channel = endpoint.connect_with_connector(connector).await?;
         let images = ImageServiceClient::new(channel.clone());
         let runtime = RuntimeServiceClient::new(channel.clone());
         let mut client = Self { runtime, images, channel };

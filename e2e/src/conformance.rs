@@ -15,6 +15,7 @@ use self::images::Images;
 use self::report::{LeftOut, Report};
 use crate::checks::Checks;
 use crate::daemon::Daemon;
+use crate::pty::{Running, ended_within};
 use crate::registry::Registry;
 
 /// The hosts that critest's images are named after.
@@ -118,8 +119,9 @@ impl Suite<'_> {
         let output = std::fs::File::create(&log)?;
         critest.stdout(output.try_clone()?).stderr(output);
         println!("  critest, {}: {}", way.name(), log.display());
-        let mut child = critest.spawn().context("critest")?;
-        tokio::task::spawn_blocking(move || child.wait()).await??;
+        // It bounds itself, but for what it is stuck in.
+        let mut child = Running(critest.spawn().context("critest")?);
+        ended_within(&mut child.0, PATIENCE + Duration::from_secs(60)).await.context("critest")?;
         if !report.exists() {
             bail!("critest wrote no report: {}", crate::daemon::tail(&log));
         }

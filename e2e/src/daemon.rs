@@ -1,15 +1,23 @@
 //! A daemon of the lane's own: private root, state, name; gone with the lane, also when it fails.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::checks::until;
 use crate::client::Client;
 use crate::image;
+use crate::pty::{self, ended, ended_within};
 
 pub(crate) const IMAGE: &str = "berth.test/guest:1";
+
+/// For `berth reset`, which ends every pod there is.
+const RESET_MAX: Duration = Duration::from_secs(300);
+/// For all its tries after a lane that failed.
+const LAST_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) struct Daemon {
     home: PathBuf,
@@ -52,44 +60,36 @@ impl Daemon {
 
     async fn over(prepare: impl FnOnce(&Path) -> Result<Vec<String>>) -> Result<Self> {
         let temporary = tempfile::Builder::new().prefix("berth-").tempdir()?;
-        let home = temporary.path().to_owned();
-        let name = format!("t{}", std::process::id());
-        let flags = prepare(&home)?;
-        let _temporary = Some(temporary);
-        let mut daemon =
-            Self { home, _temporary, name, child: None, flags, environment: Vec::new(), is_reset: false };
+        let mut daemon = Self::below(temporary.path().to_owned(), &format!("t{}", std::process::id()));
+        daemon._temporary = Some(temporary);
+        daemon.flags = prepare(&daemon.home)?;
         daemon.start().await?;
         Ok(daemon)
     }
 
-    /// Started in a directory that stays, with the test image imported.
-    pub(crate) async fn at(home: PathBuf, name: &str) -> Result<Self> {
-        let mut daemon = Self {
+    /// Not started: nothing of it is there yet.
+    fn below(home: PathBuf, name: &str) -> Self {
+        Self {
             home,
             _temporary: None,
             name: name.to_owned(),
             child: None,
             flags: Vec::new(),
             environment: Vec::new(),
-            is_reset: false,
-        };
-        daemon.start().await?;
+            is_reset: true,
+        }
+    }
+
+    /// Started in a directory that stays, with the test image imported.
+    pub(crate) async fn at(home: PathBuf, name: &str) -> Result<Self> {
+        let daemon = Self::bare(home, name).await?;
         daemon.import(IMAGE, "hello").await?;
         Ok(daemon)
     }
 
     /// Started in a directory that is there, without any image.
     pub(crate) async fn bare(home: PathBuf, name: &str) -> Result<Self> {
-        let name = name.to_owned();
-        let mut daemon = Self {
-            home,
-            _temporary: None,
-            name,
-            child: None,
-            flags: Vec::new(),
-            environment: Vec::new(),
-            is_reset: false,
-        };
+        let mut daemon = Self::below(home, name);
         daemon.start().await?;
         Ok(daemon)
     }
@@ -150,6 +150,7 @@ impl Daemon {
         }
         let child = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         self.child = Some(child);
+        self.is_reset = false;
         let socket = self.socket();
         until("the daemon to answer", || {
             let socket = socket.clone();
@@ -168,14 +169,23 @@ impl Daemon {
         Ok(())
     }
 
-    /// SIGTERM, as a service manager sends it; an end with a failure is an error.
+    /// SIGTERM, as a service manager sends it; an end with a failure, or none, is an error.
     pub(crate) async fn terminate(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        let pid = nix::unistd::Pid::from_raw(child.id().try_into()?);
+        let Some(child) = &self.child else { return Ok(()) };
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
-        let ended = tokio::task::spawn_blocking(move || child.wait()).await??;
-        anyhow::ensure!(ended.success(), "the daemon ended with {ended}: {}", self.log_tail());
+        let code = self.gone().await?;
+        anyhow::ensure!(code == Some(0), "the daemon ended with {code:?}: {}", self.log_tail());
         Ok(())
+    }
+
+    /// Waits for the end of the daemon's process. One that does not end is still there to be killed.
+    async fn gone(&mut self) -> Result<Option<i32>> {
+        let child = self.child.as_mut().context("no daemon runs")?;
+        let code =
+            ended(child).await.with_context(|| format!("the daemon: {}", tail(&self.home.join("log"))))?;
+        self.child = None;
+        Ok(code)
     }
 
     /// kill -9 of every shim of this instance.
@@ -206,20 +216,12 @@ impl Daemon {
     }
 
     pub(crate) fn import_file(&self, archive: &Path) -> Result<()> {
-        let done = self.berth(&["image", "import"])?.arg(archive).output()?;
-        if !done.status.success() {
-            bail!("berth image import: {}", String::from_utf8_lossy(&done.stderr));
-        }
-        Ok(())
+        imported(self.berth(&["image", "import"])?.arg(archive))
     }
 
     /// The same by standard input, as after a pipe.
     pub(crate) fn import_stdin(&self, archive: &Path) -> Result<()> {
-        let done = self.berth(&["image", "import", "-"])?.stdin(std::fs::File::open(archive)?).output()?;
-        if !done.status.success() {
-            bail!("berth image import -: {}", String::from_utf8_lossy(&done.stderr));
-        }
-        Ok(())
+        imported(self.berth(&["image", "import", "-"])?.stdin(std::fs::File::open(archive)?))
     }
 
     /// The last lines of its log, for a failure's message.
@@ -241,15 +243,36 @@ impl Daemon {
         if self.child.is_none() {
             self.start().await?;
         }
-        let done = self.berth(&["reset", "--yes"])?.output()?;
-        if !done.status.success() {
-            bail!("berth reset: {}", String::from_utf8_lossy(&done.stderr));
+        let mut reset = self.resetting()?;
+        let code = ended_within(&mut reset, RESET_MAX).await;
+        let code = code.inspect_err(|_| pty::end(&mut reset)).context("berth reset")?;
+        if code != Some(0) {
+            let mut said = String::new();
+            reset.stderr.take().context("its errors")?.read_to_string(&mut said)?;
+            bail!("berth reset: {said}");
         }
-        if let Some(mut child) = self.child.take() {
-            tokio::task::spawn_blocking(move || child.wait()).await??;
-        }
+        self.gone().await?;
         self.is_reset = true;
         Ok(())
+    }
+
+    /// `berth reset` on its way.
+    fn resetting(&self) -> Result<Child> {
+        let mut reset = self.berth(&["reset", "--yes"])?;
+        Ok(reset.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?)
+    }
+
+    /// Whether one worked before `end`.
+    fn was_reset(&self, end: Instant) -> Result<bool> {
+        let mut reset = self.resetting()?;
+        while Instant::now() < end {
+            if let Some(status) = reset.try_wait()? {
+                return Ok(status.success());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        pty::end(&mut reset);
+        Ok(false)
     }
 }
 
@@ -258,24 +281,32 @@ impl Drop for Daemon {
         if self.is_reset {
             return;
         }
-        if self.child.is_none()
-            && let Ok(mut serve) = self.berth(&["serve"])
-        {
-            self.child = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok();
-        }
-        let answered = (0..100).any(|_| {
-            let reset = self.berth(&["reset", "--yes"]).and_then(|mut reset| Ok(reset.output()?));
-            let done = reset.is_ok_and(|done| done.status.success());
-            if !done {
-                std::thread::sleep(std::time::Duration::from_millis(50));
+        let end = Instant::now() + LAST_MAX;
+        let mut done = false;
+        while !done && Instant::now() < end {
+            // It hears an interrupt at the terminal as the lane does.
+            let ended = self.child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))));
+            if ended && let Ok(mut serve) = self.berth(&["serve"]) {
+                serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                self.child = serve.spawn().ok();
             }
-            done
-        });
-        if !answered {
+            done = self.was_reset(end).unwrap_or_default();
+            // It may not answer yet.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if !done {
             eprintln!("instance {} could not be reset; its pods may be left", self.name);
         }
         let _ = self.kill();
     }
+}
+
+fn imported(import: &mut Command) -> Result<()> {
+    let done = import.output()?;
+    if !done.status.success() {
+        bail!("berth image import: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    Ok(())
 }
 
 /// Processes by the words of their command line.

@@ -51,7 +51,7 @@ pub(crate) use self::place::prepare;
 
 use self::node::Node;
 use crate::audit::{Footprint, given_back};
-use crate::checks::Checks;
+use crate::checks::{Checks, within};
 use crate::client::Client;
 
 /// Each can be run alone: `cargo xtask e2e kubelet GROUP`.
@@ -145,18 +145,17 @@ fn rows(node: &Node) -> Result<String> {
 /// Every manifest goes, and everything with it.
 async fn end(checks: &mut Checks, node: &Node) -> Result<()> {
     node.remove_all()?;
-    let gone = node
-        .wait(150, "the pods to be gone", || async {
-            let mut client = node.client.clone();
-            let pods = client.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await?;
-            let told = node.get_json("/pods").await?;
-            let left = std::fs::read_dir(node.daemon.path("kubelet/pods"))?.count();
-            let none = pods.into_inner().items.is_empty()
-                && told["items"].as_array().is_none_or(Vec::is_empty)
-                && left == 0;
-            Ok(none.then_some(()))
-        })
-        .await;
+    let gone = within(150, "the pods to be gone", || async {
+        let mut client = node.client.clone();
+        let pods = client.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await?;
+        let told = node.get_json("/pods").await?;
+        let left = std::fs::read_dir(node.daemon.path("kubelet/pods"))?.count();
+        let none = pods.into_inner().items.is_empty()
+            && told["items"].as_array().is_none_or(Vec::is_empty)
+            && left == 0;
+        Ok(none.then_some(()))
+    })
+    .await;
     checks.note(
         "every manifest removed: no pod, sandbox or volume is left",
         gone.map_err(|e| format!("{e:#}")),

@@ -43,20 +43,38 @@ mod vm;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::checks::Checks;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let lane = std::env::args().nth(1).unwrap_or_default();
-    match run(&lane).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    // A lane that is dropped takes its instance down. A node of one's own listens for itself.
+    let done = tokio::select! {
+        biased;
+        failed = interrupted(), if lane != "own-node" => failed,
+        done = run(&lane) => done.map(Some),
+    };
+    match done {
+        // Threads that block are not waited for.
+        Ok(None) => std::process::exit(130),
+        Ok(Some(true)) => ExitCode::SUCCESS,
+        Ok(Some(false)) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("{lane}: {error:#}");
             ExitCode::from(2)
         }
     }
+}
+
+/// SIGINT or SIGTERM. That these are handled is also what gives a lane's programs the signals as a terminal's shell does:
+/// what is ignored is inherited (execve(2)), and who starts a lane in the background has it ignore SIGINT.
+async fn interrupted() -> Result<Option<bool>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+    eprintln!("interrupted: what the lane made is removed");
+    Ok(None)
 }
 
 /// Up in the network namespace that the lane is run in.
@@ -116,9 +134,7 @@ async fn run(lane: &str) -> Result<bool> {
         "bench-network" => bench::network::run(&mut checks).await?,
         "bench-pull" => bench::pull::run(&mut checks).await?,
         "bench-node" => kubelet::bench(&mut checks).await?,
-        other => bail!(
-            "no lane {other:?}; there are demo, crictl, images, layers, restart, requests, limits, process, skew, modes, stats, streaming, network, cni, neighbours, userns, mounts, escapes, hostile, kubelet, node, cli, conformance, vm, bench, bench-network, bench-pull and bench-node"
-        ),
+        other => bail!("no lane {other:?}; cargo xtask e2e --help lists them"),
     }
     // What the bench leaves in network and mounts goes with namespaces of its own.
     let own =

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::checks::until;
 use crate::client::Client;
 use crate::daemon::IMAGE;
+use crate::pty::end;
 
 /// Its pods' cgroups go below this one, in every hierarchy.
 const CGROUP: &str = "berth-bench-peer";
@@ -94,8 +95,7 @@ impl Peer {
 impl Drop for Peer {
     /// Pods are gone when all went well; if not, whatever is in its cgroups ends.
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
         for shim in self.shims().unwrap_or_default() {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::SIGKILL);
         }

@@ -5,9 +5,11 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::checks::until;
 
@@ -27,7 +29,6 @@ impl Pty {
         let master = File::options().read(true).write(true).open("/dev/ptmx")?;
         let terminal = berth_sys::tty::open_peer(master.as_fd())?;
         berth_sys::tty::resize(master.as_fd(), columns, rows)?;
-        hear_interrupts()?;
         let stream = || -> Result<Stdio> { Ok(Stdio::from(terminal.try_clone()?)) };
         let before = modes(&terminal)?;
         // setsid(1) gives the terminal to the session, and becomes the program.
@@ -97,19 +98,6 @@ impl Pty {
     }
 }
 
-/// Who starts a lane in the background has it ignore SIGINT, and programs inherit that (execve(2)); a signal that is handled
-/// they get as a terminal's shell gives it to them.
-fn hear_interrupts() -> Result<()> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
-    let interrupt = 1 << (nix::sys::signal::Signal::SIGINT as u32 - 1);
-    if u64::from_str_radix(ignored.trim(), 16)? & interrupt != 0 {
-        // The handler stays when the listener goes.
-        drop(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?);
-    }
-    Ok(())
-}
-
 /// A terminal's setting, as stty(1) writes it down.
 fn modes(terminal: &OwnedFd) -> Result<String> {
     let said = Command::new("stty").arg("-g").stdin(Stdio::from(terminal.try_clone()?)).output()?;
@@ -119,18 +107,46 @@ fn modes(terminal: &OwnedFd) -> Result<String> {
 impl Drop for Pty {
     fn drop(&mut self) {
         // Ended, if all went well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
 }
 
 /// Waits for a program's end; its code, `None` for a signal.
 pub(crate) async fn ended(child: &mut Child) -> Result<Option<i32>> {
-    for _ in 0..3000 {
+    ended_within(child, Duration::from_secs(30)).await
+}
+
+/// The same of one that may take longer.
+pub(crate) async fn ended_within(child: &mut Child, bound: Duration) -> Result<Option<i32>> {
+    let end = Instant::now() + bound;
+    loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status.code());
         }
+        if Instant::now() > end {
+            bail!("it did not end within {} s", bound.as_secs());
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    bail!("it did not end within 30 s")
+}
+
+/// A program that goes with whoever runs it.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.0.id().cast_signed()), signal)?)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        end(&mut self.0);
+    }
+}
+
+/// Kills a program, if it still runs, and waits for that.
+pub(crate) fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
 }

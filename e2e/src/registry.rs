@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::checks::until;
+use crate::pty::end;
 
 /// `lane` with the word of [`PASSWORD`], as htpasswd(1) -B writes it.
 pub(crate) const HTPASSWD: &str = "lane:$2b$05$pOHTB3KEspfhVA8/HBgZ5ea9cmbOexOcQJnTIdtQkJFweelvqUgEq\n";
@@ -92,8 +93,7 @@ impl Registry {
 
     pub(crate) fn down(&mut self) {
         if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+            end(&mut child);
         }
     }
 

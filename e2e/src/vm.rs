@@ -5,13 +5,14 @@ mod initramfs;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
 use self::initramfs::Archive;
 use crate::checks::Checks;
+use crate::pty::Running;
 
 /// Kernel modules that pods need, beside those these depend on.
 const MODULES: &[&str] = &[
@@ -84,7 +85,7 @@ pub(crate) async fn run(checks: &mut Checks, lanes: &[&str]) -> Result<()> {
     anyhow::ensure!(made.success(), "mkfs.ext4 failed");
     let kernel = find(parts, &|name| name.starts_with("vmlinuz-"))?;
     let (lines, mut heard) = tokio::sync::mpsc::unbounded_channel();
-    let mut machine = Machine::start(&kernel, &image, &disk, lines)?;
+    let machine = start(&kernel, &image, &disk, lines)?;
     println!("  {}, control groups v2", kernel.file_name().unwrap_or_default().to_string_lossy());
     let mut ended = Vec::new();
     let all = async {
@@ -99,7 +100,7 @@ pub(crate) async fn run(checks: &mut Checks, lanes: &[&str]) -> Result<()> {
         }
     };
     let late = tokio::time::timeout(PATIENCE, all).await.is_err();
-    machine.end();
+    drop(machine);
     let well = !late && ended.len() == lanes.len() && ended.iter().all(|code| code == "0");
     checks.that("the machine and every lane in it came to their end", well, format!("{ended:?}"));
     Ok(())
@@ -117,50 +118,35 @@ fn verdict(line: &str) -> Option<(bool, String)> {
     Some((passed, what.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.').trim_end().to_owned()))
 }
 
-struct Machine(Child);
-
-impl Machine {
-    fn start(
-        kernel: &Path,
-        image: &Path,
-        disk: &Path,
-        lines: tokio::sync::mpsc::UnboundedSender<String>,
-    ) -> Result<Self> {
-        let mut child = Command::new("qemu-system-x86_64")
-            .args(["-m", "2048", "-smp", "2", "-cpu", "max", "-nographic", "-no-reboot", "-net", "none"])
-            .arg("-kernel")
-            .arg(kernel)
-            .arg("-initrd")
-            .arg(image)
-            .arg("-drive")
-            .arg(format!("file={},if=virtio,format=raw,cache=unsafe", disk.display()))
-            .args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("qemu-system-x86_64 (package qemu-system-x86)")?;
-        let output = child.stdout.take().context("no output of the machine")?;
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-                let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
-                if lines.send(line).is_err() {
-                    return;
-                }
+fn start(
+    kernel: &Path,
+    image: &Path,
+    disk: &Path,
+    lines: tokio::sync::mpsc::UnboundedSender<String>,
+) -> Result<Running> {
+    let mut child = Command::new("qemu-system-x86_64")
+        .args(["-m", "2048", "-smp", "2", "-cpu", "max", "-nographic", "-no-reboot", "-net", "none"])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(image)
+        .arg("-drive")
+        .arg(format!("file={},if=virtio,format=raw,cache=unsafe", disk.display()))
+        .args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("qemu-system-x86_64 (package qemu-system-x86)")?;
+    let output = child.stdout.take().context("no output of the machine")?;
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
+            if lines.send(line).is_err() {
+                return;
             }
-        });
-        Ok(Self(child))
-    }
-
-    fn end(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.end();
-    }
+        }
+    });
+    Ok(Running(child))
 }
 
 /// The first file below whose name fits.

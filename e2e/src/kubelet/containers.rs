@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::node::{Node, condition, id_of, read, status_of};
-use crate::checks::Checks;
+use crate::checks::{Checks, within};
 
 fn guest(name: &str, words: &[&str]) -> Value {
     json!({ "name": name, "args": words })
@@ -302,7 +302,7 @@ async fn ends(checks: &mut Checks, node: &Node) {
         node.remove("graceful")?;
         let lives = |pid: i64| std::path::Path::new(&format!("/proc/{pid}")).exists();
         let ended = |pid: i64| {
-            node.wait(30, "a process to end", move || async move { Ok((!lives(pid)).then(Instant::now)) })
+            within(30, "a process to end", move || async move { Ok((!lives(pid)).then(Instant::now)) })
         };
         let (polite, deaf) = (ended(polite).await?, ended(deaf).await?);
         let between = deaf.duration_since(polite);

@@ -12,7 +12,7 @@ use super::node::condition;
 use super::place::{ADDRESS, Cgroups};
 use super::process::{Kubelet, free_port};
 use crate::bench::figures::{Report, Series, pss, ticks};
-use crate::checks::Checks;
+use crate::checks::{Checks, within};
 use crate::client::Client;
 use crate::daemon::{Daemon, IMAGE};
 use crate::image;
@@ -62,7 +62,7 @@ impl Side<'_> {
 
     /// When every one of so many pods is Running and ready: that moment, and when the last container started.
     async fn running(&self, pods: usize) -> Result<(Instant, i64)> {
-        let seen = self.kubelet.wait(180, "the pods to run", || async {
+        let seen = within(180, "the pods to run", || async {
             let all = self.kubelet.get_json("/pods").await?;
             let ready = |pod: &&Value| pod["status"]["phase"] == "Running" && condition(pod, "Ready");
             let ready = all["items"].as_array().into_iter().flatten().filter(ready).count();
@@ -80,14 +80,13 @@ impl Side<'_> {
 
     /// When nothing of the pods is ready any more.
     async fn gone(&self) -> Result<()> {
-        self.kubelet
-            .wait(180, "the pods to stop", || async {
-                let list = ListPodSandboxRequest::default();
-                let pods = self.client.clone().runtime.list_pod_sandbox(list).await?.into_inner().items;
-                let ready = i32::from(PodSandboxState::SandboxReady);
-                Ok(pods.iter().all(|pod| pod.state != ready).then_some(()))
-            })
-            .await
+        within(180, "the pods to stop", || async {
+            let list = ListPodSandboxRequest::default();
+            let pods = self.client.clone().runtime.list_pod_sandbox(list).await?.into_inner().items;
+            let ready = i32::from(PodSandboxState::SandboxReady);
+            Ok(pods.iter().all(|pod| pod.state != ready).then_some(()))
+        })
+        .await
     }
 
     async fn measure(&self, figures: &mut Figures) -> Result<()> {

@@ -5,7 +5,7 @@ use berth_cri_api::v1::*;
 use serde_json::{Value, json};
 
 use super::node::{Node, status_of};
-use crate::checks::Checks;
+use crate::checks::{Checks, within};
 use crate::image;
 use crate::registry::Registry;
 
@@ -239,7 +239,7 @@ pub(crate) async fn collected(checks: &mut Checks, node: &mut Node) {
             status_of(pod, "main")["restartCount"].as_u64() >= Some(4)
         })
         .await?;
-        node.wait(100, "the dead containers to be removed", || async {
+        within(100, "the dead containers to be removed", || async {
             let list = ListContainersRequest::default();
             let all = node.client.clone().runtime.list_containers(list).await?.into_inner().containers;
             let of = all
@@ -259,7 +259,7 @@ pub(crate) async fn reclaimed(checks: &mut Checks, node: &mut Node) {
         node.settings = json!({ "imageMinimumGCAge": "1s", "evictionHard": { "memory.available": "50Mi", "nodefs.available": "1%",
             "imagefs.available": "99.9%" } });
         node.start().await?;
-        node.wait(60, "the images to be removed", || async { Ok((images(node).await? == 0).then_some(())) })
+        within(60, "the images to be removed", || async { Ok((images(node).await? == 0).then_some(())) })
             .await
     });
 }

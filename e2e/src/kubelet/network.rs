@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::node::Node;
 use super::place::ADDRESS;
-use crate::checks::Checks;
+use crate::checks::{Checks, within};
 
 const HOST_PORT: u16 = 18080;
 const OWN_PORT: u16 = 18081;
@@ -85,7 +85,7 @@ pub(crate) async fn check(checks: &mut Checks, node: &Node) {
             "ports": [{ "containerPort": 8080, "hostPort": port }] }] }),
             )?;
             // A pod that has no sandbox has no status of it: the kubelet tells its log, and an event where there is an API.
-            node.wait(30, "the kubelet to say why", || async {
+            within(30, "the kubelet to say why", || async {
                 let log = std::fs::read_to_string(node.log())?;
                 let why = "a process of the host listens on";
                 let said = log.lines().any(|line| {
@@ -134,7 +134,7 @@ pub(crate) async fn check(checks: &mut Checks, node: &Node) {
             std::fs::write(&new, "{ \"name\": \"lane\",\n  \"plugins\": [ { \"type\": } ] }")?;
             std::fs::rename(new, &conf)?;
             let told = "10-broken.conflist:2: ";
-            node.wait(30, "the runtime's status to say so", || async {
+            within(30, "the runtime's status to say so", || async {
                 let request = StatusRequest { verbose: false };
                 let status = node.client.clone().runtime.status(request).await?.into_inner().status;
                 let conditions = status.context("no status")?.conditions;
@@ -144,7 +144,7 @@ pub(crate) async fn check(checks: &mut Checks, node: &Node) {
             .await?;
             node.put("unconnected", &json!({ "containers": [{ "name": "main", "args": ["pause"] }] }))?;
             // Of a pod that is not begun there is no status either: the kubelet tells its log, and an event.
-            node.wait(60, "the kubelet to say why", || async {
+            within(60, "the kubelet to say why", || async {
                 let log = std::fs::read_to_string(node.log())?;
                 let said = log.lines().any(|line| {
                     line.contains("unconnected-node")

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::place::{ADDRESS, Cgroups};
 use super::process::{Kubelet, NAME, free_port};
+use crate::checks::within;
 use crate::client::Client;
 use crate::daemon::{Daemon, tail};
 
@@ -103,7 +104,7 @@ impl Node {
     pub(crate) async fn gone(&self, name: &str) -> Result<()> {
         self.until(name, "gone", Value::is_null).await?;
         let full = format!("{name}-{NAME}");
-        self.wait(60, &format!("{name} to be stopped"), || async {
+        within(60, &format!("{name} to be stopped"), || async {
             let list = ListPodSandboxRequest::default();
             let pods = self.client.clone().runtime.list_pod_sandbox(list).await?.into_inner().items;
             let ready = |pod: &PodSandbox| {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::node::{Node, status_of};
-use crate::checks::Checks;
+use crate::checks::{Checks, within};
 
 const MIB: u64 = 1 << 20;
 
@@ -43,13 +43,12 @@ async fn pod_stats(node: &Node) -> Result<Value> {
 async fn summary(checks: &mut Checks, node: &Node) {
     feature!(checks, "/stats/summary: a container's CPU, at the rate its limit allows", {
         node.ready("loaded").await?;
-        let found = node
-            .wait(60, "the rate of the busy container", || async {
-                let pod = pod_stats(node).await?;
-                let rate = named(&pod["containers"], "spin")["cpu"]["usageNanoCores"].as_u64();
-                Ok(rate.filter(|rate| *rate > 50_000_000))
-            })
-            .await?;
+        let found = within(60, "the rate of the busy container", || async {
+            let pod = pod_stats(node).await?;
+            let rate = named(&pod["containers"], "spin")["cpu"]["usageNanoCores"].as_u64();
+            Ok(rate.filter(|rate| *rate > 50_000_000))
+        })
+        .await?;
         ensure!(found < 400_000_000, "{found} nanocores");
         let used =
             named(&pod_stats(node).await?["containers"], "spin")["cpu"]["usageCoreNanoSeconds"].as_u64();
@@ -57,15 +56,14 @@ async fn summary(checks: &mut Checks, node: &Node) {
         Ok(())
     });
     feature!(checks, "  its memory and its files", {
-        let hold = node
-            .wait(60, "8 MiB of files and 32 MiB of memory", || async {
-                let hold = named(&pod_stats(node).await?["containers"], "hold").clone();
-                let enough = |value: &Value, least: u64| value.as_u64().is_some_and(|value| value >= least);
-                Ok((enough(&hold["rootfs"]["usedBytes"], 8 * MIB)
-                    && enough(&hold["memory"]["workingSetBytes"], 32 * MIB))
-                .then_some(hold))
-            })
-            .await?;
+        let hold = within(60, "8 MiB of files and 32 MiB of memory", || async {
+            let hold = named(&pod_stats(node).await?["containers"], "hold").clone();
+            let enough = |value: &Value, least: u64| value.as_u64().is_some_and(|value| value >= least);
+            Ok((enough(&hold["rootfs"]["usedBytes"], 8 * MIB)
+                && enough(&hold["memory"]["workingSetBytes"], 32 * MIB))
+            .then_some(hold))
+        })
+        .await?;
         let working = hold["memory"]["workingSetBytes"].as_u64().unwrap_or_default();
         ensure!(working < 64 * MIB, "{working}");
         let free = hold["memory"]["availableBytes"].as_u64().unwrap_or_default();
@@ -81,12 +79,11 @@ async fn summary(checks: &mut Checks, node: &Node) {
         let ip = pod["status"]["podIP"].as_str().context("no podIP")?.to_owned();
         let body = super::network::ask(&format!("{ip}:8080"))?;
         same!(body.len(), 100_000);
-        let pod = node
-            .wait(60, "100 kB to be counted", || async {
-                let pod = pod_stats(node).await?;
-                Ok((pod["network"]["txBytes"].as_u64() >= Some(100_000)).then_some(pod))
-            })
-            .await?;
+        let pod = within(60, "100 kB to be counted", || async {
+            let pod = pod_stats(node).await?;
+            Ok((pod["network"]["txBytes"].as_u64() >= Some(100_000)).then_some(pod))
+        })
+        .await?;
         same!(pod["network"]["name"], "eth0");
         ensure!(pod["network"]["txBytes"].as_u64() < Some(1_000_000), "{}", pod["network"]);
         ensure!(pod["memory"]["workingSetBytes"].as_u64() >= Some(32 * MIB), "{}", pod["memory"]);
@@ -124,13 +121,12 @@ async fn metrics(checks: &mut Checks, node: &Node) {
     feature!(checks, "/metrics/cadvisor: with the labels of pods and containers", {
         let (spin, hold) = (of("spin"), of("hold"));
         let [spin, hold] = [&spin, &hold].map(|labels| labels.iter().map(String::as_str).collect::<Vec<_>>());
-        let text = node
-            .wait(60, "the busy container's processor time", || async {
-                let text = node.get("/metrics/cadvisor").await?;
-                let cpu = values(&text, "container_cpu_usage_seconds_total", &spin);
-                Ok((cpu.iter().sum::<f64>() > 0.1).then_some(text))
-            })
-            .await?;
+        let text = within(60, "the busy container's processor time", || async {
+            let text = node.get("/metrics/cadvisor").await?;
+            let cpu = values(&text, "container_cpu_usage_seconds_total", &spin);
+            Ok((cpu.iter().sum::<f64>() > 0.1).then_some(text))
+        })
+        .await?;
         let memory = values(&text, "container_memory_working_set_bytes", &hold);
         ensure!(memory.len() == 1 && memory[0] >= (32 * MIB) as f64, "memory: {memory:?}");
         let limit = values(&text, "container_spec_memory_limit_bytes", &hold);
@@ -163,12 +159,11 @@ async fn metrics(checks: &mut Checks, node: &Node) {
 async fn logs(checks: &mut Checks, node: &Node) {
     feature!(checks, "/containerLogs: both streams, the last lines, the run before", {
         node.ready("talking").await?;
-        let all = node
-            .wait(30, "the third line", || async {
-                let all = node.api("/containerLogs/default/talking-node/main")?;
-                Ok(all.contains("third").then_some(all))
-            })
-            .await?;
+        let all = within(30, "the third line", || async {
+            let all = node.api("/containerLogs/default/talking-node/main")?;
+            Ok(all.contains("third").then_some(all))
+        })
+        .await?;
         same!(all, "first\nsecond\nthird\n");
         same!(node.api("/containerLogs/default/talking-node/main?tailLines=1")?, "third\n");
         let pod = node.ready("lively").await?;
@@ -193,19 +188,18 @@ async fn logs(checks: &mut Checks, node: &Node) {
             files.sort();
             Ok(files)
         };
-        let text = node
-            .wait(60, "three files", || async {
-                let before = files()?;
-                let mut plain = before.iter().filter(|file| file.extension().is_some_and(|e| e != "gz"));
-                let (Some(new), Some(old), None) = (plain.next(), plain.next(), plain.next()) else {
-                    return Ok(None);
-                };
-                let (Ok(old), Ok(new)) = (std::fs::read_to_string(old), std::fs::read_to_string(new)) else {
-                    return Ok(None);
-                };
-                Ok((before.len() >= 3 && files()? == before).then(|| old + &new))
-            })
-            .await?;
+        let text = within(60, "three files", || async {
+            let before = files()?;
+            let mut plain = before.iter().filter(|file| file.extension().is_some_and(|e| e != "gz"));
+            let (Some(new), Some(old), None) = (plain.next(), plain.next(), plain.next()) else {
+                return Ok(None);
+            };
+            let (Ok(old), Ok(new)) = (std::fs::read_to_string(old), std::fs::read_to_string(new)) else {
+                return Ok(None);
+            };
+            Ok((before.len() >= 3 && files()? == before).then(|| old + &new))
+        })
+        .await?;
         let mut numbers = text.lines().filter_map(|line| line.rsplit_once("line ")?.1.parse::<u64>().ok());
         let mut last = numbers.next().context("an empty log")?;
         for number in numbers {

@@ -119,7 +119,7 @@ impl Drop for Cgroups {
                         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
                 }
             }
-            let end = Instant::now() + Duration::from_secs(2);
+            let end = Instant::now() + Duration::from_secs(10);
             while directory.exists() && std::fs::remove_dir(directory).is_err() && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(20));
             }

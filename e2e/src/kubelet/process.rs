@@ -4,12 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::place::unmount_below;
+use crate::checks::within;
 use crate::daemon::IMAGE;
 
 /// Its name, which the kubelet appends to the name of each static pod.
@@ -131,7 +132,7 @@ impl Kubelet {
             .spawn()
             .context("the kubelet")?;
         self.child = Some(child);
-        self.wait(60, "the kubelet to answer", || async { Ok(self.get("/pods").await.ok()) }).await?;
+        within(60, "the kubelet to answer", || async { Ok(self.get("/pods").await.ok()) }).await?;
         Ok(())
     }
 
@@ -227,25 +228,6 @@ impl Kubelet {
         let full = format!("{name}-{NAME}");
         let pods = pods["items"].as_array().cloned().unwrap_or_default();
         Ok(pods.into_iter().find(|pod| pod["metadata"]["name"] == full.as_str()).unwrap_or_default())
-    }
-
-    /// Waits for what `look` finds.
-    pub(crate) async fn wait<T, F: Future<Output = Result<Option<T>>>>(
-        &self,
-        seconds: u64,
-        what: &str,
-        look: impl Fn() -> F,
-    ) -> Result<T> {
-        let end = Instant::now() + Duration::from_secs(seconds);
-        loop {
-            if let Some(found) = look().await? {
-                return Ok(found);
-            }
-            if Instant::now() > end {
-                bail!("waited {seconds} s for {what}");
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::logind::Logind;
 use super::node::{Node, id_of, status_of};
-use crate::checks::Checks;
+use crate::checks::{Checks, within};
 
 const STEADY: [&str; 3] = ["served", "volumes", "mapped"];
 
@@ -107,7 +107,7 @@ pub(crate) async fn check(checks: &mut Checks, node: &mut Node) {
                     Ok(pods.items.iter().any(is).then_some(()))
                 }
             };
-            node.wait(60, "a sandbox of the new pods", || half(node)).await?;
+            within(60, "a sandbox of the new pods", || half(node)).await?;
             killed.kill(node).await?;
             for name in &names {
                 let pod = node.ready(name).await?;
@@ -251,15 +251,14 @@ async fn boot(node: &mut Node, before: &BTreeMap<String, (String, u64, i64)>) ->
     drop(store);
     node.client = node.daemon.start().await?;
     node.start().await?;
-    let after = node
-        .wait(90, "the pods to be other ones", || async {
-            let after = picture(node).await?;
-            let other = |(name, now): (&String, &(String, u64, i64))| {
-                before.get(name).is_some_and(|then| then.0 != now.0)
-            };
-            Ok(after.iter().all(other).then_some(after))
-        })
-        .await?;
+    let after = within(90, "the pods to be other ones", || async {
+        let after = picture(node).await?;
+        let other = |(name, now): (&String, &(String, u64, i64))| {
+            before.get(name).is_some_and(|then| then.0 != now.0)
+        };
+        Ok(after.iter().all(other).then_some(after))
+    })
+    .await?;
     for (name, (_, restarts, _)) in &after {
         let then = before.get(name).map(|then| then.1).unwrap_or_default();
         ensure!(*restarts == then + 1, "{name}: {restarts} restarts, {then} before");
