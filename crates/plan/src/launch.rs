@@ -8,8 +8,9 @@ use berth_shim_wire::{
     FdIndex, Identity, LaunchPlan, LogTarget, MountAttrs, MountKind, MountStep, PidNamespace, Propagation,
     Rlimit, Stdio,
 };
-use oci_spec::runtime::{LinuxResources, Mount, PosixRlimit, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{LinuxResources, Mount, PosixRlimitType, Spec};
 
+use crate::recorded::{Limit, Process};
 use crate::{
     CompiledFilter, ContainerInputs, ContainerPlan, FdSource, Idmap, MissingSource, PlanError, caps, devices,
     mounts, spec, userns,
@@ -40,6 +41,7 @@ pub fn container_plan(spec: &Spec, inputs: &ContainerInputs<'_>) -> Result<Conta
     let (container, security) = (inputs.container, &inputs.container.security);
     let linux = spec.linux().as_ref().ok_or_else(|| PlanError::invalid("spec.linux", "is missing"))?;
     let process = spec.process().as_ref().ok_or_else(|| PlanError::invalid("spec.process", "is missing"))?;
+    let common = Process::from(process);
     let mut fds = Requests::default();
     let rootfs = fds.add(FdSource::Rootfs);
     let volumes = mounts::volumes(inputs.image, inputs.container);
@@ -64,14 +66,14 @@ pub fn container_plan(spec: &Spec, inputs: &ContainerInputs<'_>) -> Result<Conta
     let launch = LaunchPlan {
         container_id: inputs.container_id.to_string(),
         argv: texts("config.args", process.args().as_deref().unwrap_or_default())?,
-        env: texts("config.envs", process.env().as_deref().unwrap_or_default())?,
-        cwd: text("config.working_dir", &process.cwd().to_string_lossy())?,
+        env: texts("config.envs", &common.env)?,
+        cwd: text("config.working_dir", &common.cwd)?,
         identity: Identity {
             caps: caps::sets(security, inputs.host)?,
-            ..identity(process, inputs.seccomp.clone())
+            ..identity(&common, inputs.seccomp.clone())
         },
-        rlimits: rlimits(process),
-        oom_score_adj: process.oom_score_adj(),
+        rlimits: rlimits(&common),
+        oom_score_adj: common.oom_score_adj,
         pid_namespace,
         cgroup_procs: Vec::new(),
         cgroup_dir: None,
@@ -104,30 +106,30 @@ pub fn container_plan(spec: &Spec, inputs: &ContainerInputs<'_>) -> Result<Conta
 
 /// Without capabilities: a spec may name some that its reader does not know, the plan works on bits.
 pub(crate) fn identity(process: &Process, seccomp: Option<CompiledFilter>) -> Identity {
-    let user = process.user();
+    let user = &process.user;
     let seccomp = seccomp.unwrap_or(CompiledFilter { bytes: Vec::new(), flags: 0 });
     Identity {
-        uid: user.uid(),
-        gid: user.gid(),
-        groups: user.additional_gids().clone().unwrap_or_default(),
-        umask: user.umask().unwrap_or(0o022),
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.additional_gids.clone(),
+        umask: user.umask.unwrap_or(0o022),
         caps: Default::default(),
-        no_new_privs: process.no_new_privileges().unwrap_or(false),
+        no_new_privs: process.no_new_privileges,
         seccomp: seccomp.bytes,
         seccomp_flags: seccomp.flags,
     }
 }
 
 pub(crate) fn rlimits(process: &Process) -> Vec<Rlimit> {
-    let one = |limit: &PosixRlimit| {
+    let one = |limit: &Limit| {
         // Only what specs of ours contain; numbers of getrlimit(2).
-        let resource = match limit.typ() {
+        let resource = match limit.kind {
             PosixRlimitType::RlimitNofile => 7,
             _ => return None,
         };
-        Some(Rlimit { resource, soft: limit.soft(), hard: limit.hard() })
+        Some(Rlimit { resource, soft: limit.soft, hard: limit.hard })
     };
-    process.rlimits().iter().flatten().filter_map(one).collect()
+    process.rlimits.iter().filter_map(one).collect()
 }
 
 fn step(

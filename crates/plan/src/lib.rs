@@ -14,6 +14,7 @@ mod exec;
 mod inputs;
 mod launch;
 mod mounts;
+mod recorded;
 mod resources;
 mod sandbox;
 mod spec;
@@ -33,6 +34,7 @@ pub use inputs::{
 };
 pub use launch::container_plan;
 pub use mounts::image_mounts;
+pub use recorded::RecordedSpec;
 pub use resources::{cgroup_limits, updated_resources};
 pub use sandbox::{sandbox_plan, validate_sandbox};
 pub use spec::{container_spec, seccomp_choice};

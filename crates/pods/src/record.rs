@@ -3,9 +3,8 @@
 
 use berth_ids::{ContainerId, ImageId, SandboxId};
 use berth_model::{ContainerConfig, ContainerState, ExitReason, Resources, SandboxConfig, Signal, UnixNanos};
-use berth_plan::ResolvedUser;
+use berth_plan::{RecordedSpec, ResolvedUser};
 use berth_shim_wire::ExitStatus;
-use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::ports::Attachment;
@@ -55,7 +54,7 @@ pub struct ContainerRecord {
     pub run: ContainerRun,
     /// As it was started with; exec takes environment, user and limits from it.
     #[serde(default)]
-    pub spec: Option<Spec>,
+    pub spec: Option<RecordedSpec>,
     /// Images mounted as volumes, in the order of the configuration's mounts that name one.
     #[serde(default)]
     pub image_volumes: Vec<ImageId>,

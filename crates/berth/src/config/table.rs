@@ -96,7 +96,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         key: "log.level",
         form: Form::Text,
         default: Default::Fixed("info"),
-        help: "error, warn, info, debug or trace, also per part: info,berth_pods=debug.",
+        help: "error, warn, info or debug, also per part: info,berth_pods=debug.",
     },
     Setting {
         key: "log.format",

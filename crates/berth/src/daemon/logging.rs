@@ -1,7 +1,7 @@
 //! tracing to stderr.
 //!
 //! Who must act decides the level: error, someone's request failed or the daemon ends; warn, odd but handled; info, a
-//! pod, container or image changed its state, or the daemon did; debug, what was decided and why; trace, each step.
+//! pod, container or image changed its state, or the daemon did; debug, what was decided and why. A release has nothing below.
 
 use std::io::{self, IsTerminal as _};
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{HostFacts, PodFiles, ResolvedUser, container_spec};
+use crate::{HostFacts, PodFiles, RecordedSpec, ResolvedUser, container_spec};
 use berth_ids::{ContainerId, SandboxId};
 use berth_model::{ContainerConfig, Mount as Asked, SandboxConfig};
 use oci_spec::image::ImageConfiguration;
@@ -240,6 +240,10 @@ fn execs_are_who_the_container_is() {
     let security = berth_model::ContainerSecurity::default();
     let id = ContainerId::from_bytes([2; 32]);
     let filter = CompiledFilter { bytes: vec![1; 8], flags: 2 };
+    // As a daemon after this one reads it.
+    let text = serde_json::to_string(&RecordedSpec::of(&spec).unwrap()).unwrap();
+    assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec);
+    let spec: RecordedSpec = serde_json::from_str(&text).unwrap();
     let exec = |tty| {
         let command = ["ls".to_owned(), "-l".to_owned()];
         crate::exec_plan(&id, &spec, &security, &command, tty, Some(filter.clone()), &HostFacts::default())

@@ -3,8 +3,7 @@ use std::time::Duration;
 
 use berth_ids::Classify as _;
 use berth_model::{ContainerState, NamespaceMode, ProfileKind};
-use berth_plan::{ContainerInputs, ContainerPlan};
-use oci_spec::runtime::Spec;
+use berth_plan::{ContainerInputs, ContainerPlan, RecordedSpec};
 
 use super::{log_file, must_be};
 use crate::PodsError;
@@ -59,7 +58,7 @@ async fn let_go(container: Arc<Container>, pod: Arc<dyn Pod>) {
 }
 
 /// Everything the start needs, decided before anything is made.
-async fn prepare(state: &State, container: &Container) -> Result<(Spec, StartRequest), PodsError> {
+async fn prepare(state: &State, container: &Container) -> Result<(RecordedSpec, StartRequest), PodsError> {
     let record = container.read(Clone::clone);
     let sandbox = container.sandbox.read(|r| r.config.clone());
     let ports = &state.ports;
@@ -105,10 +104,10 @@ async fn prepare(state: &State, container: &Container) -> Result<(Spec, StartReq
             .collect(),
         plan,
     };
-    Ok((spec, request))
+    Ok((RecordedSpec::of(&spec)?, request))
 }
 
-async fn born(state: &State, container: &Container, spec: Spec, started: Started) -> Result<(), PodsError> {
+async fn born(state: &State, container: &Container, spec: RecordedSpec, started: Started) -> Result<(), PodsError> {
     let record = container.update(|r| {
         // A short-lived process may have ended, and its end been told, before the answer came.
         if r.run.state == ContainerState::Created {
