@@ -12,6 +12,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use berth_netlink::Routes;
 use berth_sys::netns::new_netns;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -23,6 +24,9 @@ use crate::checks::Checks;
 const ROUNDS: usize = 60;
 /// For each step of a connection: one of which the other half never comes is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the kernel has to clear a namespace.
+const CLEARED: Duration = Duration::from_secs(30);
 
 /// A pod's network up and down by one of the ways.
 #[derive(Default)]
@@ -66,6 +70,8 @@ fn lives(ways: &Ways) -> Result<[Life; 3]> {
                 life.down.push(down);
                 life.up.push(up);
             }
+            drop(netns);
+            cleared()?;
         }
     }
     Ok(lives)
@@ -97,6 +103,17 @@ fn accepted(listener: &TcpListener) -> io::Result<TcpStream> {
         return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody has connected"));
     }
     patient(listener.accept()?.0)
+}
+
+/// The kernel clears namespaces in its own time, in which nobody else changes interfaces: that is not to be the next way's.
+fn cleared() -> Result<()> {
+    let end = Instant::now() + CLEARED;
+    let of_pods = |name: &str| name.starts_with("veth") || name.starts_with("vb");
+    while Routes::open()?.all_links()?.iter().any(|link| of_pods(&link.name)) {
+        anyhow::ensure!(Instant::now() < end, "interfaces of pods that are gone stay for {CLEARED:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 fn figures(report: &mut Report<'_>, [mut embedded, mut conflist, mut programs]: [Life; 3]) {
