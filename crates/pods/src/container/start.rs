@@ -107,7 +107,12 @@ async fn prepare(state: &State, container: &Container) -> Result<(RecordedSpec, 
     Ok((RecordedSpec::of(&spec)?, request))
 }
 
-async fn born(state: &State, container: &Container, spec: RecordedSpec, started: Started) -> Result<(), PodsError> {
+async fn born(
+    state: &State,
+    container: &Container,
+    spec: RecordedSpec,
+    started: Started,
+) -> Result<(), PodsError> {
     let record = container.update(|r| {
         // A short-lived process may have ended, and its end been told, before the answer came.
         if r.run.state == ContainerState::Created {
