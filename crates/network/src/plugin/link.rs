@@ -89,7 +89,7 @@ fn tunable(version: &str, interface: &str, key: &str, value: &str) -> io::Result
     std::fs::write(format!("/proc/sys/net/{version}/conf/{interface}/{key}"), value)
 }
 
-/// What the pod's end is given, inside the namespace; gives the interface as it is then.
+/// What the pod's end is given, inside the namespace; gives the interface as it was made.
 pub(super) fn configure(
     call: &Call<'_>,
     result: &CniResult,
@@ -98,7 +98,8 @@ pub(super) fn configure(
     let (interface, ips, routes) = (call.interface, &result.ips, &result.routes);
     run_in(netns(call)?, || {
         let inside = Routes::open()?;
-        let index = inside.index(interface)?.ok_or(io::ErrorKind::NotFound)?;
+        let made = inside.link(interface)?.ok_or(io::ErrorKind::NotFound)?;
+        let index = made.index;
         let v6 = ips.iter().any(|ip| ip.address.is_ipv6());
         // Before it is up: no other pod tells this one its routes (CVE-2020-10749).
         for key in ["accept_ra", "accept_dad"] {
@@ -120,7 +121,7 @@ pub(super) fn configure(
             changes.push(new_route(index, route, gateway));
         }
         inside.apply(changes)?;
-        inside.link_at(index)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+        Ok(made)
     })
     .map_err(fail(format!("configure {interface} in the pod")))
 }
