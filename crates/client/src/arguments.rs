@@ -56,10 +56,17 @@ fn each<T>(
     understand: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, ClientError> {
     let option = |text: &String| {
-        understand(text)
-            .map_err(|problem| ClientError::Option { option: name, problem: format!("{text:?} {problem}") })
+        understand(text).map_err(|problem| ClientError::Option {
+            option: typed(name),
+            problem: format!("{text:?} {problem}"),
+        })
     };
     texts(matches, name).map(option).collect()
+}
+
+/// What a person types for an argument: `--name` is the instance's everywhere else.
+fn typed(argument: &'static str) -> &'static str {
+    if argument == "as" { "name" } else { argument }
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> Result<Run, ClientError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("no daemon answers at {}", path.display())]
-    NoDaemon { path: PathBuf, source: tonic::transport::Error },
+    NoDaemon { path: PathBuf, source: io::Error },
     /// The daemon's own words.
     #[error("{doing}: {}", status.message())]
     Call { doing: String, status: tonic::Status },

@@ -1,5 +1,6 @@
 //! The daemon's CRI socket.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +15,13 @@ use crate::{ClientError, Daemon, Place, Tls};
 
 /// As the kubelet's limit of a message.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+
+/// What the system said: the layers above it say the same once more.
+fn io_error(error: &(dyn std::error::Error + 'static)) -> io::Error {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let code = causes.filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error()).next();
+    code.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
+}
 
 #[derive(Clone)]
 pub(crate) struct Node {
@@ -32,7 +40,8 @@ impl Node {
             async move { UnixStream::connect(socket).await.map(TokioIo::new) }
         });
         let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
-        let channel = channel.map_err(|source| ClientError::NoDaemon { path: place.socket, source })?;
+        let channel = channel
+            .map_err(|error| ClientError::NoDaemon { path: place.socket, source: io_error(&error) })?;
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_MAX),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX),

@@ -77,6 +77,9 @@ fn is_host(part: &str) -> bool {
 }
 
 fn check_repository(repository: &str) -> Result<(), &'static str> {
+    if repository.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err("the repository may have no capital letters");
+    }
     let part = |part: &str| {
         let inner = part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
         let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
@@ -130,6 +133,9 @@ impl FromStr for Reference {
         let fail = |problem| ReferenceError { text: text.chars().take(300).collect(), problem };
         if text.is_empty() || text.len() > 1024 {
             return Err(fail("it is empty or longer than 1024 bytes"));
+        }
+        if text.contains("://") {
+            return Err(fail("it is no URL: leave the scheme away, hosts.toml says how a registry is asked"));
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
@@ -212,6 +218,7 @@ mod tests {
             ".:1/x",
             ":1/x",
             "-a.b/x",
+            "http://r.io/x",
             &long,
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?}");

@@ -58,7 +58,10 @@ pub(super) fn import(config: &Config, matches: &ArgMatches) -> Result<(), CliErr
             ask(&socket, &Request::ImageImport {}, Some(std::io::stdin().as_fd()))?
         } else {
             let file = File::open(path).map_err(|source| CliError::Open { path: path.to_owned(), source })?;
-            ask(&socket, &Request::ImageImport {}, Some(file.as_fd()))?
+            ask(&socket, &Request::ImageImport {}, Some(file.as_fd())).map_err(|error| match error {
+                AskError::Refused(_) => CliError::Import { path: path.to_owned(), source: error },
+                error => error.into(),
+            })?
         };
         let images: Vec<ImportedImage> =
             serde_json::from_value(reply).map_err(|source| AskError::Decode { source })?;

@@ -36,6 +36,8 @@ enum CliError {
     Client { verb: &'static str, source: ClientError },
     #[error("open {path}")]
     Open { path: String, source: std::io::Error },
+    #[error("import {path}")]
+    Import { path: String, source: AskError },
     #[error("write to standard output")]
     Output { source: std::io::Error },
     #[error("an archive is nothing for a terminal: use -o FILE or a pipe")]
@@ -63,7 +65,7 @@ impl CliError {
             Self::Daemon(error) => error.exit_code(),
             Self::Client { verb, source } => source.exit_code(verb),
             Self::Ask(AskError::NoDaemon { .. }) => EX_UNAVAILABLE,
-            Self::Ask(_) | Self::Lost | Self::Open { .. } | Self::Output { .. } => 1,
+            Self::Ask(_) | Self::Lost | Self::Open { .. } | Self::Import { .. } | Self::Output { .. } => 1,
         }
     }
 
@@ -80,8 +82,9 @@ impl CliError {
             Self::Client { source: ClientError::Left { .. }, .. } => {
                 Some("`berth status` shows how far it is; the same pull again waits for it")
             }
-            Self::Client { verb, source: ClientError::Call { status, .. } }
-                if verb.ends_with("pull") && !status.message().starts_with("image reference") =>
+            Self::Client { verb, source: ClientError::Call { doing, status } }
+                if verb.ends_with("pull") && !status.message().starts_with("image reference")
+                    || doing.starts_with("pull ") && status.message().starts_with("Registry") =>
             {
                 Some("`berth image explain IMAGE` tries each step of it")
             }

@@ -20,20 +20,20 @@ pub(super) fn settings(
         origin: place.at(error.span().unwrap_or(0..0)),
         problem: error.message().to_owned(),
     })?;
-    let mut found = Vec::new();
+    let mut written = Vec::new();
     for (key, value) in document.get_ref() {
         let name = key.get_ref().as_ref();
         match value.get_ref() {
             DeValue::Table(section) if is_section(name) => {
-                for (key, value) in section {
-                    let full = format!("{name}.{}", key.get_ref());
-                    found.push(place.take(&full, key.span(), value)?);
-                }
+                let full = |key: &str| format!("{name}.{key}");
+                written.extend(section.iter().map(|(key, value)| (key.span(), full(key.get_ref()), value)));
             }
-            _ => found.push(place.take(name, key.span(), value)?),
+            _ => written.push((key.span(), name.to_owned(), value)),
         }
     }
-    Ok(found)
+    // Of several mistakes the first is told.
+    written.sort_by_key(|(span, ..)| span.start);
+    written.into_iter().map(|(span, key, value)| place.take(&key, span, value)).collect()
 }
 
 fn is_section(name: &str) -> bool {

@@ -102,6 +102,7 @@ fn refusals_name_the_place_and_what_was_meant() {
         ("[netwrok]\nmtu = 1", "config.toml:1:2: unknown key \"netwrok\", did you mean \"network\"?"),
         ("mtu = 1500", "config.toml:1:1: unknown key \"mtu\", did you mean \"network.mtu\"?"),
         ("zzzzz = 1", "config.toml:1:1: unknown key \"zzzzz\""),
+        ("zzzzz = 1\n[network]\nmtuu = 1", "config.toml:1:1: unknown key \"zzzzz\""),
         ("name = 5", "config.toml:1:8: name: expected a text, found a whole number"),
         ("[network]\nmtu = \"big\"", "config.toml:2:7: network.mtu: expected a whole number, found a text"),
         (
