@@ -35,6 +35,8 @@ pub enum UnpackError {
     Create { name: String, source: io::Error },
     #[error("set {attribute:?} of {name:?}")]
     Attribute { name: String, attribute: String, source: io::Error },
+    #[error("start a thread for the layer")]
+    Thread { source: io::Error },
     #[error("write the record of the layer's tree")]
     Record { source: io::Error },
 }

@@ -16,7 +16,7 @@ use berth_sys::path::{open_in_root, set_xattr, set_xattr_at};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat, futimens, makedev, mkdirat,
     mknodat, utimensat,
 };
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
@@ -263,9 +263,7 @@ impl<'a, W: Write> Extractor<'a, W> {
     }
 
     fn dress_directory(&mut self, open: &OwnedFd, entry: &Entry, path: Vec<u8>) -> Step<()> {
-        let (uid, gid) = owner(entry)?;
-        fchown(open, uid, gid)?;
-        fchmod(open, mode(entry))?;
+        give(open, entry)?;
         let mut node = node(entry)?;
         for (name, value) in kept_xattrs(entry)? {
             node.attribute(&name, value, set_xattr(open, &name, value))?;
@@ -281,7 +279,8 @@ impl<'a, W: Write> Extractor<'a, W> {
 
     fn make_file<R: BufRead>(&mut self, place: &Place, entry: &Entry, archive: &mut Archive<R>) -> Step<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mode_now = Mode::from_bits_truncate(0o600);
+        // Nobody runs it as somebody else before all of it is there.
+        let mode_now = mode(entry) & Mode::from_bits_truncate(0o777);
         let file =
             self.replace(place, || openat(&place.parent.fd, place.name.as_c_str(), flags, mode_now))?;
         let mut file = File::from(file);
@@ -323,9 +322,7 @@ impl<'a, W: Write> Extractor<'a, W> {
             let _ = berth_sys::fd::start_writeback(&file);
         }
         // Writing and chown clear setuid bits and capabilities, so those come last.
-        let (uid, gid) = owner(entry)?;
-        fchown(&file, uid, gid)?;
-        fchmod(&file, mode(entry))?;
+        give(&file, entry)?;
         for (name, value) in kept_xattrs(entry)? {
             node.attribute(&name, value, set_xattr(&file, &name, value))?;
         }
@@ -425,6 +422,21 @@ fn copy<R: BufRead>(
         write(&data[..length])?;
         archive.consume(length);
         count -= length as u64;
+    }
+    Ok(())
+}
+
+/// Owner and mode. Most have them from their making, by the directory, its access lists and our own: to look costs a tenth
+/// of writing the same once more.
+fn give(open: &impl AsFd, entry: &Entry) -> Step<()> {
+    let found = fstat(open)?;
+    let (uid, gid) = owner(entry)?;
+    let is_owned = (uid, gid) == (Some(Uid::from_raw(found.st_uid)), Some(Gid::from_raw(found.st_gid)));
+    if !is_owned {
+        fchown(open, uid, gid)?;
+    }
+    if !is_owned || found.st_mode & 0o7777 != mode(entry).bits() {
+        fchmod(open, mode(entry))?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ mod tar;
 mod tree;
 mod window;
 
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, BufWriter, Write};
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
@@ -27,7 +27,7 @@ use crate::tape::{Tape, Taped};
 pub use check::{Checked, Difference, check};
 pub use error::{TarError, UnpackError};
 pub use remove::remove_tree;
-pub use stream::decoder;
+pub use stream::{decoder, read_buffered};
 pub use tape::Restored;
 
 pub use tar::{Archive, Entry, Kind, Sparse, Time};
@@ -91,7 +91,7 @@ pub struct Records<W> {
 }
 
 /// The header of a regular file of an archive that we write: root's, mode 0644, from the epoch. A name may have 100 bytes.
-pub fn file_header(name: &str, size: u64) -> std::io::Result<[u8; 512]> {
+pub fn file_header(name: &str, size: u64) -> io::Result<[u8; 512]> {
     let mut header = ::tar::Header::new_gnu();
     header.set_path(name)?;
     header.set_entry_type(::tar::EntryType::Regular);
@@ -106,6 +106,19 @@ pub fn file_header(name: &str, size: u64) -> std::io::Result<[u8; 512]> {
 
 /// zstd's fastest: the records are two thousandths of their layer.
 const RECORD_LEVEL: i32 = 1;
+/// Bytes of a record on their way to be compressed.
+const GATHERED: usize = 32 << 10;
+
+/// Compressed; gathered before it, since a record is written word by word.
+type Record<W> = BufWriter<zstd::stream::write::Encoder<'static, W>>;
+
+fn record<W: Write>(to: W) -> io::Result<Record<W>> {
+    Ok(BufWriter::with_capacity(GATHERED, zstd::stream::write::Encoder::new(to, RECORD_LEVEL)?))
+}
+
+fn recorded<W: Write>(record: Record<W>) -> io::Result<()> {
+    record.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?.flush()
+}
 
 /// Extracts a layer, compressed or not, into the empty directory `into`.
 ///
@@ -118,8 +131,8 @@ pub fn unpack(
 ) -> Result<Unpacked, UnpackError> {
     stream::pipeline(blob, limits.bytes, |input| {
         let fail = |source| UnpackError::Record { source };
-        let tree = zstd::stream::write::Encoder::new(records.tree, RECORD_LEVEL).map_err(fail)?;
-        let tape = Tape::new(zstd::stream::write::Encoder::new(records.tape, RECORD_LEVEL).map_err(fail)?);
+        let tree = record(records.tree).map_err(fail)?;
+        let tape = Tape::new(record(records.tape).map_err(fail)?);
         let mut archive = Archive::new(Taped::new(input, tape.clone()), limits.clone());
         let mut extractor = extract::Extractor::new(into, limits, tree, tape.clone());
         while let Some(entry) = archive.next_entry()? {
@@ -128,9 +141,9 @@ pub fn unpack(
         archive.drain()?;
         drop(archive);
         let (extracted, tree) = extractor.finish()?;
-        tree.finish().and_then(|mut tree| tree.flush()).map_err(fail)?;
+        recorded(tree).map_err(fail)?;
         if let Some(tape) = Rc::into_inner(tape) {
-            tape.into_inner().finish().and_then(|tape| tape.finish()?.flush()).map_err(fail)?;
+            tape.into_inner().finish().and_then(recorded).map_err(fail)?;
         }
         Ok(extracted)
     })

@@ -29,6 +29,15 @@ pub(crate) struct Streamed {
     pub(crate) inflated_size: u64,
 }
 
+/// [`Read`] for what is a [`BufRead`] by itself.
+pub fn read_buffered(from: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
+    let have = from.fill_buf()?;
+    let length = have.len().min(buffer.len());
+    buffer[..length].copy_from_slice(&have[..length]);
+    from.consume(length);
+    Ok(length)
+}
+
 /// Inflates by the magic number: gzip (all members), zstd (all frames), else as it is.
 pub fn decoder<'a>(mut blob: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     // The first bytes may come one by one.
@@ -152,11 +161,7 @@ struct Source<R> {
 
 impl<R: BufRead> Read for Source<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let have = self.fill_buf()?;
-        let length = have.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&have[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, buffer)
     }
 }
 
@@ -193,7 +198,9 @@ pub(crate) fn pipeline<T>(
     let (full, filled) = sync_channel::<Vec<u8>>(RING);
     let (spent, empty) = channel::<Vec<u8>>();
     thread::scope(|scope| {
-        let inflater = scope.spawn(move || inflate(blob, limit, &full, &empty));
+        let inflater = thread::Builder::new().name("berth-inflate".into());
+        let inflater = inflater.spawn_scoped(scope, move || inflate(blob, limit, &full, &empty));
+        let inflater = inflater.map_err(|source| UnpackError::Thread { source })?;
         let mut end = None;
         let input = Inflated {
             filled,
@@ -290,11 +297,7 @@ pub(crate) struct Inflated<'a> {
 
 impl Read for Inflated<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let have = self.fill_buf()?;
-        let length = have.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&have[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, buffer)
     }
 }
 

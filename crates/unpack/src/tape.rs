@@ -15,6 +15,8 @@ use berth_sys::path::open_without_links;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
+use crate::read_buffered;
+
 /// Bytes of the stream gathered before they are written.
 const GATHERED: usize = 64 << 10;
 /// A path as a tape has it: links are followed, so it may be longer than an entry's.
@@ -97,11 +99,7 @@ impl<R, W: Write> Taped<R, W> {
 
 impl<R: BufRead, W: Write> Read for Taped<R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let have = self.fill_buf()?;
-        let length = have.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&have[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, buffer)
     }
 }
 

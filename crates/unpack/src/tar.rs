@@ -1,16 +1,20 @@
 //! Tar as image layers use it: ustar, PAX and GNU long names and sparse files, every size bounded.
 
+mod extension;
+mod sparse;
+
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
 
-use tar::{GnuExtSparseHeader, Header};
+use tar::Header;
 
+use self::extension::{Extension, Said};
 use crate::field::{number, unsigned};
-use crate::{Limits, TarError, pax};
+use crate::{Limits, TarError, read_buffered};
 
 const BLOCK: u64 = 512;
 /// Bytes of all the global headers of an archive. What they say is looked at for every entry.
-const GLOBAL: u64 = 64 << 10;
+const GLOBAL: u64 = 4 << 10;
 
 /// A time stamp; `nanos` counts forward from `seconds`, also before the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,32 +78,6 @@ pub struct Archive<R> {
     entries: u64,
     global: Extension,
     global_size: u64,
-}
-
-/// What the headers before an entry say of it alone.
-#[derive(Debug, Default)]
-struct Said {
-    records: Vec<Vec<u8>>,
-    long_name: Option<Vec<u8>>,
-    long_link: Option<Vec<u8>>,
-    size: u64,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Extension {
-    name: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    mtime: Option<Time>,
-    atime: Option<Time>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    sparse_name: Option<Vec<u8>>,
-    sparse_size: Option<u64>,
-    sparse_pieces: Vec<u64>,
-    sparse_in_data: bool,
-    sparse: bool,
 }
 
 impl<R: BufRead> Archive<R> {
@@ -167,25 +145,6 @@ impl<R: BufRead> Archive<R> {
         }
     }
 
-    /// What is said of the next entry: by its own headers before the global ones, whatever their order.
-    fn more(&self, said: Said) -> Result<Extension, TarError> {
-        let mut more = self.global.clone();
-        for records in &said.records {
-            self.apply(records, &mut more)?;
-        }
-        // Readers do not agree which of the two counts, so whoever says both hides something from one of them.
-        for (long, pax) in [(said.long_name, &mut more.name), (said.long_link, &mut more.link)] {
-            match (long, &pax) {
-                (Some(long), Some(other)) if long != *other => {
-                    return self.malformed("a long name and a PAX path that disagree");
-                }
-                (Some(long), _) => *pax = Some(long),
-                (None, _) => {}
-            }
-        }
-        Ok(more)
-    }
-
     /// The 512 bytes of a header; `None` at two zero blocks or the end of the stream.
     fn header(&mut self) -> Result<Option<Header>, TarError> {
         let mut header = Header::new_old();
@@ -237,67 +196,6 @@ impl<R: BufRead> Archive<R> {
         }
         self.left = size;
         self.padding = size.next_multiple_of(BLOCK) - size;
-        Ok(())
-    }
-
-    /// The data of a header that is about others; `sum` counts them.
-    fn extension(&mut self, size: u64, sum: &mut u64) -> Result<Vec<u8>, TarError> {
-        let limit = self.limits.extension;
-        *sum = sum.saturating_add(size);
-        if *sum > limit {
-            return Err(TarError::Limit { what: "bytes in an extended header", limit });
-        }
-        self.begin(size)?;
-        let mut data = Vec::new();
-        self.read_to_end(&mut data).map_err(|source| TarError::Read { source })?;
-        if self.left > 0 { Err(TarError::Truncated) } else { Ok(data) }
-    }
-
-    fn apply(&self, data: &[u8], to: &mut Extension) -> Result<(), TarError> {
-        let Some(records) = pax::records(data) else { return self.malformed("PAX records") };
-        // The records of one header replace what a header before it said about sparse pieces.
-        for (key, value) in records {
-            let number = || match pax::number(value) {
-                Some(number) => Ok(number),
-                None => self.malformed("a number in the PAX records"),
-            };
-            match key {
-                // Nothing takes back what was said before.
-                b"path" => to.name = Some(value.to_vec()).filter(|name| !name.is_empty()),
-                b"linkpath" => to.link = Some(value.to_vec()).filter(|name| !name.is_empty()),
-                b"size" if value.is_empty() => to.size = None,
-                b"uid" if value.is_empty() => to.uid = None,
-                b"gid" if value.is_empty() => to.gid = None,
-                b"size" => to.size = Some(number()?),
-                b"uid" => to.uid = Some(number()?),
-                b"gid" => to.gid = Some(number()?),
-                b"mtime" => to.mtime = pax::time(value),
-                b"atime" => to.atime = pax::time(value),
-                b"GNU.sparse.name" => to.sparse_name = Some(value.to_vec()),
-                b"GNU.sparse.realsize" | b"GNU.sparse.size" => {
-                    to.sparse_size = Some(number()?);
-                    to.sparse = true;
-                }
-                b"GNU.sparse.major" => to.sparse_in_data = value == b"1",
-                b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => to.sparse_pieces.push(number()?),
-                b"GNU.sparse.map" => {
-                    for part in value.split(|&b| b == b',') {
-                        let Some(part) = pax::number(part) else { return self.malformed("a sparse map") };
-                        to.sparse_pieces.push(part);
-                    }
-                }
-                _ => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        to.xattrs.retain(|(have, _)| have != name);
-                        to.xattrs.push((name.to_vec(), value.to_vec()));
-                    }
-                }
-            }
-            if to.sparse_pieces.len() > 2 * self.limits.sparse_pieces {
-                let limit = self.limits.sparse_pieces as u64;
-                return Err(TarError::Limit { what: "pieces of a sparse file", limit });
-            }
-        }
         Ok(())
     }
 
@@ -374,98 +272,10 @@ impl<R: BufRead> Archive<R> {
             gid: owner(more.gid, &old.gid)?,
             mtime,
             atime: more.atime,
-            xattrs: more.xattrs,
+            xattrs: more.xattrs.into_iter().collect(),
             device,
             sparse,
         })
-    }
-
-    fn old_sparse(&mut self, header: &Header) -> Result<Sparse, TarError> {
-        let Some(gnu) = header.as_gnu() else { return self.malformed("a sparse entry without GNU header") };
-        let mut pieces = Vec::new();
-        let real_size = unsigned(&gnu.realsize);
-        let mut add = |list: &[tar::GnuSparseHeader]| -> Option<()> {
-            for piece in list.iter().filter(|piece| !piece.is_empty()) {
-                pieces.push((unsigned(&piece.offset)?, unsigned(&piece.numbytes)?));
-            }
-            Some(())
-        };
-        let mut good = add(&gnu.sparse);
-        let mut extended = gnu.is_extended();
-        let mut blocks = 0;
-        while extended && good.is_some() {
-            blocks += 1;
-            if blocks * 21 > self.limits.sparse_pieces {
-                let limit = self.limits.sparse_pieces as u64;
-                return Err(TarError::Limit { what: "pieces of a sparse file", limit });
-            }
-            let mut block = GnuExtSparseHeader::new();
-            if !self.block(block.as_mut_bytes())? {
-                return Err(TarError::Truncated);
-            }
-            good = add(block.sparse());
-            extended = block.is_extended();
-        }
-        match (good, real_size) {
-            (Some(()), Some(real_size)) => Ok(Sparse { pieces, real_size }),
-            _ => self.malformed("a sparse map"),
-        }
-    }
-
-    /// GNU's PAX format 1.0: decimal lines before the data, filled up to a block.
-    fn sparse_in_data(&mut self) -> Result<Vec<u64>, TarError> {
-        let mut numbers = Vec::new();
-        let (mut digits, mut want, mut read) = (Vec::new(), None, 0_u64);
-        while want.is_none_or(|want| numbers.len() < want) {
-            let mut byte = [0];
-            if self.read(&mut byte).map_err(|source| TarError::Read { source })? == 0 {
-                return Err(TarError::Truncated);
-            }
-            read += 1;
-            if byte[0] != b'\n' {
-                digits.push(byte[0]);
-                if digits.len() > 20 {
-                    return self.malformed("a sparse map");
-                }
-                continue;
-            }
-            let Some(number) = pax::number(&digits) else { return self.malformed("a sparse map") };
-            digits.clear();
-            match want {
-                Some(_) => numbers.push(number),
-                None if number > self.limits.sparse_pieces as u64 => {
-                    let limit = self.limits.sparse_pieces as u64;
-                    return Err(TarError::Limit { what: "pieces of a sparse file", limit });
-                }
-                None => want = Some(2 * number as usize),
-            }
-        }
-        let fill = read.next_multiple_of(BLOCK) - read;
-        if fill > self.left {
-            return self.malformed("a sparse map");
-        }
-        self.left -= fill;
-        self.skip(fill)?;
-        Ok(numbers)
-    }
-
-    fn check_sparse(&self, sparse: &Sparse) -> Result<(), TarError> {
-        let (mut end, mut sum) = (0_u64, 0_u64);
-        for &(offset, length) in &sparse.pieces {
-            let next = offset.checked_add(length);
-            match next {
-                Some(next) if offset >= end && next <= sparse.real_size => end = next,
-                _ => return self.malformed("a sparse map"),
-            }
-            sum += length;
-        }
-        if sum != self.left {
-            return self.malformed("a sparse map that disagrees with the size");
-        }
-        if sparse.real_size > self.limits.bytes {
-            return Err(TarError::Limit { what: "bytes", limit: self.limits.bytes });
-        }
-        Ok(())
     }
 
     fn skip(&mut self, mut count: u64) -> Result<(), TarError> {
@@ -500,11 +310,7 @@ impl<R: BufRead> Archive<R> {
 
 impl<R: BufRead> Read for Archive<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let have = self.fill_buf()?;
-        let length = have.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&have[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, buffer)
     }
 }
 
