@@ -1,5 +1,6 @@
 //! What a person types on a node without a kubelet, at a terminal and in a script.
 
+mod archives;
 mod images;
 mod secure;
 
@@ -96,6 +97,7 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon, registry: bool) -> Result
     service(checks, &shell, &mut client).await?;
     exec(checks, &shell, &mut client).await?;
     mistakes(checks, &shell)?;
+    archives::run(checks, daemon).await?;
     if registry {
         images::run(checks, daemon).await?;
     }

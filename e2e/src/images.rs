@@ -4,6 +4,7 @@
 mod cases;
 mod explain;
 mod image;
+mod platforms;
 mod push;
 mod real;
 mod semantics;
@@ -44,6 +45,7 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
 async fn run(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     misbehaving(checks, daemon).await?;
     semantics::run(checks, daemon).await?;
+    platforms::run(checks, daemon).await?;
     push::run(checks, daemon).await?;
     explain::run(checks, daemon).await?;
     real::run(checks, daemon).await

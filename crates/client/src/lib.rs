@@ -25,11 +25,12 @@ mod tls;
 
 use std::path::PathBuf;
 
+use berth_model::Transfer;
 use clap::ArgMatches;
 
 pub use command::{VERBS, commands};
 pub use error::ClientError;
-pub use image::{Part, Show, State, Transfer, login, login_arguments};
+pub use image::{Show, login, login_arguments};
 pub use image::{VERBS as IMAGE_VERBS, commands as image_commands};
 pub use output::{size as readable, table};
 pub use tls::Tls;
@@ -40,6 +41,8 @@ use crate::node::Node;
 pub trait Daemon: Send + Sync + 'static {
     /// Transfers of an image that go on or have just ended, the oldest first.
     fn transfers(&self, of: &str) -> Vec<Transfer>;
+    /// Pulls an image for a platform, with a user and a password where some are given; the image's id.
+    fn pull(&self, image: &str, platform: &str, login: Option<(String, String)>) -> Result<String, String>;
     /// To a container's first process, by signal(7)'s number.
     fn signal(&self, container: &str, signal: i32) -> Result<(), String>;
 }

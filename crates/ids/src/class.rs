@@ -32,3 +32,9 @@ pub enum ErrorClass {
 pub trait Classify {
     fn class(&self) -> ErrorClass;
 }
+
+/// An error and its causes in one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -7,6 +7,6 @@ mod class;
 mod digest;
 mod id;
 
-pub use class::{Classify, ErrorClass};
+pub use class::{Classify, ErrorClass, chain};
 pub use digest::{Digest, DigestError};
 pub use id::{ContainerId, ExecId, IdError, ImageId, SandboxId};

@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 use sha2::{Digest as _, Sha256};
 
 use crate::ImageError;
+use crate::work::Work;
 
 /// Bytes of a file's name in it.
 const NAME: usize = 4095;
@@ -46,6 +47,11 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    /// Bytes that are not read yet.
+    pub(crate) fn size(&self) -> u64 {
+        self.left
+    }
+
     /// The file, where in it, and how many bytes.
     pub(crate) fn place(self) -> (Arc<File>, u64, u64) {
         (self.file, self.at, self.left)
@@ -66,13 +72,13 @@ impl Read for Part {
 }
 
 impl Contents {
-    pub(crate) fn read(temporary: &Path, archive: File) -> Result<Self, ImageError> {
+    pub(crate) fn read(temporary: &Path, archive: File, work: &Work) -> Result<Self, ImageError> {
         let metadata = archive.metadata().map_err(|error| broken(format!("look at it: {error}")))?;
         if metadata.is_dir() {
             return Ok(Self::Directory(archive));
         }
-        let file = seekable(temporary, archive)?;
-        let reader = io::BufReader::with_capacity(1 << 16, &file);
+        let file = seekable(temporary, archive, work)?;
+        let reader = work.follow(io::BufReader::with_capacity(1 << 16, &file), None);
         let mut tar = Archive::new(reader, Limits::default());
         let mut files = HashMap::new();
         let fail = |error: berth_unpack::TarError| broken(format!("it is no tar file: {error}"));
@@ -164,7 +170,7 @@ pub(crate) fn blob_name(digest: &Digest) -> String {
 }
 
 /// A pipe or a compressed archive is copied to a file that nobody can see; layers are read from it in any order.
-fn seekable(temporary: &Path, mut archive: File) -> Result<File, ImageError> {
+fn seekable(temporary: &Path, mut archive: File, work: &Work) -> Result<File, ImageError> {
     let failed = |error: io::Error| broken(format!("read it: {error}"));
     let in_place = archive.seek(SeekFrom::Start(0)).is_ok();
     let mut head = Vec::new();
@@ -177,7 +183,10 @@ fn seekable(temporary: &Path, mut archive: File) -> Result<File, ImageError> {
         archive.seek(SeekFrom::Start(0)).map_err(failed)?;
         return Ok(archive);
     }
-    let whole = io::BufReader::with_capacity(1 << 18, io::Cursor::new(head).chain(archive));
+    // Of a pipe nobody knows how much comes.
+    let bytes = archive.metadata().ok().filter(std::fs::Metadata::is_file).map_or(0, |found| found.len());
+    let whole = work.follow(io::Cursor::new(head).chain(archive), work.copying(bytes));
+    let whole = io::BufReader::with_capacity(1 << 18, whole);
     let mut plain = berth_unpack::decoder(whole).map_err(failed)?.take(Limits::default().bytes);
     let mut copy = crate::spool::unnamed(temporary)?;
     let (mut buffer, mut written) = (vec![0; 1 << 18], 0);
@@ -189,6 +198,8 @@ fn seekable(temporary: &Path, mut archive: File) -> Result<File, ImageError> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(failed(error)),
         };
+        // A decoder may have much to give of what it took before.
+        work.check()?;
         copy.write_all(&buffer[..got]).map_err(ImageError::file("copy the archive to", temporary))?;
         written += got as u64;
     }

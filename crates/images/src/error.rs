@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_ids::{Classify, Digest, ErrorClass};
-use berth_registry::{ReferenceError, RegistryError};
+use berth_registry::{PlatformError, ReferenceError, RegistryError};
 use berth_store::StoreError;
 use berth_unpack::UnpackError;
 
@@ -15,6 +15,8 @@ pub enum ImageError {
     /// Of an image to be pulled.
     #[error(transparent)]
     Name(ReferenceError),
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
     #[error(transparent)]
     Registry(Arc<RegistryError>),
     #[error("{doing} {}", path.display())]
@@ -67,9 +69,13 @@ impl ImageError {
         use berth_unpack::UnpackError as Unpack;
         match self {
             Self::Blob { .. } | Self::DiffId { .. } => true,
-            Self::Unpack { source, .. } => {
-                !matches!(**source, Unpack::Create { .. } | Unpack::Attribute { .. } | Unpack::Record { .. })
-            }
+            Self::Unpack { source, .. } => !matches!(
+                **source,
+                Unpack::Create { .. }
+                    | Unpack::Attribute { .. }
+                    | Unpack::Record { .. }
+                    | Unpack::Thread { .. }
+            ),
             _ => false,
         }
     }
@@ -99,6 +105,7 @@ impl Classify for ImageError {
     fn class(&self) -> ErrorClass {
         match self {
             Self::Reference(error) => error.class(),
+            Self::Platform(error) => error.class(),
             Self::Registry(error) => error.class(),
             Self::Unknown { .. } => ErrorClass::NotFound,
             Self::Unrestorable { .. } | Self::Damaged { .. } => ErrorClass::FailedPrecondition,

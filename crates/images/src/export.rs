@@ -7,21 +7,39 @@ use std::io::{self, BufWriter, Read, Write};
 use std::sync::Arc;
 
 use berth_ids::Digest;
+use berth_model::PartState;
 use berth_registry::Reference;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::layers::Wanted;
+use crate::progress::LayerProgress;
+use crate::work::Work;
 use crate::{Image, ImageError, Images, Shared};
 
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
+/// What an archive that was written has.
+#[derive(Debug, Clone)]
+pub struct Exported {
+    /// Each with what the archive calls it.
+    pub images: Vec<(Arc<Image>, Vec<String>)>,
+    pub layers: u64,
+    /// Of the archive.
+    pub bytes: u64,
+}
+
 impl Images {
+    /// [`export_as`](Self::export_as), with nobody watching.
+    pub fn export(&self, references: &[String], to: File) -> Result<Exported, ImageError> {
+        self.export_as(references, to, &Work::unwatched())
+    }
+
     /// Writes the images that `references` name, each layer once. A name that is given by tag is what the archive calls the
     /// image; by id, it is called by all its names. Blocks.
-    pub fn export(&self, references: &[String], to: File) -> Result<(), ImageError> {
+    pub fn export_as(&self, references: &[String], to: File, work: &Work) -> Result<Exported, ImageError> {
         let mut wanted = Vec::new();
         for reference in references {
             let unknown = || ImageError::Unknown { id: reference.clone() };
@@ -35,17 +53,19 @@ impl Images {
         }
         let layers: Vec<Digest> = wanted.iter().flat_map(|(image, _)| image.layers.clone()).collect();
         let _wanted = Wanted::new(&self.shared, &layers);
-        let mut archive = Archive { out: BufWriter::with_capacity(1 << 18, to) };
-        export(&self.shared, &wanted, &mut archive)
+        let mut archive = Archive { out: BufWriter::with_capacity(1 << 18, to), work, bytes: 0 };
+        let layers = export(&self.shared, &wanted, &mut archive)?;
+        Ok(Exported { images: wanted, layers, bytes: archive.bytes })
     }
 }
 
 fn export(
     shared: &Shared,
     images: &[(Arc<Image>, Vec<String>)],
-    archive: &mut Archive,
-) -> Result<(), ImageError> {
+    archive: &mut Archive<'_>,
+) -> Result<u64, ImageError> {
     let write = ImageError::export;
+    let parts = archive.parts(shared, images);
     archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(write)?;
     let (mut index, mut saved) = (Vec::new(), Vec::new());
     let mut written = BTreeSet::new();
@@ -53,7 +73,7 @@ fn export(
     for (image, names) in images {
         for layer in &image.layers {
             if !sizes.contains_key(layer) {
-                sizes.insert(layer.clone(), archive.layer(shared, layer)?);
+                sizes.insert(layer.clone(), archive.layer(shared, layer, parts.get(layer))?);
             }
         }
         let descriptor = |kind: &str, digest: &Digest, size: u64| -> Value {
@@ -96,7 +116,8 @@ fn export(
         "manifests": index });
     archive.file("index.json", index.to_string().as_bytes()).map_err(write)?;
     archive.file("manifest.json", Value::from(saved).to_string().as_bytes()).map_err(write)?;
-    archive.end().map_err(write)
+    archive.end().map_err(write)?;
+    Ok(sizes.len() as u64)
 }
 
 fn blob(digest: &Digest) -> String {
@@ -104,52 +125,109 @@ fn blob(digest: &Digest) -> String {
 }
 
 /// A tar file on its way out.
-struct Archive {
+struct Archive<'a> {
     out: BufWriter<File>,
+    work: &'a Work,
+    bytes: u64,
 }
 
-impl Archive {
+impl Archive<'_> {
+    /// A counter for each layer.
+    fn parts(
+        &self,
+        shared: &Shared,
+        images: &[(Arc<Image>, Vec<String>)],
+    ) -> BTreeMap<Digest, Arc<LayerProgress>> {
+        let mut seen = BTreeSet::new();
+        let all = images.iter().flat_map(|(image, _)| &image.layers);
+        let new: Vec<Digest> = all.filter(|id| seen.insert(*id)).cloned().collect();
+        let sizes = new.iter().map(|id| (id.to_string(), shared.tar_size(id).unwrap_or(0)));
+        let parts = self.work.progress.parts(sizes);
+        new.into_iter().zip(parts).collect()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
+
     fn header(&mut self, name: &str, size: u64) -> io::Result<()> {
         let header = berth_unpack::file_header(name, size)?;
-        self.out.write_all(&header)
+        self.write(&header)
     }
 
     fn pad(&mut self, size: u64) -> io::Result<()> {
         let fill = size.next_multiple_of(512) - size;
-        self.out.write_all(&[0; 512][..fill as usize])
+        self.write(&[0; 512][..fill as usize])
     }
 
     fn file(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.header(name, bytes.len() as u64)?;
-        self.out.write_all(bytes)?;
+        self.write(bytes)?;
         self.pad(bytes.len() as u64)
     }
 
-    /// Two passes over a layer: its size stands before it, and nobody wrote that down. The second is from memory mostly.
-    fn layer(&mut self, shared: &Shared, id: &Digest) -> Result<u64, ImageError> {
-        let (size, found) = pass(shared, id, &mut io::sink())?;
-        if found != *id {
-            return Err(ImageError::Damaged { layer: id.clone() });
+    /// A layer's size stands before it. Where an older Berth did not write that down, the stream is made twice; the second
+    /// time it is from memory mostly.
+    fn layer(
+        &mut self,
+        shared: &Shared,
+        id: &Digest,
+        part: Option<&Arc<LayerProgress>>,
+    ) -> Result<u64, ImageError> {
+        let damaged = || ImageError::Damaged { layer: id.clone() };
+        let size = match shared.tar_size(id) {
+            Some(size) => size,
+            None => {
+                if let Some(part) = part {
+                    part.enter(PartState::Preparing);
+                }
+                let (size, found) = pass(shared, id, self.work, |_| Ok(()))?;
+                if found != *id {
+                    return Err(damaged());
+                }
+                size
+            }
+        };
+        if let Some(part) = part {
+            part.size(size);
+            part.enter(PartState::Moving);
         }
         self.header(&blob(id), size).map_err(ImageError::export)?;
-        let (_, found) = pass(shared, id, &mut self.out)?;
-        if found != *id {
-            return Err(ImageError::Damaged { layer: id.clone() });
+        let work = self.work;
+        let written = pass(shared, id, work, |piece| {
+            if let Some(part) = part {
+                part.add(piece.len() as u64);
+            }
+            self.write(piece)
+        })?;
+        if written != (size, id.clone()) {
+            return Err(damaged());
         }
         self.pad(size).map_err(ImageError::export)?;
+        if let Some(part) = part {
+            part.done();
+        }
         Ok(size)
     }
 
     fn end(&mut self) -> io::Result<()> {
-        self.out.write_all(&[0; 1024])?;
+        self.write(&[0; 1024])?;
         self.out.flush()
     }
 }
 
-fn pass(shared: &Shared, id: &Digest, to: &mut dyn Write) -> Result<(u64, Digest), ImageError> {
+/// Makes a layer's stream; its size and digest.
+fn pass(
+    shared: &Shared,
+    id: &Digest,
+    work: &Work,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(u64, Digest), ImageError> {
     let mut stream = shared.stream(id)?;
     let (mut hash, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 18]);
     loop {
+        work.check()?;
         let got = match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(got) => got,
@@ -157,7 +235,7 @@ fn pass(shared: &Shared, id: &Digest, to: &mut dyn Write) -> Result<(u64, Digest
             Err(error) => return Err(ImageError::file("read back the layer", shared.layer_path(id))(error)),
         };
         hash.update(&buffer[..got]);
-        to.write_all(&buffer[..got]).map_err(ImageError::export)?;
+        take(&buffer[..got]).map_err(ImageError::export)?;
         size += got as u64;
     }
     Ok((size, Digest::from_sha256(hash.finalize().into())))

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use berth_ids::Digest;
 use berth_registry::{LayerDescriptor, Session};
+use berth_unpack::read_buffered;
 use bytes::{Buf as _, Bytes};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -179,11 +180,7 @@ impl Pieces<'_> {
 
 impl Read for Pieces<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let have = self.fill_buf()?;
-        let length = have.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&have[..length]);
-        self.consume(length);
-        Ok(length)
+        read_buffered(self, buffer)
     }
 }
 

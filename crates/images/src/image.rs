@@ -67,6 +67,9 @@ pub(crate) struct LayerRecord {
     /// Bytes on disk.
     pub(crate) size: u64,
     pub(crate) entries: u64,
+    /// Bytes of its tar stream; 0 where an older release did not write it down.
+    #[serde(default)]
+    pub(crate) tar: u64,
     /// Found not to be what was unpacked: who needs it next fetches it again.
     #[serde(default)]
     pub(crate) damaged: bool,

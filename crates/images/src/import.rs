@@ -1,17 +1,19 @@
 //! Images from an archive or a directory: OCI layouts and `docker save`, also both in one, compressed or not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 use berth_ids::Digest;
-use berth_registry::{Manifest, Reference};
+use berth_model::PartState;
+use berth_registry::{Manifest, Platform, Reference};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::archive::{Contents, blob_name, broken};
 use crate::layers::Wanted;
+use crate::work::Work;
 use crate::{Image, ImageError, Shared};
 
 /// Images in one archive.
@@ -27,11 +29,18 @@ fn bounded(images: usize) -> Result<(), ImageError> {
     }
 }
 
-pub(crate) fn import(shared: &Arc<Shared>, archive: File) -> Result<Vec<Arc<Image>>, ImageError> {
-    let contents = Contents::read(&shared.root, archive)?;
-    let mut images = Vec::new();
+pub(crate) fn import(
+    shared: &Arc<Shared>,
+    archive: File,
+    work: &Work,
+) -> Result<Vec<Arc<Image>>, ImageError> {
+    let contents = Contents::read(&shared.root, archive, work)?;
+    // Its layers take the place of the archive that was copied.
+    work.progress.parts(std::iter::empty());
+    let (mut images, mut shown) = (Vec::new(), HashSet::new());
     let all = each(&contents, &mut |described| {
-        images.push(finish(shared, &contents, described)?);
+        work.check()?;
+        images.push(finish(shared, &contents, described, work, &mut shown)?);
         Ok(())
     });
     if all.is_err() {
@@ -91,22 +100,11 @@ pub(crate) struct IndexEntry {
     annotations: HashMap<String, String>,
 }
 
-#[derive(Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
 impl IndexEntry {
     /// Not one for other machines, nor a note about another entry (BuildKit's attestations).
     fn is_for_us(&self) -> bool {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        let fits = |platform: &Platform| platform.os == "linux" && platform.architecture == architecture;
-        self.platform.as_ref().is_none_or(fits) && !self.annotations.contains_key("vnd.docker.reference.type")
+        self.platform.as_ref().is_none_or(Platform::runs_here)
+            && !self.annotations.contains_key("vnd.docker.reference.type")
     }
 
     pub(crate) fn digest(&self) -> &Digest {
@@ -241,14 +239,37 @@ fn from_docker(
     Ok(())
 }
 
-fn finish(shared: &Arc<Shared>, contents: &Contents, described: Described) -> Result<Arc<Image>, ImageError> {
+/// `shown` has the layers that images before it brought.
+fn finish(
+    shared: &Arc<Shared>,
+    contents: &Contents,
+    described: Described,
+    work: &Work,
+    shown: &mut HashSet<Digest>,
+) -> Result<Arc<Image>, ImageError> {
     let Described { mut image, layers } = described;
     let _wanted = Wanted::new(shared, &image.layers);
+    let mut new = Vec::new();
+    for layer in layers.iter().filter(|layer| shown.insert(layer.id.clone())) {
+        // One that is here already need not be in the archive.
+        new.push((layer.id.clone(), contents.find(&layer.name)?.map_or(0, |blob| blob.size())));
+    }
+    let parts = work.progress.more(new.iter().map(|(id, bytes)| (id.to_string(), *bytes)));
+    let parts: HashMap<_, _> = new.into_iter().map(|(id, _)| id).zip(parts).collect();
     for layer in &layers {
+        let part = parts.get(&layer.id);
         let _turn = shared.blocking_turn(&layer.id);
         if !shared.has_layer(&layer.id) {
             let blob = io::BufReader::with_capacity(1 << 18, contents.part(&layer.name)?);
-            shared.add_layer(&layer.id, layer.blob.as_ref(), blob)?;
+            if let Some(part) = part {
+                part.enter(PartState::Moving);
+            }
+            let added = shared.add_layer(&layer.id, layer.blob.as_ref(), work.follow(blob, part.cloned()));
+            // Why the stream ended says less than that nobody wants it any more.
+            added.or_else(|error| work.check().and(Err(error)))?;
+        }
+        if let Some(part) = part {
+            part.done();
         }
     }
     image.size += shared.size_of(&image.layers);

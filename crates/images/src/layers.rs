@@ -82,6 +82,11 @@ impl Shared {
         self.layers.lock().get(id).is_some_and(|layer| !layer.damaged)
     }
 
+    /// Bytes of its tar stream, where they are known.
+    pub(crate) fn tar_size(&self, id: &Digest) -> Option<u64> {
+        self.layers.lock().get(id).map(|layer| layer.tar).filter(|size| *size > 0)
+    }
+
     /// One unpacks, the others wait and find it done.
     pub(crate) async fn turn(self: &Arc<Self>, id: &Digest) -> Turn {
         let own = self.turns.lock().entry(id.clone()).or_default().clone();
@@ -148,7 +153,7 @@ impl Shared {
         nix::unistd::syncfs(&directory).map_err(|error| ImageError::file("sync", &fs)(error.into()))?;
         self.settle_in(id, temporary)?;
         let entries = unpacked.entries + 1;
-        let record = LayerRecord { size: unpacked.size, entries, damaged: false };
+        let record = LayerRecord { size: unpacked.size, entries, tar: unpacked.tar_size, damaged: false };
         self.record_layer(id, record).inspect_err(|_| remove(&self.root.join("layers").join(id.hex())))?;
         self.clear_retired()?;
         tracing::info!(layer = &id.hex()[..12], bytes = unpacked.blob_size, entries, "layer unpacked");

@@ -25,6 +25,7 @@ mod rootfs;
 mod spool;
 mod usage;
 mod verify;
+mod work;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -38,14 +39,15 @@ use parking_lot::{Mutex, RwLock};
 
 pub use berth_registry::{Client, ClientConfig, Credentials, Explanation, Login};
 pub use error::ImageError;
+pub use export::Exported;
 pub use image::Image;
 pub use inspect::{Inspected, InspectedLayer, Pruned};
 pub use pins::Pin;
 pub use preload::Preloaded;
-pub use progress::{Direction, Part, PartState, Transfer};
 pub use push::{Pushed, PushedLayer};
 pub use rootfs::Mapped;
 pub use verify::{LayerReport, LayerState};
+pub use work::{Wanting, Work};
 
 use crate::image::{ImageRecord, LayerRecord};
 
@@ -195,7 +197,20 @@ impl Images {
         handler: &str,
         login: Option<Login>,
     ) -> Result<Arc<Image>, ImageError> {
-        pull::pull(&self.shared, reference, handler, login).await
+        let wish = pull::Wish { handler: handler.to_owned(), platform: None, login };
+        pull::pull(&self.shared, reference, wish).await
+    }
+
+    /// Fetches what a reference stands for on another platform (`os/architecture[/variant]`). An image that does not run
+    /// here is known by its manifest's digest and its id alone: names stay with this machine's.
+    pub async fn pull_for(
+        &self,
+        reference: &str,
+        platform: &str,
+        login: Option<Login>,
+    ) -> Result<Arc<Image>, ImageError> {
+        let wish = pull::Wish { handler: String::new(), platform: Some(platform.parse()?), login };
+        pull::pull(&self.shared, reference, wish).await
     }
 
     /// What a pull would do, each step tried; nothing is kept.
@@ -204,9 +219,14 @@ impl Images {
         Ok(session.explain().await)
     }
 
-    /// Reads every image of an OCI archive or a `docker save` tarball, from a file or a pipe. Blocks.
+    /// [`import_as`](Self::import_as), with nobody watching.
     pub fn import(&self, archive: std::fs::File) -> Result<Vec<Arc<Image>>, ImageError> {
-        import::import(&self.shared, archive)
+        self.import_as(archive, &Work::unwatched())
+    }
+
+    /// Reads every image of an OCI archive or a `docker save` tarball, from a file or a pipe. Blocks.
+    pub fn import_as(&self, archive: std::fs::File, work: &Work) -> Result<Vec<Arc<Image>>, ImageError> {
+        import::import(&self.shared, archive, work)
     }
 
     /// Forgets an image under all its names. Its layers go once nobody uses them. Unknown: no error.
@@ -363,7 +383,9 @@ impl Shared {
     }
 
     pub(crate) fn record_layer(&self, id: &Digest, record: LayerRecord) -> Result<(), ImageError> {
-        self.store.put(Table::Layers, id.as_str(), &record, Durability::Flushed)?;
+        // Its image's record is flushed, and takes this one along. A flush for each would have the disk's journal wait for
+        // what the image's other layers write. Lost in a power cut, the layer is one that was never here.
+        self.store.put(Table::Layers, id.as_str(), &record, Durability::Ordinary)?;
         self.layers.lock().insert(id.clone(), record);
         Ok(())
     }

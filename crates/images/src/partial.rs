@@ -1,9 +1,9 @@
 //! What came of a layer before its transfer was cut, kept for the next attempt, also for one of the next daemon.
 //!
 //! A file below `partial`, named by the blob's digest and the first byte of it that the file has. Only what the network is
-//! slow with is kept: from the moment on that the unpacker has waited [`PATIENCE`] for it altogether. What came before costs
-//! as much once more; a pull that the processor or the disk holds up writes nothing twice. Nothing is synced: whoever goes on
-//! takes the bytes through the digest again.
+//! slow with is kept: from the moment on that the unpacker has waited [`PATIENCE`] for it altogether, or that it is plain
+//! that it will. What came before costs as much once more; a pull that the processor or the disk holds up writes nothing
+//! twice. Nothing is synced: whoever goes on takes the bytes through the digest again.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
@@ -18,6 +18,8 @@ use bytes::Bytes;
 use crate::ImageError;
 
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Of waiting after the first bytes, to see from what the rest will take.
+const SAMPLE: Duration = Duration::from_millis(200);
 /// A rest of fewer bytes is soon fetched again.
 const WORTH: u64 = 1 << 20;
 /// Kept for the next attempt so long, so many, and so many bytes of all together.
@@ -116,7 +118,7 @@ impl Partials {
             Vec::new()
         });
         let mut partial =
-            Partial { of: self, digest: digest.clone(), size, waited: Duration::ZERO, file: None };
+            Partial { of: self, digest: digest.clone(), size, waits: Waits::default(), file: None };
         for found in files {
             let Some((hex, from)) = &found.name else { continue };
             if hex != digest.hex() {
@@ -163,8 +165,35 @@ pub(crate) struct Partial<'a> {
     of: &'a Partials,
     digest: Digest,
     size: u64,
-    waited: Duration,
+    waits: Waits,
     file: Option<Kept>,
+}
+
+/// How the network has been.
+#[derive(Debug, Default)]
+struct Waits {
+    all: Duration,
+    /// Since the first bytes, and what came then: how long those took says nothing of the rest.
+    later: Duration,
+    bytes: u64,
+    begun: bool,
+}
+
+impl Waits {
+    fn count(&mut self, bytes: usize, waited: Duration) {
+        self.all = self.all.saturating_add(waited);
+        if self.begun {
+            self.later = self.later.saturating_add(waited);
+            self.bytes += bytes as u64;
+        }
+        self.begun = true;
+    }
+
+    /// Whether a transfer with so many bytes to come is one to keep.
+    fn are_long(&self, rest: u64) -> bool {
+        let ahead = self.later.as_secs_f64() * rest as f64 / self.bytes.max(1) as f64;
+        self.all >= PATIENCE || (self.later >= SAMPLE && ahead >= PATIENCE.as_secs_f64())
+    }
 }
 
 #[derive(Debug)]
@@ -199,8 +228,9 @@ impl Partial<'_> {
 
     /// Bytes that came, `waited` for so long. That they cannot be kept is no reason to fail.
     pub(crate) fn came(&mut self, at: u64, bytes: &[u8], waited: Duration) {
-        self.waited = self.waited.saturating_add(waited);
-        if self.file.is_none() && self.waited >= PATIENCE && self.size.saturating_sub(at) >= WORTH {
+        self.waits.count(bytes.len(), waited);
+        let rest = self.size.saturating_sub(at);
+        if self.file.is_none() && rest >= WORTH && self.waits.are_long(rest) {
             self.begin(at);
         }
         let Some(kept) = &mut self.file else { return };
@@ -302,6 +332,29 @@ mod tests {
         third.discard();
         assert!(names(&partials.root).is_empty());
         assert_eq!(partials.bytes(), 0);
+    }
+
+    #[test]
+    fn what_will_take_long_is_kept_before_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut partials = Partials::open(dir.path().join("partial")).unwrap();
+        partials.free = u64::MAX;
+        let (size, piece) = (100 << 20, vec![0; 1 << 20]);
+        let kept = |partial: &Partial<'_>| partial.file.as_ref().map(|kept| kept.from);
+        let mut slow = partials.take(&digest('a'), size);
+        // An answer that is long in coming, and then 5 MiB a second.
+        slow.came(0, &piece, PATIENCE / 2);
+        slow.came(1 << 20, &piece, SAMPLE);
+        assert_eq!(kept(&slow), Some(1 << 20));
+        let mut fast = partials.take(&digest('b'), size);
+        // 50 MiB a second: two seconds are not to come.
+        for n in 0..60 {
+            fast.came(n << 20, &piece, SAMPLE / 10);
+        }
+        assert_eq!(kept(&fast), None);
+        // Then it stands still, more or less.
+        fast.came(60 << 20, &piece, PATIENCE);
+        assert_eq!(kept(&fast), Some(60 << 20));
     }
 
     #[test]

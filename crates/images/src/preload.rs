@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use berth_model::Direction;
 use serde::{Deserialize, Serialize};
 
 use crate::{ImageError, Images};
@@ -87,7 +88,8 @@ impl Images {
             note(now);
             return Ok(None);
         }
-        let images = self.import(file)?;
+        let work = self.begin(Direction::Import, archive.to_string_lossy().into_owned());
+        let images = self.import_as(file, &work)?;
         let name = |image: &std::sync::Arc<crate::Image>| {
             image.repo_tags.first().cloned().unwrap_or_else(|| image.id.to_string())
         };

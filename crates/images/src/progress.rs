@@ -5,75 +5,15 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use berth_model::{Direction, Part, PartState, Transfer};
 use berth_registry::LayerDescriptor;
 use parking_lot::Mutex;
-use serde::Serialize;
 
 use crate::Images;
 
 /// How long one that has ended is shown, and how many of them.
 const SHOWN: Duration = Duration::from_secs(10);
 const ENDED: usize = 64;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    Pull,
-    Push,
-}
-
-/// One transfer as somebody watches it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Transfer {
-    /// Counts the daemon's transfers.
-    pub number: u64,
-    pub direction: Direction,
-    /// In full: registry, repository, tag or digest.
-    pub reference: String,
-    pub ended: bool,
-    pub layers: u64,
-    /// Those that were there already count.
-    pub layers_done: u64,
-    /// Of blobs, compressed; grows where that is not known from the beginning.
-    pub bytes: u64,
-    pub bytes_done: u64,
-    /// The lowest layer first.
-    pub parts: Vec<Part>,
-}
-
-/// One layer of a transfer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Part {
-    /// Of the blob; where a push has to make it first, the diff id.
-    pub digest: String,
-    pub bytes: u64,
-    pub bytes_done: u64,
-    pub state: PartState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[repr(u8)]
-pub enum PartState {
-    Waiting,
-    /// Being compressed.
-    Preparing,
-    Moving,
-    /// It was there before.
-    There,
-    /// The registry had it in another repository.
-    Mounted,
-    Done,
-}
-
-impl PartState {
-    const ALL: [Self; 6] =
-        [Self::Waiting, Self::Preparing, Self::Moving, Self::There, Self::Mounted, Self::Done];
-
-    fn is_end(self) -> bool {
-        matches!(self, Self::There | Self::Mounted | Self::Done)
-    }
-}
 
 /// Counted by the transfer itself; it has ended when this is dropped.
 #[derive(Debug)]
@@ -86,7 +26,7 @@ struct Shown {
     number: u64,
     direction: Direction,
     reference: String,
-    parts: OnceLock<Vec<Arc<LayerProgress>>>,
+    parts: Mutex<Vec<Arc<LayerProgress>>>,
     ended: OnceLock<Instant>,
 }
 
@@ -107,6 +47,10 @@ impl LayerProgress {
     /// Or found to be there.
     pub(crate) fn received(&self, bytes: u64) {
         self.enter(PartState::Moving);
+        self.add(bytes);
+    }
+
+    pub(crate) fn add(&self, bytes: u64) {
         self.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -136,11 +80,11 @@ impl LayerProgress {
     }
 
     fn now(&self) -> Part {
-        let state =
-            PartState::ALL.into_iter().find(|state| *state as u8 == self.state.load(Ordering::Relaxed));
-        let state = state.unwrap_or(PartState::Waiting);
+        let state = usize::from(self.state.load(Ordering::Relaxed));
+        let state = PartState::ALL.get(state).copied().unwrap_or_default();
         let bytes = self.bytes.load(Ordering::Relaxed);
-        let moved = self.moved.load(Ordering::Relaxed).min(bytes);
+        let moved = self.moved.load(Ordering::Relaxed);
+        let moved = if bytes == 0 { moved } else { moved.min(bytes) };
         let bytes_done = if state.is_end() { bytes } else { moved };
         Part { digest: self.digest.clone(), bytes, bytes_done, state }
     }
@@ -153,7 +97,7 @@ impl Progress {
     }
 
     fn of(number: u64, direction: Direction, reference: String) -> Self {
-        let (parts, ended) = (OnceLock::new(), OnceLock::new());
+        let (parts, ended) = (Mutex::default(), OnceLock::new());
         Self { shown: Arc::new(Shown { number, direction, reference, parts, ended }) }
     }
 
@@ -162,10 +106,17 @@ impl Progress {
         self.parts(layers.iter().map(|layer| (layer.digest.to_string(), layer.size)))
     }
 
-    /// A counter for each, with its bytes where they are known. They are said once.
+    /// A counter for each, with its bytes where they are known, in place of all that was said before.
     pub(crate) fn parts(&self, all: impl Iterator<Item = (String, u64)>) -> Vec<Arc<LayerProgress>> {
-        let make = || all.map(|(digest, bytes)| LayerProgress::new(digest, bytes)).collect();
-        self.shown.parts.get_or_init(make).clone()
+        self.shown.parts.lock().clear();
+        self.more(all)
+    }
+
+    /// A counter for each, beside those before.
+    pub(crate) fn more(&self, all: impl Iterator<Item = (String, u64)>) -> Vec<Arc<LayerProgress>> {
+        let made: Vec<_> = all.map(|(digest, bytes)| LayerProgress::new(digest, bytes)).collect();
+        self.shown.parts.lock().extend(made.iter().cloned());
+        made
     }
 }
 
@@ -177,7 +128,7 @@ impl Drop for Progress {
 
 impl Shown {
     fn now(&self) -> Transfer {
-        let parts: Vec<_> = self.parts.get().into_iter().flatten().map(|part| part.now()).collect();
+        let parts: Vec<_> = self.parts.lock().iter().map(|part| part.now()).collect();
         let sum = |of: fn(&Part) -> u64| parts.iter().map(of).fold(0, u64::saturating_add);
         Transfer {
             number: self.number,
@@ -245,6 +196,8 @@ mod tests {
         assert_eq!((now.parts[0].state, now.parts[1].state), (PartState::Moving, PartState::There));
         parts[0].done();
         let shown = first.shown.clone();
+        first.more([("z".to_owned(), 0)].into_iter())[0].add(7);
+        assert_eq!((shown.now().parts[2].bytes, shown.now().bytes_done), (0, 22), "of unknown size");
         drop(first);
         assert_eq!((shown.now().ended, shown.now().parts[0].state), (true, PartState::Done));
         for _ in 0..ENDED + 10 {

@@ -3,13 +3,14 @@
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use berth_registry::{Login, Reference, Resolved};
-use tokio::sync::{Semaphore, watch};
+use berth_model::Direction;
+use berth_registry::{Login, Platform, Reference, Resolved};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::fetch;
 use crate::layers::Wanted;
-use crate::progress::{Direction, Progress};
+use crate::progress::Progress;
 use crate::{Image, ImageError, Shared};
 
 type Outcome = Option<Result<Arc<Image>, ImageError>>;
@@ -18,16 +19,31 @@ pub(crate) type Waiting = watch::Receiver<Outcome>;
 /// Layers of one pull at a time: the processors inflate, more only takes memory.
 const PARALLEL: usize = 3;
 
+/// What is wanted of a reference, and who asks.
+pub(crate) struct Wish {
+    /// The runtime handler that it is for; the empty one is the default.
+    pub(crate) handler: String,
+    /// `None`: this machine's.
+    pub(crate) platform: Option<Platform>,
+    pub(crate) login: Option<Login>,
+}
+
+impl Wish {
+    /// Whoever wishes the same is given the same. Not by name alone: what one may read another may not.
+    fn key(&self, reference: &Reference) -> String {
+        let who = self.login.as_ref().map(|login| (login.credentials.fingerprint(), login.server.as_deref()));
+        let platform = self.platform.as_ref().map(Platform::to_string);
+        format!("{reference} {who:?} {platform:?} {}", self.handler)
+    }
+}
+
 pub(crate) async fn pull(
     shared: &Arc<Shared>,
     reference: &str,
-    handler: &str,
-    login: Option<Login>,
+    wish: Wish,
 ) -> Result<Arc<Image>, ImageError> {
     let reference: Reference = reference.parse().map_err(ImageError::Name)?;
-    // Not by name alone: what one may read another may not.
-    let who = login.as_ref().map(|login| login.credentials.fingerprint()).unwrap_or_default();
-    let key = format!("{reference} {who} {handler}");
+    let key = wish.key(&reference);
     let mut outcome = match shared.pulls.lock().entry(key.clone()) {
         Entry::Occupied(running) => running.get().clone(),
         Entry::Vacant(free) => {
@@ -35,9 +51,9 @@ pub(crate) async fn pull(
             free.insert(outcome.clone());
             let progress = shared.board.begin(Direction::Pull, reference.to_string());
             let (work, landing) = (shared.clone(), Landing { shared: shared.clone(), key });
-            let (reference, handler) = (reference.clone(), handler.to_owned());
+            let reference = reference.clone();
             tokio::spawn(async move {
-                let result = whole(&work, &reference, handler, login, &progress).await;
+                let result = whole(&work, &reference, wish, &progress).await;
                 drop((landing, progress));
                 tell.send_replace(Some(result));
             });
@@ -65,12 +81,12 @@ impl Drop for Landing {
 async fn whole(
     shared: &Arc<Shared>,
     reference: &Reference,
-    handler: String,
-    login: Option<Login>,
+    wish: Wish,
     progress: &Progress,
 ) -> Result<Arc<Image>, ImageError> {
+    let Wish { handler, platform, login } = wish;
     let session = shared.client.session(reference, login).await?;
-    let Resolved { mut manifest, top, config, raw } = session.resolve().await?;
+    let Resolved { mut manifest, top, config, raw } = session.resolve(platform.as_ref()).await?;
     let mut image = Image::new(manifest.config.clone(), &config)?;
     if image.layers.len() != manifest.layers.len() {
         let problem = "it and the manifest disagree about the number of layers".to_owned();
@@ -79,22 +95,27 @@ async fn whole(
     let parts = progress.begin(&manifest.layers);
     let _wanted = Wanted::new(shared, &image.layers);
     let mut work = JoinSet::new();
-    let room = Arc::new(Semaphore::new(PARALLEL));
     let blobs = std::mem::take(&mut manifest.layers);
-    for ((id, blob), part) in image.layers.iter().cloned().zip(blobs).zip(parts) {
-        let (shared, session, room) = (shared.clone(), session.clone(), room.clone());
-        work.spawn(async move {
-            let Ok(_room) = room.acquire_owned().await else { return Ok(()) };
-            fetch::layer(&shared, &session, id, blob, &part).await
-        });
-    }
-    while let Some(done) = work.join_next().await {
+    let mut layers = image.layers.iter().cloned().zip(blobs).zip(parts);
+    loop {
+        // One after the other, whoever pulls: pulls of one image then wait for each other's layers and bring no more of them
+        // at a time than one pull does.
+        for ((id, blob), part) in layers.by_ref().take(PARALLEL - work.len()) {
+            let (shared, session) = (shared.clone(), session.clone());
+            work.spawn(async move { fetch::layer(&shared, &session, id, blob, &part).await });
+        }
+        let Some(done) = work.join_next().await else { break };
         // The first failure ends the pull; dropping the set ends the other layers.
         done.unwrap_or_else(|_| Err(ImageError::Lost { reference: reference.to_string() }))?;
     }
     image.size += shared.size_of(&image.layers);
-    image.repo_tags.extend(if reference.digest().is_some() { None } else { reference.tagged() });
-    image.repo_digests.push(reference.pinned(&top));
+    if platform.is_some_and(|platform| !platform.runs_here()) {
+        // A name stands for what this machine runs: another's image must not take it from that, nor the index's digest.
+        image.repo_digests.push(reference.pinned(&manifest.digest));
+    } else {
+        image.repo_tags.extend(if reference.digest().is_some() { None } else { reference.tagged() });
+        image.repo_digests.push(reference.pinned(&top));
+    }
     image.annotations = manifest.annotations;
     image.handlers.insert(handler);
     image.found_at(reference.place(), &raw);

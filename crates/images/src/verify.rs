@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use berth_ids::Digest;
+use berth_ids::{Digest, chain};
 use berth_registry::Reference;
 use berth_store::{Durability, Table};
 
@@ -103,11 +103,7 @@ fn examine(shared: &Arc<Shared>, id: &Digest) -> Result<Found, ImageError> {
             told
         }
         // Its directory or its record is gone or cannot be read.
-        Err(error) => {
-            use std::error::Error as _;
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            vec![format!("{error}{cause}")]
-        }
+        Err(error) => vec![chain(&error)],
     };
     tracing::error!(layer = %id, found = what.join("; "), "a layer is damaged");
     shared.mark(id, true)?;
@@ -153,13 +149,7 @@ impl Shared {
             for pinned in &image.repo_digests {
                 match self.fetch_from(layer, image, pinned).await {
                     Ok(()) => return Ok(()),
-                    Err(error) => {
-                        let causes = std::iter::successors(
-                            Some(&error as &(dyn std::error::Error + 'static)),
-                            |error| error.source(),
-                        );
-                        why = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-                    }
+                    Err(error) => why = chain(&error),
                 }
             }
         }
@@ -174,7 +164,7 @@ impl Shared {
     ) -> Result<(), ImageError> {
         let reference: Reference = pinned.parse()?;
         let session = self.client.session(&reference, None).await?;
-        let manifest = session.resolve().await?.manifest;
+        let manifest = session.resolve(None).await?.manifest;
         let problem = || ImageError::Config { problem: format!("{pinned} is another image now") };
         if manifest.config != image.id.0 || manifest.layers.len() != image.layers.len() {
             return Err(problem());

@@ -13,6 +13,7 @@ mod security;
 mod signal;
 mod stats;
 mod status;
+mod transfer;
 
 pub use container::{
     CdiDevice, ContainerConfig, ContainerMetadata, Device, EnvVar, HugepageLimit, ImageSpec, Mount,
@@ -34,6 +35,7 @@ pub use stats::{
 pub use status::{
     ContainerState, ContainerStatus, ContainerUser, ExecOutput, ExitReason, SandboxState, SandboxStatus,
 };
+pub use transfer::{Direction, Part, PartState, Transfer};
 
 /// Labels and annotations: returned byte for byte as they came (CRI comment on `labels`).
 pub type StringMap = std::collections::BTreeMap<String, String>;

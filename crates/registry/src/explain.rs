@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use berth_ids::chain;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::Serialize;
@@ -92,7 +93,7 @@ impl Session {
         for place in &self.inner.places {
             places.push(self.explain_place(place).await);
         }
-        let (works, says) = match self.resolve().await {
+        let (works, says) = match self.resolve(None).await {
             Ok(resolved) => {
                 let layers = &resolved.manifest.layers;
                 let bytes: u64 = layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
@@ -292,10 +293,4 @@ fn tls(place: &Place) -> String {
     let client = endpoint.client.iter();
     parts.extend(client.map(|(path, _)| format!("client certificate {}", path.display())));
     parts.join(", ")
-}
-
-fn chain(error: &RegistryError) -> String {
-    let first: &dyn std::error::Error = error;
-    let causes = std::iter::successors(Some(first), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

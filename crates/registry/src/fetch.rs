@@ -8,8 +8,8 @@ use reqwest::Response;
 use berth_ids::Digest;
 
 use crate::client::{Ask, Need, Session, hash};
-use crate::manifest::{Parsed, host_platform};
-use crate::{LayerDescriptor, Manifest, RegistryError};
+use crate::manifest::Parsed;
+use crate::{LayerDescriptor, Manifest, Platform, RegistryError};
 
 /// Distribution spec: manifests are at most 4 MiB.
 const MANIFEST_MAX: u64 = 4 * 1024 * 1024;
@@ -23,7 +23,7 @@ const LOOKED_AT: usize = 16;
 const CUTS: u32 = 5;
 const WORTH: u64 = 1024 * 1024;
 
-/// What a reference stands for on this machine; all of it checked against its digests.
+/// What a reference stands for on a platform; all of it checked against its digests.
 #[derive(Debug, Clone)]
 pub struct Resolved {
     pub manifest: Manifest,
@@ -35,8 +35,14 @@ pub struct Resolved {
 }
 
 impl Session {
-    /// The manifest for this platform and the config it names.
-    pub async fn resolve(&self) -> Result<Resolved, RegistryError> {
+    /// The manifest for a platform and the config it names; without one, for this machine.
+    pub async fn resolve(&self, platform: Option<&Platform>) -> Result<Resolved, RegistryError> {
+        let host = Platform::host();
+        let wanted_platform = platform.unwrap_or(&host);
+        let none = |has| {
+            let (reference, platform) = (self.name(), wanted_platform.to_string());
+            RegistryError::Platform { reference, platform, has }
+        };
         // Depth first, the best entry first: one that names no platform may turn out to have none for us.
         let mut open = vec![(self.inner.reference.wanted(), 0)];
         let (mut top, mut has, mut looked) = (None, String::from("none"), 0);
@@ -45,9 +51,14 @@ impl Session {
             let (digest, host, bytes, kind) = self.manifest(&wanted, depth == 0).await?;
             let top = top.get_or_insert_with(|| digest.clone());
             let malformed = |problem| self.malformed("the manifest", &host, problem);
-            match Manifest::parse(&bytes, digest, &kind).map_err(malformed)? {
+            match Manifest::parse(&bytes, digest, &kind, wanted_platform).map_err(malformed)? {
                 Parsed::Manifest(manifest) => {
                     let config = self.config(&manifest.config).await?;
+                    // A manifest that no index led to says nothing of it, and who asks for a platform means it.
+                    let made_for = serde_json::from_slice::<Platform>(&config).unwrap_or_default();
+                    if platform.is_some_and(|wanted| !made_for.is_like(wanted)) {
+                        return Err(none(made_for.to_string().chars().take(60).collect()));
+                    }
                     return Ok(Resolved { manifest, top: top.clone(), raw: bytes, config });
                 }
                 Parsed::Index(entries, offered) => {
@@ -64,8 +75,7 @@ impl Session {
                 }
             }
         }
-        let (reference, platform) = (self.name(), host_platform().to_string());
-        Err(RegistryError::Platform { reference, platform, has })
+        Err(none(has))
     }
 
     async fn manifest(

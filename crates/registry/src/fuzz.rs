@@ -11,7 +11,7 @@ use crate::manifest::{Manifest, Parsed};
 
 /// A document as a registry gives it: how many layers it has, or the manifests that are for this machine.
 pub fn manifest(bytes: &[u8], kind: &str) -> Option<Result<usize, Vec<Digest>>> {
-    match Manifest::parse(bytes, crate::client::hash(bytes), kind).ok()? {
+    match Manifest::parse(bytes, crate::client::hash(bytes), kind, &crate::Platform::host()).ok()? {
         Parsed::Manifest(manifest) => Some(Ok(manifest.layers.len())),
         Parsed::Index(entries, _) => Some(Err(entries)),
     }

@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use berth_ids::Digest;
 use serde::Deserialize;
 
+use crate::Platform;
+
 /// A layer as a manifest names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerDescriptor {
@@ -50,36 +52,11 @@ struct Descriptor {
     urls: Option<Vec<String>>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub(crate) struct Platform {
-    #[serde(default)]
-    pub(crate) architecture: String,
-    #[serde(default)]
-    pub(crate) os: String,
-    #[serde(default)]
-    pub(crate) variant: String,
-    #[serde(default, rename = "os.version")]
-    pub(crate) os_version: String,
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        if !self.variant.is_empty() {
-            write!(f, "/{}", self.variant)?;
-        }
-        if !self.os_version.is_empty() {
-            write!(f, " ({})", self.os_version)?;
-        }
-        Ok(())
-    }
-}
-
 /// What a document turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Parsed {
     Manifest(Manifest),
-    /// The digests of this platform's manifests, the best first; and what there is.
+    /// The digests of the platform's manifests, the best first; and what there is.
     Index(Vec<Digest>, String),
 }
 
@@ -103,60 +80,6 @@ const CONFIGS: [&str; 2] =
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
-/// GOARCH's names, as images use them.
-pub(crate) fn host_platform() -> Platform {
-    let (architecture, variant) = match std::env::consts::ARCH {
-        "x86_64" => ("amd64", ""),
-        "aarch64" => ("arm64", "v8"),
-        "arm" => ("arm", "v7"),
-        "powerpc64" => ("ppc64le", ""),
-        other => (other, ""),
-    };
-    Platform {
-        architecture: architecture.into(),
-        os: "linux".into(),
-        variant: variant.into(),
-        ..Platform::default()
-    }
-}
-
-/// How well a platform's images run here, 0 best; `None`: they do not.
-///
-/// arm64 without a variant is v8, arm without one v7 (containerd's `platforms`, OCI image-index.md); a lower variant runs
-/// on a higher machine. amd64 has microarchitecture levels: only those that are known to run here count, which without
-/// asking the processor is v1. `os.version` is for Windows: on Linux one without comes first.
-fn rank(platform: &Platform, host: &Platform) -> Option<u32> {
-    if !platform.os.eq_ignore_ascii_case(&host.os)
-        || architecture(&platform.architecture) != host.architecture
-    {
-        return None;
-    }
-    let number = |text: &str, without: u32| match text {
-        "" => Some(without),
-        text => text.strip_prefix('v').unwrap_or(text).split('.').next()?.parse::<u32>().ok(),
-    };
-    let distance = match host.architecture.as_str() {
-        "arm64" | "arm" => {
-            let without = if host.architecture == "arm64" { 8 } else { 7 };
-            number(&host.variant, without)?.checked_sub(number(&platform.variant, without)?)?
-        }
-        "amd64" => number(&platform.variant, 1).filter(|level| *level == 1).map(|_| 0)?,
-        _ if platform.variant == host.variant => 0,
-        _ => 1,
-    };
-    Some(distance * 2 + u32::from(!platform.os_version.is_empty()))
-}
-
-/// The usual name of an architecture that has several.
-fn architecture(name: &str) -> &str {
-    match name {
-        "x86_64" | "x86-64" => "amd64",
-        "aarch64" => "arm64",
-        "armhf" | "armel" => "arm",
-        other => other,
-    }
-}
-
 /// A `Content-Type` without its parameters; what the answer says must not contradict what it has.
 fn check_type(said: &str, document: &Document) -> Result<(), String> {
     let said = said.split(';').next().unwrap_or_default().trim();
@@ -178,7 +101,12 @@ fn check_type(said: &str, document: &Document) -> Result<(), String> {
 
 impl Manifest {
     /// Of a document in an archive or from a registry; `digest` is what its bytes hash to, `said` the Content-Type.
-    pub(crate) fn parse(bytes: &[u8], digest: Digest, said: &str) -> Result<Parsed, String> {
+    pub(crate) fn parse(
+        bytes: &[u8],
+        digest: Digest,
+        said: &str,
+        platform: &Platform,
+    ) -> Result<Parsed, String> {
         if said.contains("docker.distribution.manifest.v1") {
             return Err("it is of docker's schema 1, which has no config; push the image anew".into());
         }
@@ -206,7 +134,7 @@ impl Manifest {
                 return Err(format!("it has more than {MANIFESTS} manifests"));
             }
             let has = has(&manifests);
-            return Ok(Parsed::Index(choose(manifests, &host_platform()), has));
+            return Ok(Parsed::Index(choose(manifests, platform), has));
         }
         let (Some(config), Some(layers)) = (document.config, document.layers) else {
             return Err("it has neither config and layers nor manifests".into());
@@ -242,16 +170,16 @@ impl Manifest {
         Ok(Parsed::Manifest(Self { digest, config: config.digest, layers, annotations }))
     }
 
-    /// As a registry's answer is read, for readers of archives.
+    /// As a registry's answer is read, for readers of archives: for this machine.
     pub fn read(bytes: &[u8], digest: Digest) -> Result<Result<Self, Option<Digest>>, String> {
-        match Self::parse(bytes, digest, "")? {
+        match Self::parse(bytes, digest, "", &Platform::host())? {
             Parsed::Manifest(manifest) => Ok(Ok(manifest)),
             Parsed::Index(next, _) => Ok(Err(next.into_iter().next())),
         }
     }
 }
 
-/// The entries for this machine, the best first; one without a platform (an index in an index) comes last, and is taken
+/// The entries for a machine, the best first; one without a platform (an index in an index) comes last, and is taken
 /// when nothing else fits. Attestations and other artifacts are none.
 fn choose(manifests: Vec<Descriptor>, host: &Platform) -> Vec<Digest> {
     const NESTED: u32 = u32::MAX;
@@ -264,7 +192,7 @@ fn choose(manifests: Vec<Descriptor>, host: &Platform) -> Vec<Digest> {
         }
         let rank = match &entry.platform {
             None => NESTED,
-            Some(platform) => rank(platform, host)?,
+            Some(platform) => platform.rank(host)?,
         };
         Some((rank, entry.digest))
     });
@@ -299,7 +227,7 @@ mod tests {
     }
 
     fn parse(text: &serde_json::Value, said: &str) -> Result<Parsed, String> {
-        Manifest::parse(text.to_string().as_bytes(), digest(0), said)
+        Manifest::parse(text.to_string().as_bytes(), digest(0), said, &Platform::host())
     }
 
     fn platform(text: &str) -> Platform {
@@ -328,6 +256,7 @@ mod tests {
             ("linux/amd64", vec!["linux/s390x", "linux/amd64", "windows/amd64"], vec![1]),
             ("linux/amd64", vec!["linux/amd64/v3", "linux/amd64/v1"], vec![1]),
             ("linux/amd64", vec!["linux/amd64/v2"], vec![]),
+            ("linux/amd64/v2", vec!["linux/amd64", "linux/amd64/v3", "linux/amd64/v2"], vec![2, 0]),
             ("linux/amd64", vec!["linux/x86_64"], vec![0]),
             ("linux/amd64", vec!["linux/amd64//10.0", "linux/amd64"], vec![1, 0]),
             ("linux/arm64/v8", vec!["linux/arm64", "linux/arm64/v9"], vec![0]),
@@ -402,7 +331,8 @@ mod tests {
             let error = parse(&text, said).unwrap_err();
             assert!(error.contains(problem), "{text}: {error}");
         }
-        assert!(Manifest::parse(b"<html>", digest(0), "text/html").unwrap_err().contains("text/html"));
+        let page = Manifest::parse(b"<html>", digest(0), "text/html", &Platform::host());
+        assert!(page.unwrap_err().contains("text/html"));
     }
 
     #[test]

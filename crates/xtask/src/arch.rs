@@ -44,7 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("berth-pods", &["berth-ids", "berth-model", "berth-plan", "berth-shim-wire"]),
     ("berth-cri-api", &[]),
     ("berth-streaming", &["berth-ids"]),
-    ("berth-client", &["berth-cri-api", "berth-streaming", "berth-sys"]),
+    ("berth-client", &["berth-cri-api", "berth-model", "berth-streaming", "berth-sys"]),
     ("berth-server", &["berth-cri-api", "berth-ids", "berth-model"]),
     (
         "berth",

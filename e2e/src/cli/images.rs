@@ -31,7 +31,7 @@ pub(super) async fn run(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     pruned(checks, &shell, &archive)
 }
 
-fn json(said: &Said) -> Value {
+pub(super) fn json(said: &Said) -> Value {
     serde_json::from_str(&said.text()).unwrap_or_default()
 }
 

@@ -49,6 +49,7 @@ pub(super) fn cases() -> Result<Vec<Case>> {
     cases.extend(inflating()?);
     cases.extend(sparse());
     cases.extend(many());
+    cases.push(entries()?);
     Ok(cases)
 }
 
@@ -132,6 +133,23 @@ fn inflating() -> Result<Vec<Case>> {
     ];
     cases[1..].iter_mut().for_each(|case| case.once = true);
     Ok(cases)
+}
+
+/// More entries than a layer may have. A thousand make files; the others are notes of a filesystem that layers no longer
+/// come from, which make nothing, so that it is not the disk that ends it.
+fn entries() -> Result<Case> {
+    const MOST: usize = 4_000_000;
+    const MADE: usize = 1000;
+    const MEMBER: usize = 4096;
+    let files = (0..MADE).fold(Tar::new(), |tar, n| tar.file(format!("file{n}"), "made"));
+    // Not all the same: more than a few hundred times its size is nothing that gzip may become.
+    let notes = (0..MEMBER).fold(Tar::new(), |tar, n| tar.file(format!(".wh..wh.{:x}", n / 8), ""));
+    let blob = [gzip(&files.open())?, gzip(&notes.open())?.repeat(MOST / MEMBER + 1)].concat();
+    anyhow::ensure!(blob.len() < 16 << 20, "{} bytes are not little", blob.len());
+    let mut case =
+        sent("four million entries in a few megabytes", blob, &["the archive has more than 4000000 entries"]);
+    case.once = true;
+    Ok(case)
 }
 
 fn sparse() -> Vec<Case> {

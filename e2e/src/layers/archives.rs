@@ -53,7 +53,8 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> 
     checks.that("read back: the same ids", ids(daemon).await? == before, format!("{before:?}"));
     checks.note("  and whole", whole(daemon));
 
-    let mut from = daemon.typed(&["image", "export", OTHER, "-o", "-"])?.stdout(Stdio::piped()).spawn()?;
+    let mut command = daemon.typed(&["image", "export", OTHER, "-o", "-"])?;
+    let mut from = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let pipe = from.stdout.take().context("a pipe")?;
     remove(daemon, &[]).await?;
     let into = said(daemon.typed(&["image", "import", "-"])?.stdin(pipe))?;

@@ -2,7 +2,6 @@
 //! it fails.
 
 mod admin;
-mod admin_images;
 mod backend;
 mod images;
 mod launcher;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::ImageVerb;
 use super::protocol::{CHUNK, REPLY_MAX, Reply, Request, send};
 
 /// Why the daemon's answer did not come, or what it said.
@@ -42,6 +43,15 @@ pub(crate) fn ask(
         Reply::Done { value } => Ok(value),
         Reply::Failed { error } => Err(AskError::Refused(error)),
     }
+}
+
+/// [`ask`] about images.
+pub(crate) fn ask_about(
+    path: &Path,
+    verb: ImageVerb,
+    archive: Option<BorrowedFd<'_>>,
+) -> Result<Value, AskError> {
+    ask(path, &Request::Image { ask: verb }, archive)
 }
 
 pub(super) fn exchange(

@@ -1,4 +1,4 @@
-//! What a person asks about images beyond archives.
+//! What a person asks about images, and what is answered.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,6 +6,26 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum ImageVerb {
+    /// What is in the archive whose descriptor travels beside it, which is shown under the name that it is `called`.
+    Import {
+        called: String,
+    },
+    /// Names or ids, to the descriptor that travels beside it.
+    Export {
+        images: Vec<String>,
+        called: String,
+    },
+    /// Compares the layers of one image, or of all, with what was unpacked.
+    Verify {
+        image: Option<String>,
+        repair: bool,
+    },
+    /// What a reference stands for on another platform: `os/architecture[/variant]`.
+    Pull {
+        image: String,
+        platform: String,
+        login: Option<Password>,
+    },
     /// What is stored, to a registry; without `to`, to where its name says.
     Push {
         image: String,
@@ -29,22 +49,44 @@ pub(crate) enum ImageVerb {
         image: String,
         login: Option<Password>,
     },
-    /// Pulls and pushes of one reference that go on or have just ended.
+    /// What goes on or has just ended: of one reference or archive, or all of it.
     Transfers {
-        of: String,
+        of: Option<String>,
     },
 }
 
 impl ImageVerb {
     /// Whether a descriptor travels with it.
     pub(super) fn carries(&self) -> Option<&'static str> {
-        matches!(self, Self::PushArchive { .. }).then_some("push_archive")
+        match self {
+            Self::Import { .. } => Some("import"),
+            Self::Export { .. } => Some("export"),
+            Self::PushArchive { .. } => Some("push_archive"),
+            _ => None,
+        }
     }
 
-    /// Nobody waits for it but the one who asked: it ends with the connection.
+    /// Nobody waits for it but the one who asked.
     pub(super) fn ends_with_client(&self) -> bool {
-        matches!(self, Self::Push { .. } | Self::PushArchive { .. } | Self::Explain { .. })
+        self.carries().is_some() || matches!(self, Self::Push { .. } | Self::Explain { .. })
     }
+}
+
+/// An image in an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ArchivedImage {
+    pub(crate) id: String,
+    /// References that the archive gives it; none for an archive without names.
+    pub(crate) names: Vec<String>,
+}
+
+/// What an export wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExportedArchive {
+    pub(crate) images: Vec<ArchivedImage>,
+    pub(crate) layers: u64,
+    /// Of the archive.
+    pub(crate) bytes: u64,
 }
 
 /// A user and a password, for the host of the image's name. Never shown.
@@ -58,4 +100,27 @@ impl std::fmt::Debug for Password {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Password(…)")
     }
+}
+
+/// What a verification found of one layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VerifiedLayer {
+    pub(crate) layer: String,
+    pub(crate) images: Vec<String>,
+    pub(crate) state: VerifiedState,
+    /// The first things that are not as they were unpacked.
+    pub(crate) found: Vec<String>,
+    /// Why it could not be brought again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) problem: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VerifiedState {
+    Whole,
+    /// Unpacked by a release that wrote nothing down to compare with.
+    Unrecorded,
+    Damaged,
+    Repaired,
 }

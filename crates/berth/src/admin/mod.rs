@@ -15,9 +15,8 @@ use std::fs::File;
 
 use async_trait::async_trait;
 
-pub(crate) use images::{ImageVerb, Password};
+pub(crate) use images::{ArchivedImage, ExportedArchive, ImageVerb, Password, VerifiedLayer, VerifiedState};
 pub(crate) use network::{ConnectedPod, NetworkCheck, NetworkReport, PodNetwork, PodPlugins};
-pub(crate) use protocol::{ImportedImage, VerifiedLayer, VerifiedState};
 
 /// Any error; a person reads it, nobody matches on it.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -25,16 +24,7 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// What the daemon can do for an administrator.
 #[async_trait]
 pub(crate) trait AdminBackend: Send + Sync {
-    /// Reads an OCI archive or a `docker save` tarball. The file is whatever the client has open, also a pipe.
-    async fn import(&self, archive: File) -> Result<Vec<ImportedImage>, Failure>;
-
-    /// Writes images as one archive.
-    async fn export(&self, images: Vec<String>, archive: File) -> Result<(), Failure>;
-
-    /// Compares the layers of an image, or of all, with what was unpacked, and brings damaged ones again.
-    async fn verify(&self, image: Option<String>, repair: bool) -> Result<Vec<VerifiedLayer>, Failure>;
-
-    /// The other verbs about images; the archive is there for the one that carries it.
+    /// The verbs about images; the archive is there for those that carry it: whatever the client has open, also a pipe.
     async fn image(&self, verb: ImageVerb, archive: Option<File>) -> Result<serde_json::Value, Failure>;
 
     /// Ends and removes every pod, the network and the control groups of the instance. Images stay. The daemon ends

@@ -5,6 +5,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use berth_ids::chain;
+
 use super::images::ImageVerb;
 
 /// A request is one packet of at most this many bytes.
@@ -17,18 +19,7 @@ pub(super) const REPLY_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Request {
-    /// The archive's descriptor travels beside it.
-    ImageImport {},
-    /// Names or ids; the archive's descriptor travels beside it.
-    ImageExport {
-        images: Vec<String>,
-    },
-    /// One image, or all.
-    ImageVerify {
-        image: Option<String>,
-        repair: bool,
-    },
-    /// Beyond archives.
+    /// About images; an archive's descriptor travels beside those that have one.
     Image {
         ask: ImageVerb,
     },
@@ -53,43 +44,15 @@ impl Request {
     /// Whether a descriptor travels with it.
     fn carries(&self) -> Option<&'static str> {
         match self {
-            Self::ImageImport {} => Some("image_import"),
-            Self::ImageExport { .. } => Some("image_export"),
             Self::Image { ask } => ask.carries(),
             _ => None,
         }
     }
-}
 
-/// What `image_import` brought.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ImportedImage {
-    pub(crate) id: String,
-    /// References it can be run by; none for an archive without names.
-    pub(crate) names: Vec<String>,
-}
-
-/// What `image_verify` found of one layer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct VerifiedLayer {
-    pub(crate) layer: String,
-    pub(crate) images: Vec<String>,
-    pub(crate) state: VerifiedState,
-    /// The first things that are not as they were unpacked.
-    pub(crate) found: Vec<String>,
-    /// Why it could not be brought again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) problem: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum VerifiedState {
-    Whole,
-    /// Unpacked by a release that wrote nothing down to compare with.
-    Unrecorded,
-    Damaged,
-    Repaired,
+    /// Nobody waits for it but the one who asked: it ends with the connection.
+    pub(super) fn ends_with_client(&self) -> bool {
+        matches!(self, Self::Image { ask } if ask.ends_with_client())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,10 +99,4 @@ pub(super) fn decode(
         (Some(verb), came) => Err(RequestError::Descriptors { verb, came }),
         (None, _) => Ok((request, None)),
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

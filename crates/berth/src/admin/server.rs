@@ -73,7 +73,7 @@ pub(super) async fn answer(
         Err(error) => return Err(error),
     };
     let ending = matches!(request, Ok((Request::Reset {}, _)));
-    let with_client = matches!(&request, Ok((Request::Image { ask }, _)) if ask.ends_with_client());
+    let with_client = request.as_ref().is_ok_and(|(request, _)| request.ends_with_client());
     let outcome = match request {
         Ok((request, archive)) => tokio::select! {
             done = perform(request, archive, backend) => done,
@@ -106,19 +106,6 @@ async fn perform(
     backend: &dyn AdminBackend,
 ) -> Result<Value, Failure> {
     match (request, archive) {
-        (Request::ImageImport {}, Some(archive)) => {
-            Ok(serde_json::to_value(backend.import(File::from(archive)).await?)?)
-        }
-        (Request::ImageExport { images }, Some(archive)) => {
-            backend.export(images, File::from(archive)).await?;
-            Ok(Value::Null)
-        }
-        (Request::ImageImport {} | Request::ImageExport { .. }, None) => {
-            Err("the request came without a descriptor".into())
-        }
-        (Request::ImageVerify { image, repair }, _) => {
-            Ok(serde_json::to_value(backend.verify(image, repair).await?)?)
-        }
         (Request::Image { ask }, archive) => backend.image(ask, archive.map(File::from)).await,
         (Request::Status {}, _) => Ok(backend.status().await),
         (Request::Signal { container, signal }, _) => {

@@ -17,25 +17,19 @@ struct Recorder {
 
 #[async_trait]
 impl AdminBackend for Recorder {
-    async fn import(&self, mut archive: File) -> Result<Vec<ImportedImage>, Failure> {
-        let mut text = String::new();
-        archive.read_to_string(&mut text)?;
-        Ok(vec![ImportedImage { id: text, names: vec!["a:1".into()] }])
-    }
-
-    async fn export(&self, images: Vec<String>, mut archive: File) -> Result<(), Failure> {
-        Ok(archive.write_all(images.join(" ").as_bytes())?)
-    }
-
-    async fn verify(&self, image: Option<String>, repair: bool) -> Result<Vec<VerifiedLayer>, Failure> {
-        Err(format!("{image:?} {repair}").into())
-    }
-
     async fn image(&self, verb: ImageVerb, archive: Option<File>) -> Result<Value, Failure> {
-        match verb {
+        match (verb, archive) {
+            (ImageVerb::Import { called }, Some(mut archive)) => {
+                let mut id = String::new();
+                archive.read_to_string(&mut id)?;
+                Ok(serde_json::to_value([ArchivedImage { id, names: vec![called] }])?)
+            }
+            (ImageVerb::Export { images, .. }, Some(mut archive)) => {
+                Ok(json!(archive.write(images.join(" ").as_bytes())?))
+            }
             // Never ends by itself.
-            ImageVerb::Explain { .. } => std::future::pending().await,
-            verb => Ok(json!({ "asked": format!("{verb:?}"), "archive": archive.is_some() })),
+            (ImageVerb::Explain { .. }, _) => std::future::pending().await,
+            (verb, archive) => Ok(json!({ "asked": format!("{verb:?}"), "archive": archive.is_some() })),
         }
     }
 
@@ -100,7 +94,8 @@ async fn the_archive_is_the_clients_own_descriptor() {
     write.write_all(b"a tarball").unwrap();
     drop(write);
     let archive = File::from(std::os::fd::OwnedFd::from(read));
-    let (reply, _) = ask(Recorder::default(), Request::ImageImport {}, Some(archive)).await;
+    let request = Request::Image { ask: ImageVerb::Import { called: "a:1".into() } };
+    let (reply, _) = ask(Recorder::default(), request, Some(archive)).await;
     assert_eq!(reply, Reply::Done { value: json!([{ "id": "a tarball", "names": ["a:1"] }]) });
 }
 
@@ -108,9 +103,10 @@ async fn the_archive_is_the_clients_own_descriptor() {
 async fn an_export_writes_to_the_clients_own_descriptor() {
     let (mut read, write) = std::io::pipe().unwrap();
     let archive = File::from(std::os::fd::OwnedFd::from(write));
-    let request = Request::ImageExport { images: vec!["a:1".into(), "b:2".into()] };
+    let images = vec!["a:1".into(), "b:2".into()];
+    let request = Request::Image { ask: ImageVerb::Export { images, called: "x".into() } };
     let (reply, _) = ask(Recorder::default(), request, Some(archive)).await;
-    assert_eq!(reply, Reply::Done { value: Value::Null });
+    assert_eq!(reply, Reply::Done { value: json!(7) });
     let mut text = String::new();
     read.read_to_string(&mut text).unwrap();
     assert_eq!(text, "a:1 b:2");
@@ -118,8 +114,9 @@ async fn an_export_writes_to_the_clients_own_descriptor() {
 
 #[tokio::test]
 async fn an_import_without_a_descriptor_is_refused() {
-    let (reply, _) = ask(Recorder::default(), Request::ImageImport {}, None).await;
-    assert_eq!(reply, Reply::Failed { error: "image_import needs exactly one descriptor, 0 came".into() });
+    let request = Request::Image { ask: ImageVerb::Import { called: String::new() } };
+    let (reply, _) = ask(Recorder::default(), request, None).await;
+    assert_eq!(reply, Reply::Failed { error: "import needs exactly one descriptor, 0 came".into() });
 }
 
 #[tokio::test]

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use berth_client::{Daemon, Part, Place, State, Tls, Transfer};
+use berth_client::{Daemon, Place, Tls};
+use berth_model::Transfer;
 use clap::ArgMatches;
-use serde_json::Value;
 
 use super::CliError;
-use crate::admin::ImageVerb;
-use crate::admin::client::ask;
+use crate::admin::client::{ask, ask_about};
 use crate::admin::protocol::{Request, chain};
+use crate::admin::{ImageVerb, Password};
 use crate::config::Config;
 
 pub(super) fn run(verb: &'static str, config: &Config, matches: &ArgMatches) -> Result<u8, CliError> {
@@ -29,7 +29,14 @@ struct Admin {
 
 impl Daemon for Admin {
     fn transfers(&self, of: &str) -> Vec<Transfer> {
-        transfers(&self.socket, of)
+        transfers(&self.socket, Some(of))
+    }
+
+    fn pull(&self, image: &str, platform: &str, login: Option<(String, String)>) -> Result<String, String> {
+        let login = login.map(|(username, password)| Password { username, password });
+        let ask = ImageVerb::Pull { image: image.to_owned(), platform: platform.to_owned(), login };
+        let answer = ask_about(&self.socket, ask, None).map_err(|error| chain(&error))?;
+        Ok(answer["id"].as_str().unwrap_or_default().to_owned())
     }
 
     fn signal(&self, container: &str, signal: i32) -> Result<(), String> {
@@ -38,23 +45,9 @@ impl Daemon for Admin {
     }
 }
 
-/// Transfers of an image. Progress that cannot be had is none.
-pub(super) fn transfers(socket: &Path, of: &str) -> Vec<Transfer> {
-    let request = Request::Image { ask: ImageVerb::Transfers { of: of.to_owned() } };
-    let Ok(all) = ask(socket, &request, None) else { return Vec::new() };
-    let number = |of: &Value| of.as_u64().unwrap_or(0);
-    let list = |of: &Value| of.as_array().cloned().unwrap_or_default();
-    let part = |part: &Value| Part {
-        digest: part["digest"].as_str().unwrap_or_default().to_owned(),
-        bytes: number(&part["bytes"]),
-        bytes_done: number(&part["bytes_done"]),
-        state: State::from_word(part["state"].as_str().unwrap_or_default()),
-    };
-    let transfer = |one: &Value| Transfer {
-        number: number(&one["number"]),
-        push: one["direction"] == "push",
-        ended: one["ended"] == true,
-        parts: list(&one["parts"]).iter().map(part).collect(),
-    };
-    list(&all).iter().map(transfer).collect()
+/// Transfers of an image or an archive, or all. Progress that cannot be had is none.
+pub(super) fn transfers(socket: &Path, of: Option<&str>) -> Vec<Transfer> {
+    let verb = ImageVerb::Transfers { of: of.map(str::to_owned) };
+    let all = ask_about(socket, verb, None).ok();
+    all.and_then(|all| serde_json::from_value(all).ok()).unwrap_or_default()
 }

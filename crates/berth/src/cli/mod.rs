@@ -1,6 +1,5 @@
 //! The command line: arguments from the settings table, one function per verb, errors to exit codes.
 
-mod archive;
 mod ask;
 mod client;
 mod config;
@@ -42,6 +41,10 @@ enum CliError {
     Output { source: std::io::Error },
     #[error("an archive is nothing for a terminal: use -o FILE or a pipe")]
     Terminal,
+    #[error("the archive goes to standard output, where --json would go: use -o FILE")]
+    TwoOutputs,
+    #[error("{}", errors.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]
+    Several { errors: Vec<CliError> },
     #[error("with --archive there is one destination")]
     OneDestination,
     #[error("the daemon's answer was lost")]
@@ -59,12 +62,14 @@ impl CliError {
         match self {
             Self::Config(_)
             | Self::Terminal
+            | Self::TwoOutputs
             | Self::OneDestination
             | Self::Unconfirmed { .. }
             | Self::UnconfirmedNetwork { .. } => EX_USAGE,
             Self::Daemon(error) => error.exit_code(),
             Self::Client { verb, source } => source.exit_code(verb),
             Self::Ask(AskError::NoDaemon { .. }) => EX_UNAVAILABLE,
+            Self::Several { errors } => errors.iter().map(Self::exit_code).max().unwrap_or(1),
             Self::Ask(_) | Self::Lost | Self::Open { .. } | Self::Import { .. } | Self::Output { .. } => 1,
         }
     }
@@ -147,8 +152,7 @@ fn command() -> Command {
                 .arg_required_else_help(true)
                 .after_help(image::HELP)
                 .subcommands(berth_client::image_commands())
-                .subcommands(image::commands())
-                .subcommands(archive::commands()),
+                .subcommands(image::commands()),
         )
         .subcommand(network::command())
         .subcommand(
@@ -243,9 +247,9 @@ fn dispatch(matches: &ArgMatches) -> Result<u8, CliError> {
                 "inspect" => image::inspect(&config, matches)?,
                 "prune" => image::prune(&config, matches)?,
                 "explain" => return image::explain(&config, matches),
-                "export" => archive::export(&config, matches)?,
-                "verify" => return archive::verify(&config, matches),
-                _ => archive::import(&config, matches)?,
+                "export" => image::export(&config, matches)?,
+                "verify" => return image::verify(&config, matches),
+                _ => image::import(&config, matches)?,
             }
         }
         ("network", Some((verb, matches))) => {

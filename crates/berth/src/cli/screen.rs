@@ -36,7 +36,10 @@ fn table(rows: &[Value]) -> String {
     let Some(first) = objects.first() else {
         return rows.iter().take(ROWS).map(|row| format!("  {}\n", word(row))).collect();
     };
-    let mut keys: Vec<&String> = first.keys().collect();
+    // What is a table itself is for programs.
+    let is_table = |value: &Value| value.as_array().is_some_and(|list| list.iter().any(Value::is_object));
+    let is_shown = |key: &&String| !objects.iter().any(|row| row.get(*key).is_some_and(is_table));
+    let mut keys: Vec<&String> = first.keys().filter(is_shown).collect();
     keys.sort_by_key(|key| FIRST.iter().position(|first| first == key).unwrap_or(FIRST.len()));
     let mut cells = vec![keys.iter().map(|key| key.to_uppercase()).collect::<Vec<_>>()];
     cells.extend(
@@ -83,7 +86,10 @@ mod tests {
         let drawn = draw(&json!({
             "images": [],
             "instance": { "name": "berth", "pid": 7 },
-            "pods": [{ "age": "3s", "id": "abc", "ips": ["10.85.0.2", "fd00::2"] }, { "age": "1m", "id": "d", "ips": null }],
+            "pods": [
+                { "age": "3s", "id": "abc", "ips": ["10.85.0.2", "fd00::2"], "parts": [] },
+                { "age": "1m", "id": "d", "ips": null, "parts": [{ "bytes": 1 }] },
+            ],
         }));
         let expected = "\
 instance

@@ -9,10 +9,7 @@ use tokio::sync::watch;
 use super::signals::Signals;
 use super::socket::{self, SocketFile};
 use super::{DaemonError, limits, lock, logging, paths};
-use crate::admin::{
-    self, AdminBackend, Failure, ImageVerb, ImportedImage, NetworkCheck, NetworkReport, PodNetwork,
-    VerifiedLayer,
-};
+use crate::admin::{self, AdminBackend, Failure, ImageVerb, NetworkCheck, NetworkReport, PodNetwork};
 use crate::config::Config;
 
 /// At once in system calls that may wait: pulls, disks, the kernel's locks. More wait in line.
@@ -173,18 +170,6 @@ struct Instance {
 
 #[async_trait::async_trait]
 impl AdminBackend for Instance {
-    async fn import(&self, archive: std::fs::File) -> Result<Vec<ImportedImage>, Failure> {
-        self.inner.import(archive).await
-    }
-
-    async fn export(&self, images: Vec<String>, archive: std::fs::File) -> Result<(), Failure> {
-        self.inner.export(images, archive).await
-    }
-
-    async fn verify(&self, image: Option<String>, repair: bool) -> Result<Vec<VerifiedLayer>, Failure> {
-        self.inner.verify(image, repair).await
-    }
-
     async fn image(&self, verb: ImageVerb, archive: Option<std::fs::File>) -> Result<Value, Failure> {
         self.inner.image(verb, archive).await
     }

@@ -8,7 +8,7 @@ mod show;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 pub(crate) use pull::ensure;
-pub use show::{Part, Show, State, Transfer};
+pub use show::Show;
 
 use crate::ClientError;
 use crate::command::{flag, value};
@@ -22,7 +22,12 @@ pub const VERBS: &[&str] = &["pull", "list", "remove"];
 pub fn commands() -> Vec<Command> {
     vec![
         pull_arguments(Command::new("pull").about("Pull images"))
-            .after_help("Ctrl-C ends this program; the daemon goes on pulling, as it does for any client."),
+            .after_help(
+                "Ctrl-C ends this program; the daemon goes on pulling, as it does for any client.\n\n\
+                 With --platform an image that this machine does not run is known by its id and its digest alone, which \
+                 inspect, export, push and remove take: names stand for what this machine runs, so that no pod is given \
+                 another's. A container of it ends at once, unless the kernel has an interpreter for it (binfmt_misc).",
+            ),
         list_arguments(Command::new("list").visible_alias("ls").about("List images")),
         Command::new("remove")
             .visible_alias("rm")
@@ -44,6 +49,11 @@ pub fn commands() -> Vec<Command> {
 pub(crate) fn pull_arguments(command: Command) -> Command {
     command
         .args(login_arguments())
+        .arg(value(
+            "platform",
+            "OS/ARCH[/VARIANT]",
+            "What it has for this platform, such as linux/arm64; else for this machine",
+        ))
         .arg(flag("json", "An object for each at its end, for programs; no progress"))
         .arg(Arg::new("IMAGE").required(true).num_args(1..).help("[HOST/]REPOSITORY[:TAG][@DIGEST]"))
 }
@@ -110,7 +120,11 @@ fn names(matches: &ArgMatches) -> Vec<String> {
 pub(crate) async fn run(node: &mut Node, verb: &str, matches: &ArgMatches) -> Result<u8, ClientError> {
     let json = matches.get_flag("json");
     match verb {
-        "pull" => pull::command(node, &names(matches), login(matches)?, json).await,
+        "pull" => {
+            let platform = matches.get_one::<String>("platform").cloned();
+            let wish = pull::Wish { login: login(matches)?, platform };
+            pull::command(node, &names(matches), wish, json).await
+        }
         "list" => list::command(node, matches).await,
         _ => remove::command(node, &names(matches), matches.get_flag("force"), json).await,
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use berth_cri_api::v1::{AuthConfig, ImageSpec, ImageStatusRequest, PullImageRequest};
+use berth_model::Direction;
 use serde_json::json;
 
 use super::Show;
@@ -11,6 +12,30 @@ use crate::arguments::PullWhen;
 use crate::node::Node;
 use crate::output::{print, tell};
 use crate::signals::Signals;
+
+/// Beside the image's name.
+#[derive(Clone, Default)]
+pub(super) struct Wish {
+    /// User and password, in place of what files have.
+    pub(super) login: Option<(String, String)>,
+    /// In place of this machine's.
+    pub(super) platform: Option<String>,
+}
+
+impl Wish {
+    /// The daemon's answer: the image's id. CRI has no word for a platform.
+    async fn fetch(self, node: Node, image: String) -> Result<String, tonic::Status> {
+        let Self { login, platform } = self;
+        let Some(platform) = platform else {
+            let auth =
+                login.map(|(username, password)| AuthConfig { username, password, ..Default::default() });
+            let request = PullImageRequest { image: spec(&image), auth, ..Default::default() };
+            return Ok(node.images.clone().pull_image(request).await?.into_inner().image_ref);
+        };
+        let pulled = node.ask(move |daemon| daemon.pull(&image, &platform, login)).await;
+        pulled.unwrap_or_else(|| Err("its answer was lost".to_owned())).map_err(tonic::Status::unknown)
+    }
+}
 
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -30,22 +55,21 @@ pub(crate) async fn ensure(node: &mut Node, image: &str, when: PullWhen) -> Resu
             return Ok(());
         }
     }
-    pull(node, image, format!("pull {image}"), None, Show::to_stderr()).await.map(drop)
+    pull(node, image, format!("pull {image}"), Wish::default(), Show::to_stderr()).await.map(drop)
 }
 
 /// One after the other; what fails does not keep the others.
 pub(super) async fn command(
     node: &mut Node,
     images: &[String],
-    login: Option<(String, String)>,
+    wish: Wish,
     as_json: bool,
 ) -> Result<u8, ClientError> {
-    let auth = login.map(|(username, password)| AuthConfig { username, password, ..Default::default() });
     let mut failed = Vec::new();
     for image in images {
         let begin = Instant::now();
         let show = if as_json { Show::nothing() } else { Show::to_stderr() };
-        let error = match pull(node, image, image.clone(), auth.clone(), show).await {
+        let error = match pull(node, image, image.clone(), wish.clone(), show).await {
             Ok(id) if as_json => {
                 let seconds = begin.elapsed().as_secs_f64();
                 print(&format!("{}\n", json!({ "image": image, "id": id, "seconds": seconds })))?;
@@ -71,7 +95,7 @@ async fn pull(
     node: &mut Node,
     image: &str,
     doing: String,
-    auth: Option<AuthConfig>,
+    wish: Wish,
     mut show: Show,
 ) -> Result<String, ClientError> {
     let begin = Instant::now();
@@ -85,9 +109,7 @@ async fn pull(
         true => look(node).await.into_iter().filter(|one| one.ended).map(|one| one.number).collect(),
         false => Vec::new(),
     };
-    let mut images = node.images.clone();
-    let request = PullImageRequest { image: spec(image), auth, ..Default::default() };
-    let pulling = images.pull_image(request);
+    let pulling = wish.fetch(node.clone(), image.to_owned());
     tokio::pin!(pulling);
     let pulled = loop {
         let over = tokio::select! {
@@ -99,7 +121,10 @@ async fn pull(
             () = tokio::time::sleep(LOOK), if show.is_shown() => None,
         };
         if show.is_shown()
-            && let Some(own) = look(node).await.iter().rfind(|one| !one.push && !before.contains(&one.number))
+            && let Some(own) = look(node)
+                .await
+                .iter()
+                .rfind(|one| one.direction == Direction::Pull && !before.contains(&one.number))
         {
             show.update(own);
         }
@@ -108,7 +133,7 @@ async fn pull(
         }
     };
     show.clear();
-    let id = pulled.map_err(ClientError::call(doing))?.into_inner().image_ref;
+    let id = pulled.map_err(ClientError::call(doing))?;
     if show.is_shown() {
         tell(&format!("pulled {image} in {:.1} s\n", begin.elapsed().as_secs_f64()));
     }

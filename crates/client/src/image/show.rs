@@ -4,58 +4,10 @@ use std::collections::HashMap;
 use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
 
+use berth_model::{Direction, Part, PartState as State, Transfer};
+
 use crate::find::SHORT;
 use crate::output::{size, tell};
-
-/// A pull or a push that goes on, or has just ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Transfer {
-    /// Counts the daemon's.
-    pub number: u64,
-    pub push: bool,
-    pub ended: bool,
-    /// The lowest layer first.
-    pub parts: Vec<Part>,
-}
-
-/// A layer of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Part {
-    pub digest: String,
-    /// 0 where it is not known yet.
-    pub bytes: u64,
-    pub bytes_done: u64,
-    pub state: State,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum State {
-    #[default]
-    Waiting,
-    Preparing,
-    Moving,
-    There,
-    Mounted,
-    Done,
-}
-
-impl State {
-    /// As the daemon writes it.
-    pub fn from_word(word: &str) -> Self {
-        match word {
-            "preparing" => Self::Preparing,
-            "moving" => Self::Moving,
-            "there" => Self::There,
-            "mounted" => Self::Mounted,
-            "done" => Self::Done,
-            _ => Self::Waiting,
-        }
-    }
-
-    fn is_end(self) -> bool {
-        matches!(self, Self::There | Self::Mounted | Self::Done)
-    }
-}
 
 /// What a terminal has when it does not say.
 const USUAL: (u16, u16) = (80, 24);
@@ -150,7 +102,8 @@ fn lines(said: &mut HashMap<String, State>, transfer: &Transfer) -> Vec<String> 
         let name = short(&part.digest);
         match part.state {
             State::Waiting => continue,
-            State::Preparing => lines.push(format!("{name}: is compressed")),
+            State::Preparing => lines.push(format!("{name}: {}", preparing(transfer.direction))),
+            State::Copying => lines.push(format!("{name}: is copied")),
             State::There => lines.push(format!("{name}: there already")),
             State::Mounted => lines.push(format!("{name}: taken from another repository")),
             State::Moving | State::Done => {
@@ -167,34 +120,55 @@ fn lines(said: &mut HashMap<String, State>, transfer: &Transfer) -> Vec<String> 
     lines
 }
 
+fn preparing(direction: Direction) -> &'static str {
+    if direction == Direction::Export { "is measured" } else { "is compressed" }
+}
+
 /// A row for each layer and one for all; where they are too many, for those that move.
 fn bars(transfer: &Transfer, columns: usize, rows: usize) -> Vec<String> {
     let parts = &transfer.parts;
     if parts.is_empty() {
-        return vec!["looking it up".to_owned()];
+        let what = if transfer.direction == Direction::Import { "reading it" } else { "looking it up" };
+        return vec![what.to_owned()];
+    }
+    if let [only] = &parts[..]
+        && only.state == State::Copying
+    {
+        return vec![cut(&bar(only, transfer.direction), columns)];
     }
     let room = rows.saturating_sub(2).max(1);
     let fits = parts.len() < room;
-    let shown = parts.iter().filter(|part| fits || matches!(part.state, State::Moving | State::Preparing));
-    let mut bars: Vec<String> = shown.take(room - 1).map(|part| bar(part, transfer.push)).collect();
+    let shown = parts
+        .iter()
+        .filter(|part| fits || matches!(part.state, State::Moving | State::Preparing | State::Copying));
+    let mut bars: Vec<String> = shown.take(room - 1).map(|part| bar(part, transfer.direction)).collect();
     let done = parts.iter().filter(|part| part.state.is_end()).count();
     let sum = |of: fn(&Part) -> u64| parts.iter().map(of).fold(0, u64::saturating_add);
     let moved = format!("{} of {}", size(sum(|part| part.bytes_done)), size(sum(|part| part.bytes)));
     bars.push(format!("{done} of {} layers, {moved}", parts.len()));
-    // The last column stays free: some terminals go to the next row there.
-    bars.iter().map(|bar| bar.chars().take(columns.saturating_sub(1)).collect()).collect()
+    bars.iter().map(|bar| cut(bar, columns)).collect()
 }
 
-fn bar(part: &Part, push: bool) -> String {
+/// The last column stays free: some terminals go to the next row there.
+fn cut(bar: &str, columns: usize) -> String {
+    bar.chars().take(columns.saturating_sub(1)).collect()
+}
+
+fn bar(part: &Part, direction: Direction) -> String {
     let name = short(&part.digest);
     match part.state {
         State::Waiting => format!("{name}  waiting"),
-        State::Preparing => format!("{name}  is compressed"),
+        State::Preparing => format!("{name}  {}", preparing(direction)),
+        State::Copying | State::Moving if part.bytes == 0 => format!("{name}  {}", size(part.bytes_done)),
         State::There => format!("{name}  there already"),
         State::Mounted => format!("{name}  taken from another repository"),
         State::Done => format!("{name}  done, {}", size(part.bytes)),
-        State::Moving if part.bytes_done >= part.bytes && !push => format!("{name}  unpacking"),
-        State::Moving => {
+        State::Moving
+            if part.bytes_done >= part.bytes && matches!(direction, Direction::Pull | Direction::Import) =>
+        {
+            format!("{name}  unpacking")
+        }
+        State::Copying | State::Moving => {
             let full = u128::from(part.bytes_done) * BAR as u128 / u128::from(part.bytes.max(1));
             let full = usize::try_from(full).unwrap_or(BAR).min(BAR);
             let (have, want) = (size(part.bytes_done), size(part.bytes));
@@ -256,10 +230,28 @@ mod tests {
     }
 
     #[test]
-    fn states_by_their_words() {
-        let words = ["waiting", "preparing", "moving", "there", "mounted", "done"].map(State::from_word);
-        let expected =
-            [State::Waiting, State::Preparing, State::Moving, State::There, State::Mounted, State::Done];
-        assert_eq!(words, expected);
+    fn an_archive_on_its_way() {
+        let archive = |parts| Transfer { direction: Direction::Import, parts, ..Transfer::default() };
+        let copied = |bytes, done| {
+            let part = Part { digest: "archive".into(), bytes, bytes_done: done, state: State::Copying };
+            archive(vec![part])
+        };
+        assert_eq!(bars(&archive(vec![]), 80, 24), ["reading it"]);
+        assert_eq!(bars(&copied(0, 1500), 80, 24), ["archive  1.5 kB"]);
+        let half = ["archive  [###############---------------] 1.0 kB of 2.0 kB"];
+        assert_eq!(bars(&copied(2000, 1000), 80, 24), half);
+        let mut said = HashMap::new();
+        assert_eq!(lines(&mut said, &copied(0, 1)), ["archive: is copied"]);
+        // Layers take its place.
+        let layers = archive(vec![part('a', 10, 10, State::Done), part('b', 0, 0, State::There)]);
+        let expected = ["aaaaaaaaaaaa: begins, 10 B", "aaaaaaaaaaaa: done", "bbbbbbbbbbbb: there already"];
+        assert_eq!(lines(&mut said, &layers), expected);
+        let export = |state| Transfer {
+            direction: Direction::Export,
+            parts: vec![part('a', 7, 7, state)],
+            ..Transfer::default()
+        };
+        assert_eq!(bars(&export(State::Preparing), 80, 24)[0], "aaaaaaaaaaaa  is measured");
+        assert!(bars(&export(State::Moving), 80, 24)[0].ends_with("] 7 B of 7 B"));
     }
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use berth_ids::{Digest, ImageId};
+use berth_model::Direction;
 use berth_registry::{Login, Reference, Section};
 use serde::Deserialize;
 
@@ -12,7 +13,7 @@ use super::stored::{Opened, compressed};
 use super::{Job, MANIFEST, Pushed, PushedLayer, Sender, blocking};
 use crate::archive::{Contents, blob_name, broken};
 use crate::import::{self, Described};
-use crate::{ImageError, Shared};
+use crate::{ImageError, Images, Shared};
 
 /// Documents of one image: an index and what it leads to.
 const DOCUMENTS: usize = 1000;
@@ -129,8 +130,11 @@ pub(super) async fn push(
 ) -> Result<Vec<Pushed>, ImageError> {
     let to = to.map(str::parse::<Reference>).transpose()?;
     let root = shared.root.clone();
+    let called = to.as_ref().map_or_else(|| "the archive".to_owned(), Reference::to_string);
+    let work = Images { shared: shared.clone() }.begin(Direction::Push, called);
+    let _wanting = work.wanting();
     let read = tokio::task::spawn_blocking(move || {
-        let contents = Contents::read(&root, archive)?;
+        let contents = Contents::read(&root, archive, &work)?;
         let items = items(&contents, to)?;
         Ok((Arc::new(contents), items))
     });

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_ids::{Digest, ImageId};
+use berth_model::{Direction, PartState};
 use berth_registry::{Body, Login, Reference, Section, Session};
 use berth_store::{Durability, Table};
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::progress::{Direction, LayerProgress, PartState, Progress};
+use crate::progress::{LayerProgress, Progress};
 use crate::spool::Spooled;
 use crate::{Image, ImageError, Images, Shared};
 

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use berth_ids::Digest;
+use berth_model::PartState;
 use berth_registry::Manifest;
 use bytes::Bytes;
 use serde_json::json;
@@ -14,7 +15,6 @@ use tokio::task::JoinSet;
 use super::{CONFIG, Job, LAYER, MANIFEST, Pushed, PushedLayer, Sender};
 use crate::image::KnownManifest;
 use crate::layers::Wanted;
-use crate::progress::PartState;
 use crate::{Image, ImageError, spool};
 
 /// Layers at a time: one is compressed while another is sent.

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::sync::Arc;
 
-use berth_images::{Credentials, Image, Inspected, Login};
-use berth_model::ContainerFilter;
+use berth_images::{Credentials, Image, Inspected, LayerReport, LayerState, Login};
+use berth_model::{ContainerFilter, Direction};
 use serde_json::{Value, json};
 
 use super::Admin;
-use crate::admin::{Failure, ImageVerb, Password};
+use crate::admin::{
+    ArchivedImage, ExportedArchive, Failure, ImageVerb, Password, VerifiedLayer, VerifiedState,
+};
 
 fn login(password: Option<Password>) -> Option<Login> {
     password.map(|Password { username, password }| Login {
@@ -24,14 +27,23 @@ impl Admin {
         archive: Option<File>,
     ) -> Result<Value, Failure> {
         let images = &self.images;
+        let archive = || archive.ok_or("the request came without a descriptor");
         Ok(match verb {
+            ImageVerb::Import { called } => self.import(archive()?, called).await?,
+            ImageVerb::Export { images, called } => self.export(images, archive()?, called).await?,
+            ImageVerb::Verify { image, repair } => {
+                let reports = images.verify(image.as_deref(), repair).await?;
+                serde_json::to_value(reports.into_iter().map(verified).collect::<Vec<_>>())?
+            }
+            ImageVerb::Pull { image, platform, login: who } => {
+                json!({ "id": images.pull_for(&image, &platform, login(who)).await?.id })
+            }
             ImageVerb::Push { image, to, login: who } => {
                 let pushed = images.push(&image, to.as_deref(), login(who)).await?;
                 serde_json::to_value([pushed])?
             }
             ImageVerb::PushArchive { to, login: who } => {
-                let archive = archive.ok_or("the request came without a descriptor")?;
-                serde_json::to_value(images.push_archive(archive, to.as_deref(), login(who)).await?)?
+                serde_json::to_value(images.push_archive(archive()?, to.as_deref(), login(who)).await?)?
             }
             ImageVerb::Inspect { image } => self.inspected(&images.inspect(&image)?),
             ImageVerb::Prune { dry_run } => {
@@ -44,12 +56,33 @@ impl Admin {
                 serde_json::to_value(images.explain(&image, login(who)).await?)?
             }
             ImageVerb::Transfers { of } => {
-                let of = berth_images::full_name(&of)?;
                 let mut all = images.transfers();
-                all.retain(|transfer| transfer.reference == of);
+                if let Some(of) = of {
+                    let full = berth_images::full_name(&of).ok();
+                    all.retain(|one| one.reference == of || full.as_ref() == Some(&one.reference));
+                }
                 serde_json::to_value(all)?
             }
         })
+    }
+
+    async fn import(&self, archive: File, called: String) -> Result<Value, Failure> {
+        let (images, work) = (self.images.clone(), self.images.begin(Direction::Import, called));
+        let _wanting = work.wanting();
+        let imported = tokio::task::spawn_blocking(move || images.import_as(archive, &work)).await??;
+        let one = |image: &Arc<Image>| archived(image, image.repo_tags.clone());
+        Ok(serde_json::to_value(imported.iter().map(one).collect::<Vec<_>>())?)
+    }
+
+    async fn export(&self, references: Vec<String>, archive: File, called: String) -> Result<Value, Failure> {
+        let (images, work) = (self.images.clone(), self.images.begin(Direction::Export, called));
+        let _wanting = work.wanting();
+        let exported =
+            tokio::task::spawn_blocking(move || images.export_as(&references, archive, &work)).await??;
+        let one = |(image, names): &(Arc<Image>, Vec<String>)| archived(image, names.clone());
+        let images = exported.images.iter().map(one).collect();
+        let (layers, bytes) = (exported.layers, exported.bytes);
+        Ok(serde_json::to_value(ExportedArchive { images, layers, bytes })?)
     }
 
     fn inspected(&self, found: &Inspected) -> Value {
@@ -91,4 +124,19 @@ impl Admin {
             "pinned": self.images.is_pinned(image),
         })
     }
+}
+
+fn archived(image: &Image, names: Vec<String>) -> ArchivedImage {
+    ArchivedImage { id: image.id.to_string(), names }
+}
+
+fn verified(report: LayerReport) -> VerifiedLayer {
+    let (state, found, problem) = match report.state {
+        LayerState::Whole => (VerifiedState::Whole, Vec::new(), None),
+        LayerState::Unrecorded => (VerifiedState::Unrecorded, Vec::new(), None),
+        LayerState::Damaged(found) => (VerifiedState::Damaged, found, None),
+        LayerState::Repaired(found) => (VerifiedState::Repaired, found, None),
+        LayerState::Unrepaired(found, problem) => (VerifiedState::Damaged, found, Some(problem)),
+    };
+    VerifiedLayer { layer: report.layer.to_string(), images: report.images, state, found, problem }
 }

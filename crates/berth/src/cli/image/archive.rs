@@ -3,13 +3,18 @@
 use std::fs::File;
 use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
+use std::time::Instant;
 
+use berth_client::{Show, readable};
+use berth_model::Direction;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::{Value, json};
 
-use super::{CliError, print};
-use crate::admin::client::{AskError, ask};
-use crate::admin::protocol::Request;
-use crate::admin::{ImportedImage, VerifiedLayer, VerifiedState};
+use super::watch::Watched;
+use super::{CliError, about, open, print};
+use crate::admin::client::AskError;
+use crate::admin::protocol::chain;
+use crate::admin::{ArchivedImage, ExportedArchive, ImageVerb, VerifiedLayer, VerifiedState};
 use crate::config::Config;
 
 /// The exit code of a verification that found damage.
@@ -24,6 +29,10 @@ pub(super) fn commands() -> [Command; 3] {
                 .required(true)
                 .num_args(1..)
                 .help("Plain, gzip or zstd; - is standard input, a directory is read in place"),
+        )
+        .arg(super::json_flag("An object for each archive at its end, for programs; no progress"))
+        .after_help(
+            "One that fails does not keep the others. Ctrl-C ends the import; images that were whole by then stay.",
         );
     let export = Command::new("export")
         .about("Write images as one archive that is an OCI layout and can be loaded by docker, too")
@@ -35,7 +44,9 @@ pub(super) fn commands() -> [Command; 3] {
                 .value_name("FILE")
                 .required(true)
                 .help("- is standard output"),
-        );
+        )
+        .arg(super::json_flag("An object about it at its end, for programs; no progress"))
+        .after_help("Ctrl-C ends the export, and nothing is left under the file's name.");
     let verify = Command::new("verify")
         .about("Compare what is unpacked with what was; exit code 1 where it differs")
         .arg(Arg::new("IMAGE").help("A name or an id; every image where none is given"))
@@ -49,64 +60,114 @@ pub(super) fn commands() -> [Command; 3] {
     [import, export, verify]
 }
 
-/// The daemon reads the archive through our descriptor: it need not see the file's path, and stdin works the same. What
-/// was read of several before one failed stays.
-pub(super) fn import(config: &Config, matches: &ArgMatches) -> Result<(), CliError> {
-    let socket = config.admin_socket();
+/// One after the other; what fails does not keep the others.
+pub(in super::super) fn import(config: &Config, matches: &ArgMatches) -> Result<(), CliError> {
+    let (socket, as_json) = (config.admin_socket(), matches.get_flag("json"));
+    let mut failed = Vec::new();
     for path in matches.get_many::<String>("FILE").into_iter().flatten() {
-        let reply = if path == "-" {
-            ask(&socket, &Request::ImageImport {}, Some(std::io::stdin().as_fd()))?
-        } else {
-            let file = File::open(path).map_err(|source| CliError::Open { path: path.to_owned(), source })?;
-            ask(&socket, &Request::ImageImport {}, Some(file.as_fd())).map_err(|error| match error {
-                AskError::Refused(_) => CliError::Import { path: path.to_owned(), source: error },
-                error => error.into(),
-            })?
+        let begin = Instant::now();
+        let called = called(path, "standard input");
+        let watched = Watched { socket: &socket, direction: Direction::Import, of: Some(&called) };
+        let error = match import_one(path, &watched, show(as_json)) {
+            Ok(images) if as_json => {
+                let seconds = begin.elapsed().as_secs_f64();
+                let line = json!({ "archive": path, "images": images, "seconds": seconds });
+                print(&format!("{line}\n"))?;
+                continue;
+            }
+            Ok(images) => {
+                for image in images {
+                    print(&format!("{} {}\n", image.id, image.names.join(" ")))?;
+                }
+                continue;
+            }
+            Err(error @ CliError::Ask(AskError::NoDaemon { .. })) => return Err(error),
+            Err(error) => error,
         };
-        let images: Vec<ImportedImage> =
-            serde_json::from_value(reply).map_err(|source| AskError::Decode { source })?;
-        for image in images {
-            print(&format!("{} {}\n", image.id, image.names.join(" ")))?;
+        if as_json {
+            print(&format!("{}\n", json!({ "archive": path, "error": chain(&error) })))?;
         }
+        failed.push(error);
     }
-    Ok(())
+    match failed.len() {
+        0 => Ok(()),
+        1 => Err(failed.remove(0)),
+        _ => Err(CliError::Several { errors: failed }),
+    }
+}
+
+fn show(as_json: bool) -> Show {
+    if as_json { Show::nothing() } else { Show::to_stderr() }
+}
+
+/// What the daemon shows it as.
+fn called(path: &str, stream: &str) -> String {
+    if path == "-" { stream.to_owned() } else { path.to_owned() }
+}
+
+fn import_one(path: &str, watched: &Watched<'_>, show: Show) -> Result<Vec<ArchivedImage>, CliError> {
+    let file = open(path)?;
+    let verb = ImageVerb::Import { called: watched.of.unwrap_or_default().to_owned() };
+    let answer = watched.ask(verb, Some(file.as_fd()), show).map_err(|error| match error {
+        CliError::Ask(source @ AskError::Refused(_)) if path != "-" => {
+            CliError::Import { path: path.to_owned(), source }
+        }
+        error => error,
+    })?;
+    understood(answer)
+}
+
+fn understood<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, CliError> {
+    Ok(serde_json::from_value(answer).map_err(|source| AskError::Decode { source })?)
 }
 
 /// Into the caller's own file or pipe. A file is written beside and renamed, so that half an archive is never found under
 /// the name.
-pub(super) fn export(config: &Config, matches: &ArgMatches) -> Result<(), CliError> {
-    let images = matches.get_many::<String>("IMAGE").into_iter().flatten().cloned().collect();
-    let request = Request::ImageExport { images };
+pub(in super::super) fn export(config: &Config, matches: &ArgMatches) -> Result<(), CliError> {
+    let (socket, as_json, begin) = (config.admin_socket(), matches.get_flag("json"), Instant::now());
     let path = matches.get_one::<String>("output").map_or("-", String::as_str);
+    let called = called(path, "standard output");
+    let images = matches.get_many::<String>("IMAGE").into_iter().flatten().cloned().collect();
+    let verb = ImageVerb::Export { images, called: called.clone() };
+    let watched = Watched { socket: &socket, direction: Direction::Export, of: Some(&called) };
     if path == "-" {
         let out = std::io::stdout();
-        if out.is_terminal() {
-            return Err(CliError::Terminal);
-        }
-        ask(&config.admin_socket(), &request, Some(out.as_fd()))?;
+        match () {
+            () if as_json => return Err(CliError::TwoOutputs),
+            () if out.is_terminal() => return Err(CliError::Terminal),
+            () => watched.ask(verb, Some(out.as_fd()), show(as_json))?,
+        };
         return Ok(());
     }
     let failed = |source| CliError::Open { path: path.to_owned(), source };
     let beside = format!("{path}.part");
     let file = File::create(&beside).map_err(failed)?;
-    let done = ask(&config.admin_socket(), &request, Some(file.as_fd()));
-    match done {
-        Ok(_) => std::fs::rename(&beside, path).map_err(failed),
-        Err(error) => {
-            // What is left of it is of no use to anybody.
-            let _ = std::fs::remove_file(&beside);
-            Err(error.into())
-        }
+    let done = watched.ask(verb, Some(file.as_fd()), show(as_json));
+    let done = done.and_then(|answer| {
+        std::fs::rename(&beside, path).map_err(failed)?;
+        understood::<ExportedArchive>(answer)
+    });
+    let exported = done.inspect_err(|_| {
+        // What is left of it is of no use to anybody.
+        let _ = std::fs::remove_file(&beside);
+    })?;
+    if as_json {
+        let mut said = json!(exported);
+        (said["archive"], said["seconds"]) = (json!(path), json!(begin.elapsed().as_secs_f64()));
+        return print(&format!("{said}\n"));
     }
+    for image in &exported.images {
+        print(&format!("{} {}\n", image.id, image.names.join(" ")))?;
+    }
+    let (layers, size) = (exported.layers, readable(exported.bytes));
+    print(&format!("{layers} layer{}, {size} in {path}\n", if layers == 1 { "" } else { "s" }))
 }
 
-pub(super) fn verify(config: &Config, matches: &ArgMatches) -> Result<u8, CliError> {
+pub(in super::super) fn verify(config: &Config, matches: &ArgMatches) -> Result<u8, CliError> {
     let image = matches.get_one::<String>("IMAGE").cloned();
-    let request = Request::ImageVerify { image, repair: matches.get_flag("repair") };
-    let reply = ask(&config.admin_socket(), &request, None)?;
+    let reply = about(config, ImageVerb::Verify { image, repair: matches.get_flag("repair") })?;
     let json = matches.get_flag("json").then(|| format!("{reply:#}\n"));
-    let layers: Vec<VerifiedLayer> =
-        serde_json::from_value(reply).map_err(|source| AskError::Decode { source })?;
+    let layers: Vec<VerifiedLayer> = understood(reply)?;
     match json {
         Some(text) => print(&text)?,
         None => layers.iter().try_for_each(|layer| print(&line(layer)))?,

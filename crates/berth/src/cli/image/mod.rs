@@ -1,16 +1,21 @@
-//! What a person does with images beyond CRI and archives.
+//! What a person does with images beyond CRI.
 
+mod archive;
 mod draw;
 mod push;
+mod watch;
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::Value;
 
+pub(super) use archive::{export, import, verify};
 pub(super) use push::push;
 
 use super::{CliError, json_flag, print};
-use crate::admin::client::ask;
-use crate::admin::protocol::Request;
+use crate::admin::client::ask_about;
 use crate::admin::{ImageVerb, Password};
 use crate::config::Config;
 
@@ -21,8 +26,8 @@ pub(super) const HELP: &str = "\
 An IMAGE is a name, a name with a digest, or an id or the beginning of one. Names may leave away docker.io, library/ and
 latest. Progress goes to standard error: bars at a terminal, a line for each layer in a pipe. With --json there is none.";
 
-/// The verbs below `image` that this file has.
-pub(super) fn commands() -> [Command; 4] {
+/// The verbs below `image` that are not CRI's.
+pub(super) fn commands() -> [Command; 7] {
     let image = || Arg::new("IMAGE").required(true).help("A name or an id");
     let inspect = Command::new("inspect")
         .about("Show what is known of images: names, layers, who shares and uses them, their configuration")
@@ -46,7 +51,18 @@ pub(super) fn commands() -> [Command; 4] {
         .args(berth_client::login_arguments())
         .arg(Arg::new("IMAGE").required(true).help("[HOST/]REPOSITORY[:TAG][@DIGEST]"))
         .arg(json_flag("An object, for programs"));
-    [push::command(), inspect, prune, explain]
+    let [import, export, verify] = archive::commands();
+    [push::command(), import, export, verify, inspect, prune, explain]
+}
+
+/// A file or directory that is read through our descriptor: the daemon need not see its path, and `-`, standard input,
+/// works the same.
+fn open(path: &str) -> Result<File, CliError> {
+    let opened = match path {
+        "-" => std::io::stdin().as_fd().try_clone_to_owned().map(File::from),
+        path => File::open(path),
+    };
+    opened.map_err(|source| CliError::Open { path: path.to_owned(), source })
 }
 
 fn password(matches: &ArgMatches, verb: &'static str) -> Result<Option<Password>, CliError> {
@@ -55,7 +71,7 @@ fn password(matches: &ArgMatches, verb: &'static str) -> Result<Option<Password>
 }
 
 fn about(config: &Config, verb: ImageVerb) -> Result<Value, CliError> {
-    Ok(ask(&config.admin_socket(), &Request::Image { ask: verb }, None)?)
+    Ok(ask_about(&config.admin_socket(), verb, None)?)
 }
 
 fn name(matches: &ArgMatches) -> String {

@@ -1,22 +1,13 @@
-use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
 
 use berth_client::Show;
+use berth_model::Direction;
 use clap::{Arg, ArgMatches, Command};
-use serde_json::Value;
 
-use super::super::client::transfers;
-use super::{CliError, draw, name, password, print};
+use super::watch::Watched;
+use super::{CliError, draw, name, open, password, print};
 use crate::admin::ImageVerb;
-use crate::admin::client::{AskError, ask};
-use crate::admin::protocol::Request;
 use crate::config::Config;
-
-/// How often progress is looked at.
-const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) fn command() -> Command {
     Command::new("push")
@@ -53,62 +44,23 @@ pub(in super::super) fn push(config: &Config, matches: &ArgMatches) -> Result<()
     let socket = config.admin_socket();
     let as_json = matches.get_flag("json");
     let show = if as_json { Show::nothing() } else { Show::to_stderr() };
+    let watched = |of| Watched { socket: &socket, direction: Direction::Push, of };
     let pushed = match matches.get_one::<String>("archive") {
         None => {
-            let watched = to.clone().unwrap_or_else(|| name(matches));
-            let ask = ImageVerb::Push { image: name(matches), to, login };
-            watch(&socket, Some(&watched), show, || {
-                crate::admin::client::ask(&socket, &Request::Image { ask }, None)
-            })?
+            let of = to.clone().unwrap_or_else(|| name(matches));
+            let verb = ImageVerb::Push { image: name(matches), to, login };
+            watched(Some(&of)).ask(verb, None, show)?
         }
         Some(_) if to.is_some() => return Err(CliError::OneDestination),
         Some(path) => {
             let to = matches.get_one::<String>("IMAGE").cloned();
-            let opened = match path.as_str() {
-                "-" => std::io::stdin().as_fd().try_clone_to_owned().map(File::from),
-                path => File::open(path),
-            };
-            let file = opened.map_err(|source| CliError::Open { path: path.to_owned(), source })?;
-            let request = Request::Image { ask: ImageVerb::PushArchive { to: to.clone(), login } };
-            watch(&socket, to.as_deref(), show, || ask(&socket, &request, Some(file.as_fd())))?
+            let file = open(path)?;
+            let verb = ImageVerb::PushArchive { to: to.clone(), login };
+            watched(to.as_deref()).ask(verb, Some(file.as_fd()), show)?
         }
     };
     match as_json {
         true => print(&format!("{pushed:#}\n")),
         false => print(&draw::pushed(&pushed)),
     }
-}
-
-/// Asks, and shows how far it is meanwhile; without a name, the newest push.
-fn watch(
-    socket: &Path,
-    of: Option<&str>,
-    mut show: Show,
-    asking: impl FnOnce() -> Result<Value, AskError> + Send,
-) -> Result<Value, CliError> {
-    let Some(of) = of.filter(|_| show.is_shown()) else { return Ok(asking()?) };
-    let before: Vec<u64> =
-        transfers(socket, of).iter().filter(|one| one.ended).map(|one| one.number).collect();
-    std::thread::scope(|scope| {
-        let (tell, told) = channel();
-        scope.spawn(move || {
-            // Whoever waits is there until it comes.
-            let _ = tell.send(asking());
-        });
-        loop {
-            let over = match told.recv_timeout(LOOK) {
-                Ok(answer) => Some(answer),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return Err(CliError::Lost),
-            };
-            let all = transfers(socket, of);
-            if let Some(own) = all.iter().rfind(|one| one.push && !before.contains(&one.number)) {
-                show.update(own);
-            }
-            if let Some(answer) = over {
-                show.clear();
-                return Ok(answer?);
-            }
-        }
-    })
 }
