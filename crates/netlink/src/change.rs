@@ -26,6 +26,8 @@ pub struct Veth<'a> {
     pub up: bool,
     /// The bridge that ours is a port of.
     pub master: Option<u32>,
+    /// Ours. `None`: the kernel's choice.
+    pub mac: Option<[u8; 6]>,
     pub peer: &'a str,
     pub peer_netns: BorrowedFd<'a>,
     /// `None`: the kernel's choice.
@@ -99,6 +101,7 @@ impl Change {
             set_up(&mut link);
         }
         link.attributes = vec![LinkAttribute::IfName(veth.name.to_owned())];
+        link.attributes.extend(veth.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
         if veth.mtu > 0 {
             peer.attributes.push(LinkAttribute::Mtu(veth.mtu));
             link.attributes.push(LinkAttribute::Mtu(veth.mtu));

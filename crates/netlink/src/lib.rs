@@ -14,7 +14,7 @@ mod socket;
 mod tc;
 
 pub use change::{Change, NewRoute, Veth};
-pub use link::{Counters, Link, PortSettings};
+pub use link::{Counters, Link, PortSettings, mac_text};
 pub use path::{Path, Reach};
 pub use route::{Route, Routes};
 pub use tc::Rate;

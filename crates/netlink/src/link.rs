@@ -107,8 +107,13 @@ impl Link {
 
     /// As people write it.
     pub fn mac(&self) -> String {
-        self.mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+        mac_text(&self.mac)
     }
+}
+
+/// A hardware address as people write it.
+pub fn mac_text(mac: &[u8]) -> String {
+    mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
 
 impl Routes {

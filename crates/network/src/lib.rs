@@ -289,6 +289,7 @@ impl Network {
             name: &name,
             up: false,
             master: Some(master),
+            mac: None,
             peer: POD_INTERFACE,
             peer_netns: netns,
             peer_mac: Some(names::pod_mac(ips)),

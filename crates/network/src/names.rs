@@ -48,6 +48,12 @@ pub(crate) fn pod_mac(ips: &[IpAddr]) -> [u8; 6] {
     [0x0a, 0xbf, a, b, c, d]
 }
 
+/// Of a pod's interface by the names that a plugin is given, on the host; locally administered.
+pub(crate) fn veth_mac(container: &str, interface: &str) -> [u8; 6] {
+    let [.., a, b, c, d] = hash(&format!("{container}/{interface}")).to_be_bytes();
+    [0x0a, 0xc0, a, b, c, d]
+}
+
 /// Of the pods that plugins connect.
 pub(crate) fn plugin_table(instance: &str) -> String {
     format!("{}-plugins", table(instance))

@@ -267,6 +267,7 @@ fn neighbour(host: &Host) -> (OwnedFd, [IpAddr; 2]) {
             name: "up0",
             up: true,
             master: Some(master),
+            mac: None,
             peer: "eth0",
             peer_netns: netns.as_fd(),
             peer_mac: None,

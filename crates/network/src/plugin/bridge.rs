@@ -109,7 +109,7 @@ fn connect(
     let pod = link::configure(call, &result, &[])?;
     let of = |link: &Link| Interface { name: link.name.clone(), mac: link.mac(), ..Default::default() };
     let inside = Interface { sandbox: call.sandbox.to_owned(), ..of(&pod) };
-    result.interfaces = vec![of(bridge), of(&host), inside];
+    result.interfaces = vec![of(bridge), host, inside];
     for ip in &mut result.ips {
         ip.interface = Some(2);
     }

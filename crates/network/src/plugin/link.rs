@@ -4,11 +4,11 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-use berth_cni::{Call, Cidr, CniResult, IpConfig, PluginError, Route};
-use berth_netlink::{Change, Link, NewRoute, PortSettings, Routes, Veth};
+use berth_cni::{Call, Cidr, CniResult, Interface, IpConfig, PluginError, Route};
+use berth_netlink::{Change, Link, NewRoute, PortSettings, Routes, Veth, mac_text};
 use berth_sys::netns::run_in;
 
-use super::{FAILED, fail, refused};
+use super::{FAILED, fail};
 use crate::port::{self, Ports};
 use crate::{NetworkError, names};
 
@@ -37,20 +37,22 @@ pub(super) fn parse_mac(text: &str) -> Result<[u8; 6], PluginError> {
     Ok(mac)
 }
 
-/// Makes the pair; one of the same name, left by a call that was cut off, goes first. Gives the host's end. `of`:
-/// which bridge it is a port of, and who makes it.
+/// Makes the pair; one of the same name, left by a call that was cut off, goes first. Gives the host's end as results name
+/// it. `of`: which bridge it is a port of, and who makes it.
 pub(super) fn pair(
     routes: &Routes,
     call: &Call<'_>,
     mtu: u32,
     of: Option<(&Link, PortSettings, &Ports)>,
-) -> Result<Link, PluginError> {
+) -> Result<Interface, PluginError> {
     let name = host_name(call);
+    let mac = names::veth_mac(call.container, call.interface);
     let master = of.map(|(bridge, ..)| bridge.index);
     let making = || format!("make interface {name}");
     let peer_mac = call.runtime.mac.as_deref().map(parse_mac).transpose()?;
     let (peer, peer_netns) = (call.interface, netns(call)?);
-    let veth = Veth { name: &name, up: of.is_none(), master, peer, peer_netns, peer_mac, mtu };
+    let veth =
+        Veth { name: &name, up: of.is_none(), master, mac: Some(mac), peer, peer_netns, peer_mac, mtu };
     let make = || match of {
         Some((_, settings, ports)) => ports.make(routes, &veth, settings, []),
         None => routes.apply([Change::veth(&veth)]),
@@ -71,8 +73,7 @@ pub(super) fn pair(
         return Err(PluginError::new(PluginError::TRY_AGAIN, full.to_string()));
     }
     made.map_err(fail(making()))?;
-    let made = routes.link(&name).map_err(fail(making()))?;
-    made.ok_or_else(|| refused(format!("interface {name} was removed while it was being made")))
+    Ok(Interface { name, mac: mac_text(&mac), ..Default::default() })
 }
 
 /// Removes the host's end, and so both.

@@ -31,17 +31,20 @@ fn connect(
     let host = link::pair(routes, call, conf.mtu, None)?;
     rules.forward(&result.ips)?;
     let name = &host.name;
+    let index = routes.index(name).map_err(fail(format!("look for {name}")))?;
+    let gone = || refused(format!("interface {name} was removed while it was being made"));
+    let index = index.ok_or_else(gone)?;
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
     let mut changes = Vec::new();
     for ip in &result.ips {
         let full = if ip.address.is_ipv6() { 128 } else { 32 };
-        changes.extend(ip.gateway.map(|gateway| Change::address(host.index, gateway, full)));
+        changes.extend(ip.gateway.map(|gateway| Change::address(index, gateway, full)));
         changes.push(Change::route(&NewRoute {
             destination: ip.address.address,
             prefix: full,
             gateway: None,
-            interface: host.index,
+            interface: index,
             mtu: None,
             advmss: None,
             priority: None,
@@ -62,7 +65,7 @@ fn connect(
     }
     let pod = link::configure(call, &inside, &gateways)?;
     let of = |link: &Link| Interface { name: link.name.clone(), mac: link.mac(), ..Default::default() };
-    result.interfaces = vec![of(&host), Interface { sandbox: call.sandbox.to_owned(), ..of(&pod) }];
+    result.interfaces = vec![host, Interface { sandbox: call.sandbox.to_owned(), ..of(&pod) }];
     for ip in &mut result.ips {
         ip.interface = Some(1);
     }

@@ -204,6 +204,7 @@ fn uplink(outside: &OwnedFd) -> Result<()> {
         name: "up0",
         up: true,
         master: None,
+        mac: None,
         peer: "out0",
         peer_netns: outside.as_fd(),
         peer_mac: None,
