@@ -62,6 +62,14 @@ pub(crate) fn pod(name: &str, logs: &Path) -> PodSandboxConfig {
     }
 }
 
+/// One with the host's network.
+pub(crate) fn of_host(name: &str, logs: &Path) -> PodSandboxConfig {
+    let spaces = NamespaceOption { network: NamespaceMode::Node.into(), ..Default::default() };
+    let security = LinuxSandboxSecurityContext { namespace_options: Some(spaces), ..Default::default() };
+    let linux = LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() };
+    PodSandboxConfig { linux: Some(linux), hostname: String::new(), ..pod(name, logs) }
+}
+
 impl Client {
     pub(crate) async fn connect(socket: &Path) -> Result<Self> {
         let socket: PathBuf = socket.to_owned();

@@ -1,5 +1,6 @@
 //! Disks of a lane's own, for lanes that run in a mount namespace of their own.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,6 +14,19 @@ pub(crate) fn ext4(at: &Path, bytes: u64, words: &[&str]) -> Result<()> {
     let made = made.context("mkfs.ext4 (package e2fsprogs)")?;
     ensure!(made.status.success(), "mkfs.ext4: {}", String::from_utf8_lossy(&made.stderr));
     Ok(())
+}
+
+/// Bytes in blocks, and inodes, of everything at and below a path.
+pub(crate) fn used(at: &Path) -> Result<(u64, u64)> {
+    let found = at.symlink_metadata()?;
+    let mut sum = (found.blocks() * 512, 1);
+    if found.is_dir() {
+        for entry in std::fs::read_dir(at)? {
+            let below = used(&entry?.path())?;
+            sum = (sum.0 + below.0, sum.1 + below.1);
+        }
+    }
+    Ok(sum)
 }
 
 /// A mount of this mount namespace; unmounted at the end, also when the lane fails.

@@ -14,6 +14,7 @@ use super::images;
 use crate::checks::Checks;
 use crate::client::Client;
 use crate::daemon::Daemon;
+use crate::disk::used;
 use crate::disk::{Mounted, ext4};
 use crate::image;
 use crate::peer::Peer;
@@ -60,7 +61,7 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
         our_work.push(ticks(pid)? - worked);
         moved = received()? - before;
         peak = peak.max(peak_memory(pid)?);
-        disk = used(&daemon.path("root"))?;
+        disk = used(&daemon.path("root"))?.0;
         daemon.reset().await?;
         daemons.push(daemon);
         let after_us = least_of(&blobs, kept.path().join(format!("floor-{round}-1"))).await?;
@@ -179,17 +180,4 @@ fn peak_memory(pid: i32) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("status has no VmHWM")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()? * 1024)
-}
-
-/// Bytes in blocks, of everything below.
-fn used(at: &Path) -> Result<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    let found = at.symlink_metadata()?;
-    let mut sum = found.blocks() * 512;
-    if found.is_dir() {
-        for entry in std::fs::read_dir(at)? {
-            sum += used(&entry?.path())?;
-        }
-    }
-    Ok(sum)
 }

@@ -2,8 +2,6 @@
 //! at once; and what they take on disk.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -18,6 +16,7 @@ use crate::audit::{Footprint, given_back};
 use crate::checks::Checks;
 use crate::client::Client;
 use crate::daemon::Daemon;
+use crate::disk::used;
 
 /// Pulls of one image at once.
 const AT_ONCE: usize = 10;
@@ -232,10 +231,10 @@ async fn space(checks: &mut Checks, daemon: &Daemon, client: &Client) -> Result<
     let (bytes, inodes, _) = ask().await?;
     let server = Server::start(Served::new("space")?.answers()).await?;
     let name = format!("{}/{NAME}:1", server.host());
-    let walked = walk(&daemon.path("root/images/layers"))?;
+    let walked = used(&daemon.path("root/images/layers"))?;
     pull(client, &name, None).await?;
     let (more_bytes, more_inodes, mut took) = ask().await?;
-    let more = walk(&daemon.path("root/images/layers"))?;
+    let more = used(&daemon.path("root/images/layers"))?;
     let (told, found) = (more_bytes - bytes, more.0 - walked.0);
     checks.that(
         "ImageFsInfo grows by what an image takes",
@@ -258,19 +257,6 @@ async fn space(checks: &mut Checks, daemon: &Daemon, client: &Client) -> Result<
     let back = ask().await?;
     checks.that("  and shrinks by it", (back.0, back.1) == (bytes, inodes), format!("{back:?}"));
     Ok(())
-}
-
-/// Bytes in blocks and inodes.
-fn walk(at: &Path) -> Result<(u64, u64)> {
-    let found = at.symlink_metadata()?;
-    let mut sum = (found.blocks() * 512, 1);
-    if found.is_dir() {
-        for entry in std::fs::read_dir(at)? {
-            let below = walk(&entry?.path())?;
-            sum = (sum.0 + below.0, sum.1 + below.1);
-        }
-    }
-    Ok(sum)
 }
 
 /// `images.pinned`, by name and by pattern; the daemon is started anew with it.

@@ -7,7 +7,7 @@ use anyhow::Result;
 use berth_cri_api::v1::*;
 
 use super::{Lane, Over, blocking, client_of};
-use crate::client::pod;
+use crate::client::of_host;
 use crate::daemon::Daemon;
 
 /// Echoes any number of connections, each to its end; the port it listens on. It ends with the lane.
@@ -28,15 +28,7 @@ fn echo(address: SocketAddr) -> io::Result<u16> {
 }
 
 pub(super) async fn run(lane: &mut Lane<'_>, daemon: &Daemon) -> Result<()> {
-    let options = NamespaceOption { network: NamespaceMode::Node.into(), ..Default::default() };
-    let security = LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
-    let linux = LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() };
-    let config = PodSandboxConfig {
-        linux: Some(linux),
-        hostname: String::new(),
-        ..pod("host-net", &daemon.path("logs"))
-    };
-    let id = lane.client.run_pod(&config).await?;
+    let id = lane.client.run_pod(&of_host("host-net", &daemon.path("logs"))).await?;
     for (over, address, what) in [
         (Over::Spdy, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), "127.0.0.1"),
         (Over::WebSocket, SocketAddr::from((Ipv6Addr::LOCALHOST, 0)), "::1, where 127.0.0.1 refuses"),

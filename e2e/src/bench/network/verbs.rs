@@ -6,7 +6,7 @@ use anyhow::Result;
 use berth_cri_api::v1::*;
 
 use crate::bench::figures::{Report, Series};
-use crate::client::{Client, pod};
+use crate::client::{Client, of_host, pod};
 use crate::daemon::Daemon;
 
 const ROUNDS: usize = 100;
@@ -34,13 +34,7 @@ async fn round(
     host: bool,
     verbs: &mut Verbs,
 ) -> Result<()> {
-    let mut config = pod(name, &daemon.path("logs"));
-    if host {
-        let options = NamespaceOption { network: NamespaceMode::Node.into(), ..Default::default() };
-        let security = LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() };
-        config.linux = Some(LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() });
-        config.hostname = String::new();
-    }
+    let config = if host { of_host(name, &daemon.path("logs")) } else { pod(name, &daemon.path("logs")) };
     let mut since = Instant::now();
     let mut lap = || std::mem::replace(&mut since, Instant::now()).elapsed();
     let id = client.run_pod(&config).await?;
