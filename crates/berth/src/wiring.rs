@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use berth_cni::{Cni, CniSettings};
 use berth_images::{ClientConfig, Images, ImagesConfig};
-use berth_network::{Neighbours, Network, NetworkConfig, Plugins};
+use berth_network::{Network, NetworkConfig, Plugins};
 use berth_pods::ports::Ports;
 use berth_pods::{Pods, Settings};
 use berth_shim_client::Shims;
@@ -13,7 +13,7 @@ use berth_store::Store;
 use berth_streaming::{Server, TlsVersion};
 
 use crate::adapters::{
-    self, Admin, CriBackend, ImagePort, LauncherPort, MeterPort, NetworkPort, NetworkVerbs, StorePort,
+    Admin, CriBackend, ImagePort, LauncherPort, MeterPort, NetworkPort, NetworkVerbs, Others, StorePort,
     StreamBackend,
 };
 use crate::admin::Failure;
@@ -52,13 +52,13 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
     let subnets: Vec<String> = parts.network.subnets().iter().map(ToString::to_string).collect();
     tracing::info!(?found, subnets = subnets.join(","), bridge = parts.network.bridge(), "ready");
     let user_namespaces = parts.shims.facts().user_namespaces;
-    let neighbours = Arc::new(Neighbours::default());
-    let (looking, bridge) = (neighbours.clone(), parts.network.clone());
+    let others = Others::new(parts.network.clone(), parts.cni.clone());
+    let looking = others.clone();
     // Once at the start, for the log; later when somebody asks for the status.
-    tokio::task::spawn_blocking(move || adapters::look(&looking, &bridge));
+    tokio::task::spawn_blocking(move || looking.look());
     let network_verbs = NetworkVerbs::new(
         pods.clone(),
-        (parts.network.clone(), neighbours.clone()),
+        (parts.network.clone(), others.clone()),
         (parts.plugins.clone(), parts.cni.clone()),
         primary,
     );
@@ -67,7 +67,7 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
         pods: pods.clone(),
         images: parts.images.clone(),
         network: parts.network.clone(),
-        neighbours: neighbours.clone(),
+        others: others.clone(),
         plugins: parts.plugins,
         cni: parts.cni,
         shims: parts.shims,
@@ -88,8 +88,7 @@ pub(crate) async fn build(config: &Config) -> Result<Wired, Failure> {
         pods,
         images: parts.images,
         network,
-        bridge: parts.network,
-        neighbours,
+        others,
         urls: streaming.urls(),
         config: shown.to_string(),
         user_namespaces,

@@ -46,6 +46,7 @@ impl Classify for ChainError {
         match &*self.source {
             Failure::Program(error) => error.class(),
             Failure::InProcess(error) if error.code == PluginError::TRY_AGAIN => ErrorClass::Unavailable,
+            Failure::InProcess(error) => error.class.unwrap_or(ErrorClass::Internal),
             _ => ErrorClass::Internal,
         }
     }
@@ -76,33 +77,40 @@ struct Step<'a> {
 }
 
 impl Chain {
-    /// Connects. `record.result` has what the last plugin said. On failure the caller undoes it with [`Chain::del`].
-    pub(crate) fn add(&self, record: &mut Record, netns: BorrowedFd<'_>) -> Result<CniResult, ChainError> {
-        let mut previous: Option<(Value, CniResult)> = None;
-        for plugin in &record.plugins {
+    /// Connects. `record.result` is what the last plugin said that was done, also on failure: the caller undoes that with
+    /// [`Chain::del`], and programs find by it what they keep of the pod. `keep` is given the record before one more program
+    /// runs: whoever undoes it after the daemon was killed in the middle of that one knows of those before.
+    pub(crate) fn add<E: From<ChainError>>(
+        &self,
+        record: &mut Record,
+        netns: BorrowedFd<'_>,
+        keep: impl Fn(&Record) -> Result<(), E>,
+    ) -> Result<CniResult, E> {
+        let mut previous = None;
+        for at in 0..record.plugins.len() {
+            let plugin = &record.plugins[at];
+            if previous.is_some() && !plugin.in_process {
+                keep(record)?;
+            }
             let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };
             let given = self.add_one(&step, previous.as_ref());
-            previous = Some(given.map_err(|source| step.failed("ADD", source))?);
+            let (value, result) = given.map_err(|source| step.failed("ADD", source))?;
+            record.result = Some(value);
+            previous = Some(result);
         }
-        let (value, result) = previous.unwrap_or_default();
-        record.result = Some(value);
-        Ok(result)
+        Ok(previous.unwrap_or_default())
     }
 
-    fn add_one(
-        &self,
-        step: &Step<'_>,
-        previous: Option<&(Value, CniResult)>,
-    ) -> Result<(Value, CniResult), Failure> {
+    fn add_one(&self, step: &Step<'_>, previous: Option<&CniResult>) -> Result<(Value, CniResult), Failure> {
         let version = step.record.version;
         if step.plugin.in_process {
             let known = step.known()?;
             let runtime = step.runtime();
-            let call = step.call(&runtime, previous.map(|(_, result)| result));
+            let call = step.call(&runtime, previous);
             let result = self.in_process.add(&known, &call)?;
             return Ok((result.write(version), result));
         }
-        let input = step.input(previous.map(|(value, _)| value));
+        let input = step.input(step.record.result.as_ref());
         let answer = self.run(step, "ADD", &input, self.programs.timeout)?;
         let garbled = |problem: String| ProgramError::Garbled {
             problem,
@@ -263,6 +271,10 @@ impl Chain {
 
     /// The versions a program speaks; `None` when it does not say, as before CNI 0.2.
     pub(crate) fn speaks(&self, kind: &str) -> Result<Option<Vec<Version>>, ProgramError> {
+        self.programs.spoken(kind, || self.ask_version(kind))
+    }
+
+    fn ask_version(&self, kind: &str) -> Result<Option<Vec<Version>>, ProgramError> {
         let input = json!({ "cniVersion": Version::V1_1_0 }).to_string();
         // Old plugins want all of the environment for every verb.
         let dummy = Some("dummy");

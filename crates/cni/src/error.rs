@@ -1,5 +1,6 @@
 use std::fmt;
 
+use berth_ids::ErrorClass;
 use serde::{Deserialize, Serialize};
 
 /// What a plugin says when it fails (CNI 1.1, section 5, "Error"). 1 to 99 are the specification's, 100 and more the
@@ -11,6 +12,9 @@ pub struct PluginError {
     pub msg: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub details: String,
+    /// Of one that needs no program; programs have no word for it.
+    #[serde(skip)]
+    pub class: Option<ErrorClass>,
 }
 
 impl PluginError {
@@ -27,7 +31,7 @@ impl PluginError {
     pub const LIMITED: u32 = 51;
 
     pub fn new(code: u32, msg: impl Into<String>) -> Self {
-        Self { code, msg: msg.into(), details: String::new() }
+        Self { code, msg: msg.into(), details: String::new(), class: None }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Plugins as programs (CNI 1.1, section 2): found, started, bounded in time and output.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Seek as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use berth_ids::{Classify, ErrorClass};
 use berth_sys::{fd as sysfd, process};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
 
-use crate::PluginError;
 use crate::turns::Cut;
+use crate::{PluginError, Version};
 
 /// Bytes of an answer. A result is about 1 KiB.
 const ANSWER_MAX: usize = 1 << 20;
@@ -23,6 +24,10 @@ const ANSWER_MAX: usize = 1 << 20;
 const STDERR_MAX: usize = 4096;
 /// How long programs of an earlier daemon have to end: ten times what a standard one takes.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// What the standard programs say where a bound was reached: `bridge` of a bridge without a free port (EXFULL, as Go calls
+/// it), `host-local` of its ranges. They have no code for it.
+const EXHAUSTED: [&str; 2] = ["exchange full", "no IP addresses available in range set"];
 
 /// Why a program gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +67,11 @@ impl Classify for ProgramError {
             Self::Missing { .. } | Self::Cut => ErrorClass::Unavailable,
             Self::TimedOut { .. } => ErrorClass::DeadlineExceeded,
             Self::Refused { error, .. } if error.code == PluginError::TRY_AGAIN => ErrorClass::Unavailable,
+            Self::Refused { error: PluginError { msg, details, .. }, .. }
+                if EXHAUSTED.iter().any(|words| msg.contains(words) || details.contains(words)) =>
+            {
+                ErrorClass::ResourceExhausted
+            }
             _ => ErrorClass::Internal,
         }
     }
@@ -86,7 +96,12 @@ pub struct Programs {
     pub calls: PathBuf,
     pub timeout: Duration,
     number: AtomicU64,
+    /// What programs said they speak, as long as each is the same file.
+    spoken: Mutex<HashMap<PathBuf, (Identity, Vec<Version>)>>,
 }
+
+/// Device, inode, bytes, and the time of its last change: whoever installs another one changes them.
+type Identity = (u64, u64, u64, i64, i64);
 
 /// When a program is killed.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +126,29 @@ pub(crate) struct Answer {
 
 impl Programs {
     pub fn new(directories: Vec<PathBuf>, calls: PathBuf, timeout: Duration) -> Self {
-        Self { directories, calls, timeout, number: AtomicU64::new(0) }
+        Self { directories, calls, timeout, number: AtomicU64::new(0), spoken: Mutex::default() }
+    }
+
+    /// The versions that a program speaks, by `ask` unless it said so before.
+    pub(crate) fn spoken(
+        &self,
+        kind: &str,
+        ask: impl FnOnce() -> Result<Option<Vec<Version>>, ProgramError>,
+    ) -> Result<Option<Vec<Version>>, ProgramError> {
+        use std::os::unix::fs::MetadataExt as _;
+        let path = self.find(kind)?;
+        let identity = std::fs::metadata(&path).ok();
+        let identity = identity.map(|f| (f.dev(), f.ino(), f.size(), f.ctime(), f.ctime_nsec()));
+        if let Some((of, versions)) = self.spoken.lock().get(&path)
+            && Some(*of) == identity
+        {
+            return Ok(Some(versions.clone()));
+        }
+        let told = ask()?;
+        if let (Some(versions), Some(identity)) = (&told, identity) {
+            self.spoken.lock().insert(path, (identity, versions.clone()));
+        }
+        Ok(told)
     }
 
     /// The first executable file of this name.
@@ -377,127 +414,4 @@ pub(crate) fn beginning(answer: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn plugin(script: &str) -> (tempfile::TempDir, Programs) {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("plugin");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let programs =
-            Programs::new(vec![home.path().into()], home.path().join("calls"), Duration::from_secs(20));
-        (home, programs)
-    }
-
-    /// Another test's child may have the script open for writing up to its exec (ETXTBSY, execve(2)).
-    fn call(
-        programs: &Programs,
-        verb: &str,
-        environment: Environment<'_>,
-        input: &[u8],
-        bounds: Bounds<'_>,
-    ) -> Result<Answer, ProgramError> {
-        loop {
-            match programs.run("plugin", verb, environment, input, bounds) {
-                Err(ProgramError::Start { source, .. })
-                    if source.kind() == io::ErrorKind::ExecutableFileBusy => {}
-                done => return done,
-            }
-        }
-    }
-
-    fn run(script: &str, timeout: Duration) -> Result<Answer, ProgramError> {
-        let (home, programs) = plugin(script);
-        let environment = Environment { container: Some("id"), netns: Some(""), ..Environment::default() };
-        let done = call(&programs, "DEL", environment, b"{\"a\":1}", timeout.into());
-        assert_eq!(std::fs::read_dir(home.path().join("calls")).unwrap().count(), 0, "the input is left");
-        done
-    }
-
-    #[test]
-    fn environment_and_input_are_exact() {
-        let answer =
-            run("env | grep ^CNI_ | grep -v PATH | sort; cat; echo x >&2", Duration::from_secs(20)).unwrap();
-        let text = String::from_utf8(answer.stdout).unwrap();
-        assert_eq!(text, "CNI_COMMAND=DEL\nCNI_CONTAINERID=id\nCNI_NETNS=\n{\"a\":1}");
-        assert_eq!(answer.stderr, "x");
-    }
-
-    #[test]
-    fn failures_are_told_apart() {
-        let long = Duration::from_secs(20);
-        let told = |script: &str| run(script, long).unwrap_err().to_string();
-        let refused =
-            told("echo '{\"code\": 7, \"msg\": \"no\", \"details\": \"why\"}'; echo lines >&2; exit 1");
-        assert_eq!(refused, "no (code 7): why; on stderr: lines");
-        let mute = told("echo oops; exit 3");
-        assert!(mute.contains("exit status: 3 and no word of CNI"), "{mute}");
-        let killed = told("kill -9 $$");
-        assert!(killed.contains("signal: 9"), "{killed}");
-        let flood = told("yes");
-        assert!(flood.contains("more than 1048576 bytes"), "{flood}");
-        let (_home, programs) = plugin("true");
-        let missing = programs.run("other", "ADD", Environment::default(), b"", long.into()).unwrap_err();
-        assert!(
-            matches!(missing, ProgramError::Missing { .. }) && missing.class() == ErrorClass::Unavailable
-        );
-    }
-
-    #[test]
-    fn one_that_hangs_is_killed_with_its_children() {
-        let started = Instant::now();
-        let home = tempfile::tempdir().unwrap();
-        let mark = home.path().join("child");
-        let script = format!("sleep 1000 & echo $! > {}; wait", mark.display());
-        let error = run(&script, Duration::from_millis(700)).unwrap_err();
-        assert!(matches!(error, ProgramError::TimedOut { .. }), "{error}");
-        assert!(started.elapsed() < Duration::from_secs(15));
-        let child = std::fs::read_to_string(mark).unwrap();
-        let state = || std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
-        let end = Instant::now() + Duration::from_secs(10);
-        while !(state().is_empty() || state().contains(") Z ")) {
-            assert!(Instant::now() < end, "the child runs: {}", state());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    #[test]
-    fn one_that_is_cut_short_is_killed() {
-        let turns = crate::turns::Turns::default();
-        let (_home, programs) = plugin("sleep 1000");
-        let collecting = turns.collect("net", Duration::ZERO).unwrap().unwrap();
-        let bounds = Bounds { timeout: Duration::from_secs(20), cut: Some(&collecting.cut) };
-        let ended = std::thread::scope(|scope| {
-            let run = scope.spawn(|| call(&programs, "GC", Environment::default(), b"", bounds));
-            // It does not end by itself: this only asks for it.
-            assert!(turns.come("net", "one", Duration::ZERO).is_none());
-            run.join().unwrap()
-        });
-        assert!(matches!(ended, Err(ProgramError::Cut)), "{ended:?}");
-        drop(collecting);
-        assert!(turns.come("net", "one", Duration::ZERO).is_some());
-    }
-
-    #[test]
-    fn one_that_leaves_a_child_with_the_pipes_is_not_waited_for() {
-        let started = Instant::now();
-        let answer = run("sleep 30 & echo done", Duration::from_secs(25)).unwrap();
-        assert_eq!(answer.stdout, b"done\n");
-        assert!(started.elapsed() < Duration::from_secs(20));
-    }
-
-    #[test]
-    fn what_an_earlier_daemon_left_running_is_ended() {
-        let (_home, programs) = plugin("sleep 1000");
-        let (file, given) = programs.input("plugin", "ADD", b"{}").unwrap();
-        let mut child =
-            Command::new("sleep").arg("1000").process_group(0).stdin(Stdio::from(file)).spawn().unwrap();
-        std::mem::forget(given);
-        assert_eq!(programs.settle().unwrap(), 1);
-        assert_eq!(child.wait().unwrap().signal(), Some(9));
-        assert_eq!((programs.settle().unwrap(), std::fs::read_dir(&programs.calls).unwrap().count()), (0, 0));
-    }
-}
+mod tests;

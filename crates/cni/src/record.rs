@@ -51,7 +51,7 @@ pub struct Record {
     /// What results name as its namespace.
     #[serde(default)]
     pub sandbox: String,
-    /// Of the whole chain, in the form of `version`; none while it is being made.
+    /// What the last plugin said that was done, in the form of `version`: of the whole chain once all are.
     #[serde(default)]
     pub result: Option<Value>,
     /// It ended, and a plugin has not given everything back yet.

@@ -3,6 +3,8 @@
 mod check;
 mod garbage;
 mod standing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -18,12 +20,14 @@ use serde_json::Value;
 use self::garbage::Networks;
 use crate::netns::{self, Paths};
 use crate::prepared::Prepared;
-use crate::record::{self, Ending, PodName, Record, Records, Survives};
+use crate::record::{self, Ending, PodName, Record, Records, Survives, UsedPlugin};
 use crate::turns::{Closed, Turns};
 use crate::{Chain, ChainError, Cidr, CniResult, InProcess, Programs, RuntimeConfig};
 
 /// The pod's interface.
 const INTERFACE: &str = "eth0";
+/// Below the data directory.
+const POD_CIDR: &str = "cni/pod-cidr.json";
 /// How long a garbage collection that is cut short may take to end: a program is killed, what is done in-process ends by itself.
 const CUT_WAIT: Duration = Duration::from_secs(5);
 /// The first and the longest pause between attempts at an end.
@@ -152,10 +156,16 @@ pub struct Cni {
     pub(crate) chain: Chain,
     records: Records,
     netns: Paths,
+    /// What pods that are connected were given, by their containers.
+    connected: Mutex<HashMap<String, Arc<CniResult>>>,
     embedded: Embedded,
     /// By runtime handler; the empty one is everybody's who has none.
     pub(crate) found: Mutex<BTreeMap<String, Found>>,
+    /// Held while directories are looked at, so that what was read first is not kept over what was read last.
+    refreshing: Mutex<()>,
     seen: Mutex<Networks>,
+    /// As on disk.
+    pod_cidr: Mutex<Vec<Cidr>>,
     /// The embedded network's word.
     pub(crate) stand_in: Mutex<Word>,
     pub(crate) debts: Mutex<Debts>,
@@ -193,6 +203,7 @@ impl Cni {
             Programs::new(settings.bin_dirs.clone(), settings.state.join("cni-calls"), settings.timeout);
         let records = Records::new(settings.root.join("cni/attachments"));
         let seen = settings.root.join("cni/networks.json");
+        let pod_cidr = Mutex::new(record::read(&settings.root.join(POD_CIDR)).unwrap_or_default());
         let netns = Paths { directory: settings.netns_dir.clone(), instance: settings.instance.clone() };
         let chain = Chain { programs: Arc::new(programs), in_process, programs_alone: !settings.in_process };
         Self {
@@ -200,9 +211,12 @@ impl Cni {
             chain,
             records,
             netns,
+            connected: Mutex::default(),
             embedded,
             found: Mutex::default(),
+            refreshing: Mutex::default(),
             seen: Mutex::new(Networks::new(record::read(&seen).unwrap_or_default())),
+            pod_cidr,
             stand_in: Mutex::new(Word::Unasked),
             debts: Mutex::default(),
             debts_changed: Condvar::new(),
@@ -237,20 +251,38 @@ impl Cni {
         }
         self.remember(&network);
         let survives = if network.disable_gc { Survives::PowerCut } else { record.survives() };
+        let keep = |record: &Record| self.records.put(record, survives).map_err(CniError::Record);
         // Before anything is done: a daemon after this one undoes what it finds.
-        let made = self.records.put(&record, survives).map_err(CniError::Record).and_then(|()| {
-            let result = self.chain.add(&mut record, pod.netns)?;
-            self.records.put(&record, survives).map_err(CniError::Record)?;
+        let made = keep(&record).and_then(|()| {
+            let result = self.chain.add(&mut record, pod.netns, keep)?;
+            keep(&record)?;
             Ok(result)
         });
         match made {
-            Ok(result) => Ok(Connected { ips: addresses(&result), record }),
+            Ok(result) => {
+                let ips = result.addresses(INTERFACE);
+                self.connected.lock().insert(record.container.clone(), Arc::new(result));
+                Ok(Connected { ips, record })
+            }
             Err(error) => {
-                record.result = None;
                 self.end(record, Some(pod.netns));
                 Err(error)
             }
         }
+    }
+
+    /// What each pod that is connected was given.
+    pub fn connected(&self) -> Vec<Arc<CniResult>> {
+        self.connected.lock().values().cloned().collect()
+    }
+
+    /// The plugins of every configuration that is in use.
+    pub fn configured(&self) -> Vec<Vec<UsedPlugin>> {
+        let plugins = |found: &Found| match found {
+            Found::Good(network, _) => Some(network.plugins.clone()),
+            _ => None,
+        };
+        self.found.lock().values().filter_map(plugins).collect()
     }
 
     /// Whether there is a record of a pod.
@@ -278,7 +310,8 @@ impl Cni {
     }
 
     /// One attempt at an end, and what follows of it.
-    pub(crate) fn end(&self, mut record: Record, netns: Option<BorrowedFd<'_>>) {
+    pub(crate) fn end(&self, record: Record, netns: Option<BorrowedFd<'_>>) {
+        self.connected.lock().remove(&record.container);
         let bound = self.bound(&record, netns);
         let netns = netns.or(bound.as_ref().map(|fd| fd.as_fd()));
         let since = record.ending.as_ref().map_or_else(now, |ending| ending.since);
@@ -299,19 +332,31 @@ impl Cni {
                 tracing::error!(container, error, "its network is given up; what a plugin kept of it stays");
                 self.forget(&container);
             }
-            Err(error) => {
-                let attempts = record.ending.as_ref().map_or(0, |ending| ending.attempts) + 1;
-                let problem = whole(&error);
-                let pause = (RETRY_FIRST * 2u32.saturating_pow(attempts.min(10) - 1)).min(RETRY_LONGEST);
-                tracing::warn!(container, problem, attempts, ?pause, "its network is not given back yet");
-                record.ending = Some(Ending { since, attempts, problem: problem.clone() });
-                if let Err(error) = self.records.put(&record, record.survives()) {
-                    tracing::warn!(container, %error, "what is owed is not on disk");
-                }
-                let owed = Owed { due: Instant::now() + pause, problem, since };
-                self.debts.lock().owed.insert(container, owed);
-                self.debts_changed.notify_all();
-            }
+            Err(error) => self.owe(record, whole(&error)),
+        }
+    }
+
+    /// An end that did not succeed is tried again.
+    fn owe(&self, mut record: Record, problem: String) {
+        let container = record.container.clone();
+        let (since, before) = record.ending.as_ref().map_or((now(), 0), |e| (e.since, e.attempts));
+        let pause = (RETRY_FIRST * 2u32.saturating_pow(before.min(10))).min(RETRY_LONGEST);
+        let attempts = before + 1;
+        tracing::warn!(container, problem, attempts, ?pause, "its network is not given back yet");
+        record.ending = Some(Ending { since, attempts, problem: problem.clone() });
+        if let Err(error) = self.records.put(&record, record.survives()) {
+            tracing::warn!(container, %error, "what is owed is not on disk");
+        }
+        let owed = Owed { due: Instant::now() + pause, problem, since };
+        self.debts.lock().owed.insert(container, owed);
+        self.debts_changed.notify_all();
+    }
+
+    /// The end of a pod whose plugins cannot be asked now, as after one that failed: it does not keep the pod.
+    pub fn postpone(&self, container: &str, given: Option<Record>, problem: String) {
+        if let Some(record) = self.records.get(container).or(given) {
+            self.connected.lock().remove(container);
+            self.owe(record, problem);
         }
     }
 
@@ -351,6 +396,9 @@ impl Cni {
         self.netns.sweep(&live.iter().chain(owed.map(|record| &record.container)).cloned().collect());
         for record in records {
             if record.ending.is_none() && live.contains(&record.container) {
+                if let Some(result) = record.result.and_then(|r| CniResult::read(r, record.version).ok()) {
+                    self.connected.lock().insert(record.container, Arc::new(result));
+                }
                 continue;
             }
             let (problem, since) = match record.ending {
@@ -385,16 +433,18 @@ impl Cni {
     }
 
     fn cidr_path(&self) -> PathBuf {
-        self.settings.root.join("cni/pod-cidr.json")
+        self.settings.root.join(POD_CIDR)
     }
 
     /// What the kubelet says pods' addresses are to be of: told to plugins that declare `ipRanges`, also after a restart.
     pub fn set_pod_cidr(&self, subnets: &[Cidr]) -> std::io::Result<()> {
+        let mut known = self.pod_cidr.lock();
+        subnets.clone_into(&mut known);
         record::write(&self.cidr_path(), &subnets, Survives::PowerCut)
     }
 
     pub fn pod_cidr(&self) -> Vec<Cidr> {
-        record::read(&self.cidr_path()).unwrap_or_default()
+        self.pod_cidr.lock().clone()
     }
 
     /// Keeps pods from coming, where none is connected or being connected.
@@ -431,10 +481,7 @@ impl Cni {
     /// The same, and what the kubelet said is forgotten too.
     pub fn reset(&self) {
         self.clear();
+        self.pod_cidr.lock().clear();
         let _ = std::fs::remove_file(self.cidr_path());
     }
-}
-
-fn addresses(result: &CniResult) -> Vec<IpAddr> {
-    result.addresses(INTERFACE)
 }

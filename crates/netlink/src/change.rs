@@ -64,7 +64,7 @@ pub struct Change {
 
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
-fn neighbour(index: u32, address: IpAddr) -> NeighbourMessage {
+pub(crate) fn neighbour(index: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = family(address);
     message.header.ifindex = index;

@@ -22,6 +22,7 @@ const ZONE: u16 = 18;
 /// One direction of a connection, as far as it is looked at.
 struct Tuple {
     source: Option<IpAddr>,
+    destination: Option<IpAddr>,
     protocol: u8,
     destination_port: u16,
 }
@@ -34,10 +35,11 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 fn tuple(bytes: &[u8]) -> Option<Tuple> {
     let parts = attributes(bytes);
     let (ip, protocol) = (attributes(inside(&parts, 1)?), attributes(inside(&parts, 2)?));
-    // Source: 1 of IPv4, 3 of IPv6.
-    let source = inside(&ip, 1).or_else(|| inside(&ip, 3)).and_then(address);
+    // Source: 1 of IPv4, 3 of IPv6; destination behind it.
+    let part = |v4, v6| inside(&ip, v4).or_else(|| inside(&ip, v6)).and_then(address);
+    let (source, destination) = (part(1, 3), part(2, 4));
     let port = inside(&protocol, 3).and_then(|b| b.first_chunk::<2>().copied()).map_or(0, u16::from_be_bytes);
-    Some(Tuple { source, protocol: *inside(&protocol, 1)?.first()?, destination_port: port })
+    Some(Tuple { source, destination, protocol: *inside(&protocol, 1)?.first()?, destination_port: port })
 }
 
 fn message(kind: u16, flags: u16, family: u8, body: &[u8]) -> Vec<u8> {
@@ -51,11 +53,12 @@ fn message(kind: u16, flags: u16, family: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Forgets the UDP flows that came to one of `ports` or are answered by one of `pods`, and gives their number. UDP has
-/// no end of its own: a client that goes on sending would be led to where the port led before.
+/// Forgets the UDP flows that came to one of `ports` of the host itself, whose addresses are `own`, or are answered by one of
+/// `pods`, and gives their number. UDP has no end of its own: a client that goes on sending would be led to where the port
+/// led before. Those that a port leads to other pods, and those that only pass through, go on.
 ///
 /// The namespace of the calling thread. Reads every tracked connection of the family once.
-pub fn forget_udp(pods: &[IpAddr], ports: &[u16]) -> io::Result<usize> {
+pub fn forget_udp(pods: &[IpAddr], ports: &[u16], own: &[IpAddr]) -> io::Result<usize> {
     let (v4, v6) = (nix::libc::AF_INET as u8, nix::libc::AF_INET6 as u8);
     let mut count = 0;
     for (family, _) in
@@ -70,7 +73,7 @@ pub fn forget_udp(pods: &[IpAddr], ports: &[u16]) -> io::Result<usize> {
                 match kind {
                     DONE => break 'dump,
                     ERROR => verdict(body)?,
-                    _ => stale.extend(body.get(4..).and_then(|body| wanted(body, pods, ports))),
+                    _ => stale.extend(body.get(4..).and_then(|body| wanted(body, pods, ports, own))),
                 }
             }
         }
@@ -93,11 +96,15 @@ pub fn forget_udp(pods: &[IpAddr], ports: &[u16]) -> io::Result<usize> {
 }
 
 /// What names the flow in a request to delete it.
-fn wanted(body: &[u8], pods: &[IpAddr], ports: &[u16]) -> Option<Vec<u8>> {
+fn wanted(body: &[u8], pods: &[IpAddr], ports: &[u16], own: &[IpAddr]) -> Option<Vec<u8>> {
     let all = attributes(body);
     let original = inside(&all, ORIGINAL)?;
     let (to, from) = (tuple(original)?, tuple(inside(&all, REPLY)?)?);
-    let ours = ports.contains(&to.destination_port) || from.source.is_some_and(|ip| pods.contains(&ip));
+    // Who is asked answers: nothing leads it to a pod.
+    let to_host = to.destination == from.source;
+    let to_host = to_host && to.destination.is_some_and(|ip| ip.is_loopback() || own.contains(&ip));
+    let by_pod = from.source.is_some_and(|ip| pods.contains(&ip));
+    let ours = to_host && ports.contains(&to.destination_port) || by_pod;
     if to.protocol != UDP || !ours {
         return None;
     }

@@ -6,9 +6,7 @@ use std::net::IpAddr;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -147,6 +145,17 @@ impl Routes {
 
     /// Addresses of an interface with the lengths of their prefixes.
     pub fn addresses(&self, index: u32) -> io::Result<Vec<(IpAddr, u8)>> {
+        let all = self.addresses_of(index)?;
+        Ok(all.into_iter().filter(|(of, ..)| *of == index).map(|(_, ip, prefix)| (ip, prefix)).collect())
+    }
+
+    /// Addresses of all interfaces.
+    pub fn all_addresses(&self) -> io::Result<Vec<IpAddr>> {
+        Ok(self.addresses_of(0)?.into_iter().map(|(_, ip, _)| ip).collect())
+    }
+
+    /// Of one interface, or of all for 0: interface, address and prefix.
+    fn addresses_of(&self, index: u32) -> io::Result<Vec<(u32, IpAddr, u8)>> {
         let mut found = Vec::new();
         let mut wanted = AddressMessage::default();
         wanted.header.index = index;
@@ -156,9 +165,6 @@ impl Routes {
         };
         for message in dumped {
             let RouteNetlinkMessage::NewAddress(address) = message else { continue };
-            if address.header.index != index {
-                continue;
-            }
             let of = |attribute: &AddressAttribute| match attribute {
                 AddressAttribute::Local(ip) => Some((0, *ip)),
                 // The other end's, unless there is no other.
@@ -166,7 +172,7 @@ impl Routes {
                 _ => None,
             };
             if let Some((_, ip)) = address.attributes.iter().filter_map(of).min_by_key(|(order, _)| *order) {
-                found.push((ip, address.header.prefix_len));
+                found.push((address.header.index, ip, address.header.prefix_len));
             }
         }
         Ok(found)
@@ -196,24 +202,6 @@ impl Routes {
         message.header.index = index;
         message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
         self.call(RouteNetlinkMessage::DelAddress(message), 0)
-    }
-
-    /// A bridge with the kernel's settings but those named. An MTU of 0 and an empty MAC are the kernel's choice.
-    pub fn add_plain_bridge(&self, name: &str, mtu: u32, vlans: bool) -> io::Result<()> {
-        let mut link = LinkMessage::default();
-        link.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-        if mtu > 0 {
-            link.attributes.push(LinkAttribute::Mtu(mtu));
-        }
-        let mut data = vec![InfoBridge::StpState(netlink_packet_route::link::BridgeStpState::Disabled)];
-        if vlans {
-            data.push(InfoBridge::VlanFiltering(true));
-        }
-        link.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Bridge),
-            LinkInfo::Data(InfoData::Bridge(data)),
-        ]));
-        self.call(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// An intermediate functional block: what is sent to it is queued and goes on where it came from.

@@ -4,13 +4,12 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
-};
+use netlink_packet_route::neighbour::{NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 
-use crate::Routes;
+use crate::change::neighbour;
 use crate::route::family;
+use crate::{Change, Routes};
 
 /// A route of the main table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,20 +70,9 @@ impl Routes {
         Ok(found)
     }
 
-    fn neighbour_message(ip: IpAddr, interface: u32) -> NeighbourMessage {
-        let mut message = NeighbourMessage::default();
-        message.header.family = family(ip);
-        message.header.ifindex = interface;
-        message.attributes = vec![NeighbourAttribute::Destination(match ip {
-            IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
-            IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
-        })];
-        message
-    }
-
     /// How far the kernel has come with a neighbour.
     pub fn neighbour(&self, ip: IpAddr, interface: u32) -> io::Result<Reach> {
-        let wanted = Self::neighbour_message(ip, interface);
+        let wanted = neighbour(interface, ip);
         let mut all = NeighbourMessage::default();
         all.header.family = wanted.header.family;
         for message in self.dump(RouteNetlinkMessage::GetNeighbour(all))? {
@@ -107,8 +95,7 @@ impl Routes {
 
     /// It is asked for again when a packet goes there. Idempotent.
     pub fn forget_neighbour(&self, ip: IpAddr, interface: u32) -> io::Result<()> {
-        let message = Self::neighbour_message(ip, interface);
-        match self.call(RouteNetlinkMessage::DelNeighbour(message), 0) {
+        match self.apply([Change::no_neighbour(interface, ip)]) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
         }

@@ -7,7 +7,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -244,20 +244,15 @@ impl Routes {
         Ok(self.links()?.into_iter().filter_map(port).collect())
     }
 
+    /// A bridge with the kernel's settings but those named. An MTU of 0 is the kernel's choice.
     pub fn add_bridge(&self, name: &str, mtu: u32, mac: [u8; 6]) -> io::Result<()> {
         let mut link = LinkMessage::default();
-        link.attributes = vec![
-            LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::Address(mac.to_vec()),
-            LinkAttribute::Mtu(mtu),
-            LinkAttribute::LinkInfo(vec![
-                LinkInfo::Kind(InfoKind::Bridge),
-                // No loops are possible with pods alone, and learning when to forward costs 30 s otherwise.
-                LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::StpState(
-                    netlink_packet_route::link::BridgeStpState::Disabled,
-                )])),
-            ]),
-        ];
+        // No loops are possible with pods alone, and learning when to forward costs 30 s otherwise.
+        let data = InfoData::Bridge(vec![InfoBridge::StpState(BridgeStpState::Disabled)]);
+        link.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::Address(mac.to_vec())];
+        link.attributes.extend((mtu > 0).then_some(LinkAttribute::Mtu(mtu)));
+        link.attributes
+            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(data)]));
         self.call(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
     }
 

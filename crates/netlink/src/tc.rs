@@ -6,7 +6,6 @@ use crate::Routes;
 use crate::attributes::{Attributes, find, read};
 
 const NEW_QDISC: u16 = 36;
-const DELETE_QDISC: u16 = 37;
 const GET_QDISC: u16 = 38;
 const NEW_FILTER: u16 = 44;
 const CREATE: u16 = 0x400;
@@ -147,17 +146,5 @@ impl Routes {
             }
         }
         Ok(found)
-    }
-
-    /// Both directions without limits again; nothing there is no error.
-    pub fn unlimit(&self, index: u32) -> io::Result<()> {
-        for (handle, parent) in [(FIRST, ROOT), (INGRESS_HANDLE, INGRESS)] {
-            match self.raw(DELETE_QDISC, 0, &head(index, handle, parent, 0)) {
-                Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::EINVAL)) => {
-                }
-                done => done?,
-            }
-        }
-        Ok(())
     }
 }

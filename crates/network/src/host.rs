@@ -5,7 +5,7 @@ use std::path::Path;
 
 use berth_netlink::{Routes, nft};
 
-use crate::subnet::Saved;
+use crate::subnet::{Forwards, Saved};
 use crate::{Made, Network, NetworkError, names, step};
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -22,7 +22,7 @@ pub(crate) fn has_ipv6() -> bool {
 /// That of the interface the default route leaves by: larger packets of pods would be cut or lost there.
 pub(crate) fn uplink_mtu(routes: &Routes) -> io::Result<u32> {
     for v6 in [false, true] {
-        let default = routes.networks(v6)?.into_iter().find(|r| r.prefix == 0 && r.interface != 0);
+        let default = routes.paths(v6)?.into_iter().find(|path| path.prefix == 0 && path.interface != 0);
         if let Some(route) = default
             && let Some(mtu) = routes.mtu(route.interface)?
         {
@@ -106,16 +106,21 @@ impl Network {
                 pods: &pods,
             })
             .map_err(step(format!("make nf_tables table {}", self.table)))?;
-        forward(&self.config.state, true, subnets.iter().any(|subnet| subnet.is_ipv6()))?;
+        forward(&self.config.state, Forwards::Own, true, subnets.iter().any(|subnet| subnet.is_ipv6()))?;
         *made = Made::Good;
         Ok(index)
     }
 
-    /// Whether a pod could be connected: bridge and table are made, or found, for real. After a reset nothing is made.
+    /// Whether a pod could be connected: bridge and table are made, or found, for real. After a reset nothing is made. A table
+    /// that somebody flushed is made anew: pods that run have no way out without it.
     pub fn probe(&self) -> Result<(), NetworkError> {
         let mut made = self.made.lock();
         if *made == Made::Removed {
             return Ok(());
+        }
+        if *made == Made::Good && !has_rules(&self.table)? {
+            tracing::warn!(table = self.table, "somebody flushed the table; it is made anew");
+            made.doubt();
         }
         let routes = Routes::open().map_err(step("open a netlink socket"))?;
         self.ensure_locked(&routes, &mut made).map(drop)
@@ -144,52 +149,73 @@ impl Network {
             routes.delete_link(index).map_err(step(format!("remove bridge {}", self.bridge)))?;
         }
         self.tables.delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
-        stop_forwarding(&self.config.state)?;
-        Saved::remove(&self.config.state)
+        stop_forwarding(&self.config.state, Forwards::Own)?;
+        Saved::change(&self.config.state, |saved| saved.subnets.clear())
     }
+}
+
+pub(crate) fn has_rules(table: &str) -> Result<bool, NetworkError> {
+    let looked = nft::Reader::open().and_then(|reader| reader.has_rules(table));
+    looked.map_err(step(format!("look at nf_tables table {table}")))
 }
 
 /// Pods reach the outside through the host. What it was before is kept for the reset.
-pub(crate) fn forward(state: &Path, v4: bool, v6: bool) -> Result<(), NetworkError> {
-    if v4 && is(FORWARD, "0").map_err(step("read ip_forward"))? {
-        Saved::change(state, |saved| saved.forward_was_off = true)?;
-        std::fs::write(FORWARD, "1").map_err(step("turn ip_forward on"))?;
-    }
-    if v6 && is(FORWARD6, "0").map_err(step("read IPv6's forwarding"))? {
-        // A host that forwards stops to learn its default route, unless told otherwise (ip-sysctl, accept_ra).
-        let learning = learning(Path::new(LEARNING)).map_err(step("read who learns routes"))?;
-        Saved::change(state, |saved| {
-            saved.forward6_was_off = true;
-            saved.learning.clone_from(&learning);
-        })?;
-        for interface in learning {
-            // It may have gone meanwhile.
-            let _ = std::fs::write(format!("{LEARNING}/{interface}/accept_ra"), "2");
+pub(crate) fn forward(state: &Path, who: Forwards, v4: bool, v6: bool) -> Result<(), NetworkError> {
+    Saved::exclusively(state, |saved| {
+        let v4_off = v4 && is(FORWARD, "0").map_err(step("read ip_forward"))?;
+        let v6_off = v6 && is(FORWARD6, "0").map_err(step("read IPv6's forwarding"))?;
+        let value = saved.value();
+        value.forward_was_off |= v4_off;
+        if v6_off {
+            // A host that forwards stops to learn its default route, unless told otherwise (ip-sysctl, accept_ra).
+            for interface in learning(Path::new(LEARNING)).map_err(step("read who learns routes"))? {
+                if !value.learning.contains(&interface) {
+                    value.learning.push(interface);
+                }
+            }
+            value.forward6_was_off = true;
         }
-        std::fs::write(FORWARD6, "1").map_err(step("turn IPv6's forwarding on"))?;
-    }
-    Ok(())
+        // Who comes later counts on it too.
+        if value.forward_was_off || value.forward6_was_off {
+            value.forwards.insert(who);
+        }
+        // Before it is changed.
+        saved.keep()?;
+        if v4_off {
+            std::fs::write(FORWARD, "1").map_err(step("turn ip_forward on"))?;
+        }
+        if v6_off {
+            for interface in &saved.value().learning {
+                // It may have gone meanwhile.
+                let _ = std::fs::write(format!("{LEARNING}/{interface}/accept_ra"), "2");
+            }
+            std::fs::write(FORWARD6, "1").map_err(step("turn IPv6's forwarding on"))?;
+        }
+        Ok(())
+    })
 }
 
-/// As it was before. Idempotent.
-pub(crate) fn stop_forwarding(state: &Path) -> Result<(), NetworkError> {
-    let saved = Saved::load(state);
-    if saved.forward_was_off {
-        std::fs::write(FORWARD, "0").map_err(step("turn ip_forward off again"))?;
-    }
-    if saved.forward6_was_off {
-        std::fs::write(FORWARD6, "0").map_err(step("turn IPv6's forwarding off again"))?;
-        for interface in &saved.learning {
-            let _ = std::fs::write(format!("{LEARNING}/{interface}/accept_ra"), "1");
+/// As it was before, unless somebody else needs it. Idempotent.
+pub(crate) fn stop_forwarding(state: &Path, who: Forwards) -> Result<(), NetworkError> {
+    Saved::exclusively(state, |saved| {
+        let value = saved.value();
+        value.forwards.remove(&who);
+        if !value.forwards.is_empty() {
+            return Ok(());
         }
-    }
-    match saved.forward_was_off || saved.forward6_was_off {
-        true => Saved::change(state, |saved| {
-            (saved.forward_was_off, saved.forward6_was_off) = (false, false);
-            saved.learning.clear();
-        }),
-        false => Ok(()),
-    }
+        if value.forward_was_off {
+            std::fs::write(FORWARD, "0").map_err(step("turn ip_forward off again"))?;
+        }
+        if value.forward6_was_off {
+            std::fs::write(FORWARD6, "0").map_err(step("turn IPv6's forwarding off again"))?;
+            for interface in &value.learning {
+                let _ = std::fs::write(format!("{LEARNING}/{interface}/accept_ra"), "1");
+            }
+        }
+        (value.forward_was_off, value.forward6_was_off) = (false, false);
+        value.learning.clear();
+        Ok(())
+    })
 }
 
 fn learning(conf: &Path) -> io::Result<Vec<String>> {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use berth_model::{PortMapping, Protocol};
 use berth_netlink::nft::Forward;
+use berth_netlink::{Routes, conntrack};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
@@ -53,6 +54,24 @@ pub(crate) fn wanted(mappings: &[PortMapping]) -> Vec<HostPort> {
         }
     }
     ports
+}
+
+/// UDP flows of before: to the host itself when the pod comes, to the pod when it goes.
+pub(crate) fn forget_flows(pod: &str, addresses: &[IpAddr], ports: &[HostPort]) {
+    let udp = ports.iter().filter(|port| port.protocol == Protocol::Udp);
+    let ports: Vec<u16> = udp.map(|port| port.port).collect();
+    if ports.is_empty() {
+        return;
+    }
+    let own = Routes::open().and_then(|routes| routes.all_addresses());
+    match own.and_then(|own| conntrack::forget_udp(addresses, &ports, &own)) {
+        Ok(count) => tracing::debug!(pod, count, "UDP flows of before are forgotten"),
+        Err(error) => tracing::warn!(
+            pod,
+            error = &error as &dyn std::error::Error,
+            "UDP flows of before are not forgotten; they end 30 to 120 s after their last packet"
+        ),
+    }
 }
 
 impl HostPort {

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use berth_cni::Bandwidth;
 use berth_ids::SandboxId;
 use berth_model::PortMapping;
-use berth_netlink::{Change, PortSettings, Routes, Veth, conntrack, nft};
+use berth_netlink::{Change, PortSettings, Routes, Veth, nft};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +40,7 @@ pub use inspect::{
     Counters, End, InstanceView, PodView, PortHolder, Recorded, ResolverView, RouteView, RuleView,
     ShapingView, SubnetView, TableView, inspect_pod,
 };
-pub use neighbours::{Finding, Neighbours, Traffic};
+pub use neighbours::{Bridged, Finding, Neighbours, PodNetwork, Traffic, bridges, look_now};
 pub use plugin::Plugins;
 pub use subnet::Subnet;
 
@@ -355,53 +355,23 @@ impl Network {
             self.made.lock().doubt();
             self.ensure(&Routes::open().map_err(step("open a netlink socket"))?)?;
         }
-        self.forget_flows(&pod);
+        host_ports::forget_flows(&pod.name, &pod.rules.addresses, &pod.host_ports);
         Ok(())
-    }
-
-    /// Flows of before: to the host itself when the pod comes, to the pod when it goes.
-    fn forget_flows(&self, pod: &Connected) {
-        let udp = pod.host_ports.iter().filter(|port| port.protocol == berth_model::Protocol::Udp);
-        let ports: Vec<u16> = udp.map(|port| port.port).collect();
-        if ports.is_empty() {
-            return;
-        }
-        match conntrack::forget_udp(&pod.rules.addresses, &ports) {
-            Ok(count) => tracing::debug!(pod = pod.name, count, "UDP flows of before are forgotten"),
-            Err(error) => tracing::warn!(
-                pod = pod.name,
-                error = &error as &dyn std::error::Error,
-                "UDP flows of before are not forgotten; they end 30 to 120 s after their last packet"
-            ),
-        }
     }
 
     /// Gives back what a pod was given; `attachment` is for one that is not known any more. The interfaces go with the
     /// pod's namespace, which is about to end: deleting them would wait for the kernel. Idempotent, and never in the way of
     /// a pod's end: a table that refuses is made anew for the next pod.
     pub fn detach(&self, id: &SandboxId, attachment: Option<&Attachment>) {
-        let recorded = || {
-            let attachment = attachment?;
-            let rules = self.rules(&attachment.ips, &attachment.host_ports).ok()?;
-            let host_ports = attachment.host_ports.clone();
-            Some(Connected { name: attachment.pod.clone(), host_ports, rules })
-        };
         let held = self.pods.lock().remove(id);
-        let unused = |pod: &Connected| {
-            // What is only recorded may be another's by now.
-            let pods = self.pods.lock();
-            !pods
-                .values()
-                .any(|other| other.rules.addresses.iter().any(|ip| pod.rules.addresses.contains(ip)))
-        };
-        if let Some(pod) = held.or_else(|| recorded().filter(unused)) {
+        if let Some(pod) = held.or_else(|| self.only_recorded(attachment?)) {
             let mut made = self.made.lock();
             if let Err(error) = self.tables.remove(&self.table, &pod.rules) {
                 tracing::warn!(sandbox = %id, %error, table = self.table, "the table is made anew");
                 made.doubt();
             }
             drop(made);
-            self.forget_flows(&pod);
+            host_ports::forget_flows(&pod.name, &pod.rules.addresses, &pod.host_ports);
         }
         if let Some(ifb) = attachment.and_then(|attachment| attachment.ifb.as_ref())
             && let Ok(routes) = Routes::open()
@@ -410,6 +380,22 @@ impl Network {
         }
         self.forget_neighbours(id);
         self.addresses.lock().give_back(id, names::interface(id));
+    }
+
+    /// What may still be there of a pod that is not known; its addresses and ports may be another's by now.
+    fn only_recorded(&self, attachment: &Attachment) -> Option<Connected> {
+        let pods = self.pods.lock();
+        let held = |ip: &IpAddr| pods.values().any(|other| other.rules.addresses.contains(ip));
+        if attachment.ips.iter().any(held) {
+            return None;
+        }
+        let taken = |port: &HostPort| {
+            pods.values().any(|other| other.host_ports.iter().any(|held| held.conflicts(*port)))
+        };
+        let host_ports: Vec<HostPort> =
+            attachment.host_ports.iter().filter(|port| !taken(port)).copied().collect();
+        let rules = self.rules(&attachment.ips, &host_ports).ok()?;
+        Some(Connected { name: attachment.pod.clone(), host_ports, rules })
     }
 
     /// Where the bridge is for good: one that somebody else made may have another address tomorrow.
@@ -478,12 +464,14 @@ impl Network {
             [a, b] if a.is_ipv6() != b.is_ipv6() => {}
             _ => return Err(wrong()),
         }
+        // Held so that two at once leave the same on disk and in memory.
+        let mut made = self.made.lock();
         if subnets == self.subnets() {
             return Ok(());
         }
         Saved::change(&self.config.state, |saved| saved.subnets.clone_from(&subnets))?;
         self.addresses.lock().move_to(&subnets);
-        self.made.lock().doubt();
+        made.doubt();
         tracing::info!(subnets = text, "new pods get addresses of these networks");
         Ok(())
     }

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,10 @@ pub(crate) fn bits(address: IpAddr) -> u128 {
     }
 }
 
+pub(crate) fn address(v6: bool, bits: u128) -> IpAddr {
+    if v6 { Ipv6Addr::from(bits).into() } else { Ipv4Addr::from(bits as u32).into() }
+}
+
 impl Subnet {
     const fn width(v6: bool) -> u8 {
         if v6 { 128 } else { 32 }
@@ -41,10 +46,7 @@ impl Subnet {
     }
 
     fn address(self, bits: u128) -> IpAddr {
-        match self.v6 {
-            true => Ipv6Addr::from(bits).into(),
-            false => Ipv4Addr::from(bits as u32).into(),
-        }
+        address(self.v6, bits)
     }
 
     pub fn is_ipv6(self) -> bool {
@@ -149,7 +151,7 @@ pub(crate) fn choose6(instance: &str, taken: &[Route]) -> Result<Subnet, Network
 }
 
 /// What must be the same after a restart, and what is put back at a reset.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Saved {
     /// At most one of each IP version; the first is that of a pod's primary address.
@@ -159,6 +161,16 @@ pub(crate) struct Saved {
     pub(crate) forward6_was_off: bool,
     /// Interfaces that shall go on learning routes although the host forwards IPv6; they had `accept_ra` 1.
     pub(crate) learning: Vec<String>,
+    /// Who needs it on: whose reset comes last puts it back.
+    pub(crate) forwards: BTreeSet<Forwards>,
+}
+
+/// Whose pods' packets the host passes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Forwards {
+    Own,
+    Plugins,
 }
 
 fn place(state: &Path) -> PathBuf {
@@ -174,30 +186,63 @@ impl Saved {
 
     /// Changes what is there: Berth's own network and the plugins both turn forwarding on.
     pub(crate) fn change(state: &Path, change: impl FnOnce(&mut Self)) -> Result<(), NetworkError> {
+        Self::exclusively(state, |saved| {
+            change(saved.value());
+            Ok(())
+        })
+    }
+
+    /// Reads, and lets nobody else change it before `work` has ended.
+    pub(crate) fn exclusively<T>(
+        state: &Path,
+        work: impl FnOnce(&mut Draft<'_>) -> Result<T, NetworkError>,
+    ) -> Result<T, NetworkError> {
         static ONE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
         let _one = ONE.lock();
-        let mut saved = Self::load(state);
-        change(&mut saved);
-        saved.store(state)
+        let before = Self::load(state);
+        let mut draft = Draft { value: before.clone(), before, state };
+        let done = work(&mut draft)?;
+        draft.keep()?;
+        Ok(done)
     }
 
     fn store(&self, state: &Path) -> Result<(), NetworkError> {
         let path = place(state);
-        let write = || {
-            let beside = path.with_extension("json.tmp");
-            std::fs::write(&beside, serde_json::to_vec(self)?)?;
-            std::fs::rename(&beside, &path)
+        // Nothing to keep is no file.
+        let write = || match *self == Self::default() {
+            true => match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+            false => {
+                let beside = path.with_extension("json.tmp");
+                std::fs::write(&beside, serde_json::to_vec(self)?)?;
+                std::fs::rename(&beside, &path)
+            }
         };
         write().map_err(|source| NetworkError::Save { path: path.clone(), source })
     }
+}
 
-    pub(crate) fn remove(state: &Path) -> Result<(), NetworkError> {
-        match std::fs::remove_file(place(state)) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(NetworkError::Save { path: place(state), source })
-            }
-            _ => Ok(()),
+/// A change being made.
+pub(crate) struct Draft<'a> {
+    before: Saved,
+    value: Saved,
+    state: &'a Path,
+}
+
+impl Draft<'_> {
+    pub(crate) fn value(&mut self) -> &mut Saved {
+        &mut self.value
+    }
+
+    /// On disk from here on, also before the rest is done.
+    pub(crate) fn keep(&mut self) -> Result<(), NetworkError> {
+        if self.value != self.before {
+            self.value.store(self.state)?;
+            self.before = self.value.clone();
         }
+        Ok(())
     }
 }
 

@@ -384,6 +384,9 @@ fn ports_outlive_the_daemon_and_a_flushed_table() {
     let after = new_netns().unwrap();
     host.with(|| network.attach(asks(&id(4), &[]), after.as_fd()).unwrap());
     assert_eq!(answers(8080).unwrap(), "kept", "after somebody flushed the ruleset");
+    host.with(|| nft::Tables::default().delete(&names::table("test")).unwrap());
+    host.with(|| network.probe().unwrap());
+    assert_eq!(answers(8080).unwrap(), "kept", "and without a pod that comes");
 }
 
 #[test]
@@ -407,6 +410,75 @@ fn udp_flows_follow_the_port() {
         assert_eq!((client.recv(&mut byte).unwrap(), byte), (1, [n]));
         host.with(|| network.detach(&id(n), None));
         // The same client from the same port: without the flush it would be led to the pod that is gone.
+    }
+}
+
+#[test]
+fn flows_that_only_have_the_same_port_go_on() {
+    let host = Host::new();
+    let (outside, own) = neighbour(&host);
+    let network = host.network(&["10.77.0.0/24"]);
+    let (pod, other) = (new_netns().unwrap(), new_netns().unwrap());
+    let attach = |n: u8, netns: &OwnedFd, ports: &[PortMapping]| {
+        host.with(|| network.attach(asks(&id(n), ports), netns.as_fd()).unwrap())
+    };
+    let first =
+        attach(1, &pod, &[PortMapping { container_port: 53, ..map(Protocol::Udp, 5353, "192.0.2.1") }]);
+    let server =
+        |netns: &OwnedFd, port: u16| run_in(netns.as_fd(), || UdpSocket::bind(("0.0.0.0", port))).unwrap();
+    let asks_from = |netns: &OwnedFd, to: IpAddr, server: &UdpSocket| {
+        let client = run_in(netns.as_fd(), || UdpSocket::bind("0.0.0.0:0")).unwrap();
+        for socket in [&client, server] {
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        }
+        client.connect((to, 5353)).unwrap();
+        client.send(b"?").unwrap();
+        let (_, from) = server.recv_from(&mut [0]).unwrap();
+        server.send_to(b"!", from).unwrap();
+        client.recv(&mut [0]).unwrap();
+    };
+    // To somebody outside, and by the port of another pod.
+    asks_from(&host.netns, "192.0.2.2".parse().unwrap(), &server(&outside, 5353));
+    asks_from(&outside, own[0], &server(&pod, 53));
+    let forgotten = |pods: &[IpAddr]| {
+        host.with(|| {
+            let own = Routes::open().unwrap().all_addresses().unwrap();
+            berth_netlink::conntrack::forget_udp(pods, &[5353], &own).unwrap()
+        })
+    };
+    let second = attach(2, &other, &[]);
+    assert_eq!(forgotten(&second.ips), 0);
+    // The host itself, where the port leads nowhere.
+    host.with(|| UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"?", "127.0.0.1:5353").unwrap());
+    assert_eq!(forgotten(&first.ips), 2, "the pod's own, and the host's");
+}
+
+#[test]
+fn a_port_that_nobody_in_the_pod_listens_at_is_refused() {
+    let host = Host::new();
+    let (outside, own) = neighbour(&host);
+    let network = host.network(&[]);
+    let (pod, other) = (new_netns().unwrap(), new_netns().unwrap());
+    let ports = [map(Protocol::Tcp, 8080, ""), map(Protocol::Udp, 8080, "")];
+    let attached = host.with(|| network.attach(asks(&id(1), &ports), pod.as_fd()).unwrap());
+    host.with(|| network.attach(asks(&id(2), &[]), other.as_fd()).unwrap());
+    let datagram = |to: IpAddr| {
+        let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.connect((to, 8080))?;
+        socket.send(b"?")?;
+        socket.recv(&mut [0])
+    };
+    let gateways = attached.gateways.clone();
+    let loopbacks: [IpAddr; 2] = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+    let ways = own.iter().map(|to| (&outside, *to)).chain(own.iter().map(|to| (&host.netns, *to)));
+    let ways = ways.chain(loopbacks.map(|to| (&host.netns, to)));
+    for (from, to) in ways.chain(gateways.iter().map(|to| (&other, *to))) {
+        let answers =
+            run_in(from.as_fd(), || Ok([get((to, 8080)).map(drop), datagram(to).map(drop)])).unwrap();
+        let kinds = answers.map(|answer| answer.unwrap_err().kind());
+        assert_eq!(kinds, [std::io::ErrorKind::ConnectionRefused; 2], "{to}");
     }
 }
 

@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use berth_cni::Cni;
 use berth_images::Images;
 use berth_model::Direction;
-use berth_network::{Neighbours, Network, Plugins};
+use berth_network::{Network, Plugins};
 use berth_pods::Pods;
 use berth_shim_client::Shims;
 
 pub(crate) use self::network::NetworkVerbs;
-use super::look;
+use super::Others;
 use crate::admin::{AdminBackend, Failure, ImageVerb, NetworkCheck, NetworkReport, PodNetwork};
 
 /// What the admin socket asks for, by the domain and the mechanisms.
@@ -23,7 +23,7 @@ pub(crate) struct Admin {
     pub(crate) pods: Pods,
     pub(crate) images: Images,
     pub(crate) network: Arc<Network>,
-    pub(crate) neighbours: Arc<Neighbours>,
+    pub(crate) others: Others,
     pub(crate) plugins: Arc<Plugins>,
     pub(crate) cni: Arc<Cni>,
     pub(crate) shims: Shims,
@@ -74,8 +74,8 @@ impl AdminBackend for Admin {
     async fn status(&self) -> serde_json::Value {
         let (sandboxes, containers) = self.pods.counts();
         let usage = self.images.fs_usage();
-        let (neighbours, network) = (self.neighbours.clone(), self.network.clone());
-        let stopped = tokio::task::spawn_blocking(move || look(&neighbours, &network)).await;
+        let others = self.others.clone();
+        let stopped = tokio::task::spawn_blocking(move || others.look()).await;
         let transfers = self.images.transfers();
         let going = |direction: Direction| -> Vec<_> {
             transfers.iter().filter(|one| !one.ended && one.direction == direction).collect()

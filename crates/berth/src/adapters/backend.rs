@@ -8,20 +8,19 @@ use berth_model::{
     ContainerConfig, ContainerFilter, ContainerStats, ContainerStatus, ExecOutput, FsUsage, ImageSpec,
     LifeEvent, Resources, SandboxConfig, SandboxFilter, SandboxStats, SandboxStatus,
 };
-use berth_network::{Finding, Neighbours, Network};
+use berth_network::Finding;
 use berth_pods::Pods;
 use berth_server::{Backend, Condition, Failure, ImageInfo, RegistryAuth, RuntimeReport, Streams};
 use berth_streaming::{Target, Urls};
 
-use super::NetworkPort;
+use super::{NetworkPort, Others};
 
 /// What the CRI verbs call: pods and images under one roof.
 pub(crate) struct CriBackend {
     pub(crate) pods: Pods,
     pub(crate) images: Images,
     pub(crate) network: Arc<NetworkPort>,
-    pub(crate) bridge: Arc<Network>,
-    pub(crate) neighbours: Arc<Neighbours>,
+    pub(crate) others: Others,
     /// Where clients come for streams.
     pub(crate) urls: Urls,
     /// The effective configuration, for the verbose status.
@@ -247,8 +246,8 @@ impl Backend for CriBackend {
         if verbose {
             info.insert("config".to_owned(), self.config.clone());
         }
-        let (neighbours, bridge) = (self.neighbours.clone(), self.bridge.clone());
-        let stopped = tokio::task::spawn_blocking(move || super::look(&neighbours, &bridge)).await;
+        let others = self.others.clone();
+        let stopped = tokio::task::spawn_blocking(move || others.look()).await;
         let stopped = stopped.unwrap_or_default();
         if verbose && let Ok(text) = serde_json::to_string(&stopped) {
             info.insert("stoppedByOthers".to_owned(), text);

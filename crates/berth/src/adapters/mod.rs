@@ -7,6 +7,7 @@ mod images;
 mod launcher;
 mod meter;
 mod network;
+mod others;
 mod store;
 mod streams;
 
@@ -16,22 +17,12 @@ pub(crate) use images::ImagePort;
 pub(crate) use launcher::LauncherPort;
 pub(crate) use meter::MeterPort;
 pub(crate) use network::NetworkPort;
+pub(crate) use others::Others;
 pub(crate) use store::StorePort;
 pub(crate) use streams::StreamBackend;
 
 use berth_ids::{Classify, ErrorClass};
 use berth_pods::ports::PortError;
-
-/// What of pods' traffic others stop; nothing where their rules cannot be read, which the log tells. Blocking.
-pub(crate) fn look(
-    neighbours: &berth_network::Neighbours,
-    network: &berth_network::Network,
-) -> Vec<berth_network::Finding> {
-    neighbours.look(network).unwrap_or_else(|error| {
-        tracing::warn!(error = &error as &dyn std::error::Error, "what others stop is not known");
-        Vec::new()
-    })
-}
 
 /// Runs blocking work away from the async threads.
 async fn blocking<T, E>(

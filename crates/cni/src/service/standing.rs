@@ -17,6 +17,7 @@ impl Cni {
 
     /// Looks at the directories again.
     pub(crate) fn refresh(&self) {
+        let _one = self.refreshing.lock();
         for (handler, directory) in self.directories() {
             let loaded = prepared::load(directory, &self.chain);
             let mut all = self.found.lock();

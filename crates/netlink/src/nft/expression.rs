@@ -18,6 +18,9 @@ const CT_STATUS: u32 = 2;
 const DST_NAT: u32 = 1 << 5;
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
+const LESS: u32 = 2;
+/// Where an error of ICMPv6 quotes source and destination of the packet it is about, behind its own eight bytes (RFC 4443, 3).
+const QUOTED6: [u32; 2] = [8 + 8, 8 + 24];
 /// IFNAMSIZ: a name is compared with its padding.
 const INTERFACE: usize = 16;
 
@@ -91,6 +94,32 @@ impl Family {
             expression("payload", what)
         };
         vec![load(address, FIRST), write(self.source), write(self.destination)]
+    }
+
+    /// "It is an error about a packet from this address to itself" (ICMPv6; RFC 4443, 2.1: its types are below 128).
+    pub(super) fn quotes(self, address: &[u8]) -> Vec<Attributes> {
+        const ICMPV6: u8 = 58;
+        let is_error = [payload(TRANSPORT, 0, 1, FIRST), compare(LESS, &[128])];
+        let quoted = QUOTED6.map(|at| [payload(TRANSPORT, at, self.length, FIRST), compare(EQUAL, address)]);
+        is_protocol(ICMPV6).into_iter().chain(is_error).chain(quoted.into_iter().flatten()).collect()
+    }
+
+    /// Writes another source and destination into the packet that an error is about: by these its sender is found.
+    pub(super) fn requote(self, address: &[u8]) -> Vec<Attributes> {
+        // The sum over all of the message is two bytes behind its beginning.
+        const INTERNET_SUM: u32 = 1;
+        let write = |offset| {
+            let what = Attributes::default()
+                .number(2, TRANSPORT)
+                .number(3, offset)
+                .number(4, self.length)
+                .number(5, FIRST)
+                .number(6, INTERNET_SUM)
+                .number(7, 2)
+                .number(8, 0);
+            expression("payload", what)
+        };
+        std::iter::once(load(address, FIRST)).chain(QUOTED6.map(write)).collect()
     }
 
     /// Protocol and destination port, behind `after` bytes of a key.

@@ -64,6 +64,14 @@ impl Reader {
             .collect()
     }
 
+    /// Whether a table has its rules: not after somebody flushed the ruleset. For whoever asks every few seconds.
+    pub fn has_rules(&self, table: &str) -> io::Result<bool> {
+        match self.rules(&at(table)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            found => Ok(!found?.is_empty()),
+        }
+    }
+
     /// `None`: there is no such table.
     pub fn standing(&self, table: &str) -> io::Result<Option<Standing>> {
         let mut standing = Standing::default();

@@ -252,8 +252,11 @@ impl Batch {
         let begins = vec![V6.is(), V6.goes_to(stand_in), on::is_original(), vec![on::drop()]];
         self.rule(table, "guard6", begins);
         self.chain(table, "answers6", "filter", INPUT, AFTER_NAT);
-        let answer = vec![V6.is(), V6.comes_from(stand_in), V6.goes_to(stand_in), V6.readdress(&localhost)];
-        self.rule(table, "answers6", answer);
+        let answer = || vec![V6.is(), V6.comes_from(stand_in), V6.goes_to(stand_in)];
+        // That nobody listens there is told to the socket that the quoted packet names.
+        let error = [V6.quotes(stand_in), V6.requote(&localhost)];
+        self.rule(table, "answers6", answer().into_iter().chain(error).collect());
+        self.rule(table, "answers6", answer().into_iter().chain([V6.readdress(&localhost)]).collect());
     }
 
     fn rule(&mut self, table: &str, chain: &str, parts: Vec<Vec<Attributes>>) {

@@ -64,7 +64,7 @@ fn what_a_table_has_is_compared_with_what_it_should_have() {
         let (tables, reader) = (Tables::default(), Reader::open()?);
         let whole =
             Pod { addresses: vec![[10, 1, 0, 7].into()], masquerade: true, forwards: pod(7, 1).forwards };
-        assert_eq!(reader.standing("berth-test")?, None);
+        assert_eq!((reader.standing("berth-test")?, reader.has_rules("berth-test")?), (None, false));
         let missing = reader.held("berth-test", &whole, Some("br-test"))?;
         assert!(
             missing.len() == 6 && missing.iter().all(|one| one.state == HeldState::Missing),
@@ -94,6 +94,7 @@ fn what_a_table_has_is_compared_with_what_it_should_have() {
                 "127.0.0.1 UDP 1000 to 10.1.0.7:53",
             ]
         );
+        assert!(reader.has_rules("berth-test")?);
         let standing = reader.standing("berth-test")?.unwrap();
         assert_eq!(standing.elements["ports4"], ["TCP 1000 to 10.1.0.7:80"]);
         assert_eq!(standing.elements["links"], ["br-test"]);

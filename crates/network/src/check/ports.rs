@@ -12,23 +12,22 @@ use berth_sys::netns::run_in;
 use super::probe::connect;
 use super::{Clock, Step, Subject};
 use crate::HostPort;
+use crate::neighbours::uplink;
 
 /// The host's own addresses towards the outside: those of the interface its default route leaves by.
 pub(super) fn own_addresses(routes: &Routes) -> io::Result<Vec<IpAddr>> {
     let mut found = Vec::new();
     for v6 in [false, true] {
-        let default = routes.paths(v6)?.into_iter().find(|path| path.prefix == 0 && path.interface != 0);
-        let Some(path) = default else { continue };
-        let own = routes.addresses(path.interface)?.into_iter().map(|(ip, _)| ip);
-        let mut own = own.filter(|ip| ip.is_ipv6() == v6);
-        found.extend(own.find(|ip| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())));
+        found.extend(uplink(routes, v6)?.map(|(_, own)| own));
     }
     Ok(found)
 }
 
-/// Where a client of the host finds the port.
-fn places(port: HostPort, pod: &[IpAddr], own: &[IpAddr]) -> Vec<IpAddr> {
-    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+/// Where a client of the host finds the port. Whoever leads it there by other rules than ours leads nobody from ::1: the
+/// kernel has `route_localnet` for IPv4 alone.
+fn places(port: HostPort, pod: &[IpAddr], own: &[IpAddr], by_us: bool) -> Vec<IpAddr> {
+    let loopback6 = by_us.then_some(IpAddr::V6(Ipv6Addr::LOCALHOST));
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST)].into_iter().chain(loopback6);
     let everywhere = own.iter().copied().chain(loopback);
     let led = |ip: &IpAddr| pod.iter().any(|to| to.is_ipv6() == ip.is_ipv6());
     match port.address {
@@ -64,7 +63,7 @@ pub(super) fn step(subject: &Subject<'_>, port: HostPort, own: &[IpAddr], clock:
             false => lost(name, &missing),
         };
     }
-    let places = places(port, &served, own);
+    let places = places(port, &served, own, subject.recorded.rules.is_some());
     let results: Vec<(IpAddr, io::Result<()>)> = std::thread::scope(|scope| {
         let asked: Vec<_> = places
             .iter()
@@ -169,16 +168,18 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let own = [ip("192.0.2.1"), ip("2001:db8::1")];
         let pod = [ip("10.0.0.2"), ip("fd00::2")];
-        let at = |address: &str, pod: &[IpAddr]| {
+        let of = |address: &str, pod: &[IpAddr], by_us| {
             let port = HostPort {
                 protocol: Protocol::Tcp,
                 address: address.parse().ok(),
                 port: 80,
                 container_port: 80,
             };
-            places(port, pod, &own).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+            places(port, pod, &own, by_us).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
+        let at = |address, pod| of(address, pod, true);
         assert_eq!(at("", &pod), "192.0.2.1 2001:db8::1 127.0.0.1 ::1");
+        assert_eq!(of("", &pod, false), "192.0.2.1 2001:db8::1 127.0.0.1");
         assert_eq!(at("", &pod[..1]), "192.0.2.1 127.0.0.1");
         assert_eq!(at("::", &pod), "2001:db8::1 ::1");
         assert_eq!(at("127.0.0.1", &pod), "127.0.0.1");

@@ -244,10 +244,16 @@ fn gateway(
     let asked = run_in(subject.netns, || resolve(&Routes::open()?, to, interface, patience));
     match asked {
         Ok(Reach::Answered { .. }) => Step::ok(name, format!("{to} says where it is")),
-        Ok(Reach::Fixed) => Step::ok(name, format!("{to} is known without asking")),
-        Ok(Reach::Unknown | Reach::Failed) => {
+        // Nobody has to answer for it, so that it is looked for.
+        Ok(Reach::Fixed) if bridge_has(subject, routes, to) => {
+            Step::ok(name, format!("{to} is known without asking"))
+        }
+        Ok(reach) => {
             let bridge = subject.recorded.bridge.as_deref().unwrap_or("the host");
-            let found = format!("{to} does not say where it is");
+            let found = match reach {
+                Reach::Fixed => format!("{bridge} has lost {to}"),
+                _ => format!("{to} does not say where it is"),
+            };
             way.block(v6, &found);
             match of_whom(routes, to) {
                 Ok(Some(name_of)) => Step::failed(
@@ -268,6 +274,16 @@ fn gateway(
             Step::failed(name, found, "")
         }
     }
+}
+
+/// Whether the pod's bridge has an address; one that is not known, or cannot be looked at, has lost nothing.
+fn bridge_has(subject: &Subject<'_>, routes: &Routes, ip: IpAddr) -> bool {
+    let Some(bridge) = &subject.recorded.bridge else { return true };
+    let found = routes.index(bridge).and_then(|index| match index {
+        Some(index) => Ok(routes.addresses(index)?.iter().any(|(has, _)| *has == ip)),
+        None => Ok(false),
+    });
+    found.unwrap_or(true)
 }
 
 /// The interface of the host that has an address.

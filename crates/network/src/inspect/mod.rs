@@ -67,11 +67,12 @@ impl Plugins {
     pub fn recorded(&self, record: &Record) -> Recorded {
         let read = record.result.clone().map(|value| CniResult::read(value, record.version));
         let result = read.and_then(Result::ok).unwrap_or_default();
-        let of_plugin = |name: &str| {
-            let mine = record.plugins.iter().find(|used| used.conf.get("type").is_some_and(|k| k == name));
-            mine.filter(|used| used.in_process)
+        let plugin = |name: &str| {
+            record.plugins.iter().find(|used| used.conf.get("type").is_some_and(|kind| kind == name))
         };
-        let (bridged, routed) = (of_plugin("bridge").is_some(), of_plugin("ptp").is_some());
+        let bridge = plugin("bridge");
+        // Names and rules of a program are its own.
+        let ours = [bridge, plugin("ptp")].into_iter().flatten().any(|used| used.in_process);
         let host: Vec<&str> =
             result.interfaces.iter().filter(|i| i.sandbox.is_empty()).map(|i| i.name.as_str()).collect();
         let veth = names::veth(&record.container, &record.interface);
@@ -83,11 +84,12 @@ impl Plugins {
             interface: record.interface.clone(),
             addresses: result.addresses(&record.interface),
             gateways: default_gateways(&result),
-            host_interface: (bridged || routed).then_some(veth),
-            bridge: host.first().filter(|_| bridged).map(|name| (*name).to_owned()),
+            host_interface: ours.then_some(veth),
+            // The program names it first too.
+            bridge: host.first().filter(|_| bridge.is_some()).map(|name| (*name).to_owned()),
             host_ports,
             ifb: limited.map(|name| (*name).to_owned()),
-            rules: (bridged || routed).then(|| self.rules_of(&record.container)),
+            rules: ours.then(|| self.rules_of(&record.container)),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! of our own would not help: every chain that the kernel calls must let it pass (nft(8), verdicts).
 
 mod advice;
+mod bridged;
 pub(crate) mod legacy;
 mod packet;
 mod registers;
@@ -17,16 +18,17 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use berth_netlink::Routes;
 use berth_netlink::nft::{Base, ChainName, Element, Reader, Rule};
+use berth_netlink::{Link, Routes};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use self::packet::Interface;
 use self::scene::{Scene, blocked};
 use self::walk::Tables;
-use crate::{Network, NetworkError, Subnet, step};
+use crate::{NetworkError, names, step};
 
+pub use self::bridged::{Bridged, PodNetwork, bridges};
 pub use self::scene::Traffic;
 
 /// Beside a family's number: the chain is of iptables-legacy, which nf_tables does not know. Of ours alone.
@@ -48,6 +50,9 @@ const STALE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     pub traffic: Traffic,
+    /// The one that leads to the pods.
+    #[serde(default)]
+    pub bridge: String,
     /// 4 or 6.
     pub ip_version: u8,
     /// False: it may be stopped, depending on what is not known beforehand.
@@ -62,7 +67,8 @@ impl Finding {
     /// Without what would help.
     pub fn what(&self) -> String {
         let is = if self.sure { "is" } else { "may be" };
-        format!("IPv{} {} {is} stopped by {}", self.ip_version, self.traffic.words(), self.by)
+        let Self { ip_version, bridge, by, .. } = self;
+        format!("IPv{ip_version} {} on bridge {bridge} {is} stopped by {by}", self.traffic.words())
     }
 }
 
@@ -118,92 +124,97 @@ fn read_failed(source: io::Error) -> NetworkError {
 }
 
 impl Neighbours {
-    /// What stops pods' packets. Blocking, and cheap where no table changed since the last time, or that was a moment ago: one
-    /// question to the kernel for the tables, a few for links and routes.
-    pub fn look(&self, network: &Network) -> Result<Vec<Finding>, NetworkError> {
-        self.look_unless(network, |seen| seen.at.elapsed() < PAUSE.max(seen.took * SHARE))
-    }
-
-    /// The same at this very moment, for a person who just changed something.
-    pub fn look_now(&self, network: &Network) -> Result<Vec<Finding>, NetworkError> {
-        self.look_unless(network, |_| false)
-    }
-
-    fn look_unless(
-        &self,
-        network: &Network,
-        fresh: impl FnOnce(&Seen) -> bool,
-    ) -> Result<Vec<Finding>, NetworkError> {
-        let reader = Reader::open().map_err(read_failed)?;
+    /// What stops packets of these bridges' pods. Blocking, and cheap where no table changed since the last time, or that was
+    /// a moment ago: one question to the kernel for the tables, a few for links and routes.
+    pub fn look(&self, bridges: &[Bridged]) -> Result<Vec<Finding>, NetworkError> {
+        let (reader, scenes) = open(bridges)?;
         let generation = reader.generation().map_err(read_failed)?;
-        let routes = Routes::open().map_err(read_failed)?;
-        let scenes = scenes(&routes, network.bridge(), &network.subnets()).map_err(read_failed)?;
         let legacy = legacy::in_use();
         let scene = format!("{scenes:?} {legacy}");
         if let Some(seen) = &*self.seen.lock() {
             let same = seen.generation == generation && seen.scene == scene;
             let same = same && (!legacy || seen.at.elapsed() < STALE);
-            if same || fresh(seen) {
+            if same || seen.at.elapsed() < PAUSE.max(seen.took * SHARE) {
                 return Ok(seen.findings.clone());
             }
         }
         let begun = Instant::now();
-        let findings = findings(reader, &scenes).map_err(read_failed)?;
-        let mut seen = self.seen.lock();
-        let before = seen.as_ref().map(|seen| seen.findings.as_slice()).unwrap_or_default();
+        let read = findings(reader, &scenes);
+        let found = read.as_ref().map(Vec::clone).unwrap_or_default();
+        let took = begun.elapsed();
+        let now = Seen { generation, scene, at: Instant::now(), took, findings: found };
+        // Also where they could not be read: that is told once for each state of the tables.
+        let before = self.seen.lock().replace(now);
+        let findings = read.map_err(read_failed)?;
+        let before = before.map(|seen| seen.findings).unwrap_or_default();
         for new in findings.iter().filter(|finding| !before.contains(finding)) {
             tracing::warn!("{new}");
         }
-        let took = begun.elapsed();
         tracing::debug!(?took, findings = findings.len(), "the rules of others were read");
-        let at = Instant::now();
-        *seen = Some(Seen { generation, scene, at, took, findings: findings.clone() });
         Ok(findings)
     }
 }
 
-/// One for each IP version that pods have.
-fn scenes(routes: &Routes, bridge: &str, subnets: &[Subnet]) -> io::Result<Vec<Scene>> {
-    let index = routes.index(bridge)?.unwrap_or(0);
-    let bridge = Interface { name: bridge.to_owned(), index };
+/// The same at this very moment, for a person who just changed something.
+pub fn look_now(bridges: &[Bridged]) -> Result<Vec<Finding>, NetworkError> {
+    let (reader, scenes) = open(bridges)?;
+    findings(reader, &scenes).map_err(read_failed)
+}
+
+fn open(bridges: &[Bridged]) -> Result<(Reader, Vec<Scene>), NetworkError> {
+    let opened = || -> io::Result<_> {
+        let (reader, routes) = (Reader::open()?, Routes::open()?);
+        Ok((reader, scenes(&routes, bridges)?))
+    };
+    opened().map_err(read_failed)
+}
+
+/// The interface of the default route and the machine's address there.
+pub(crate) fn uplink(routes: &Routes, v6: bool) -> io::Result<Option<(Link, IpAddr)>> {
+    let default = routes.paths(v6)?.into_iter().find(|path| path.prefix == 0 && path.interface != 0);
+    let Some(route) = default else { return Ok(None) };
+    let Some(link) = routes.link_at(route.interface)? else { return Ok(None) };
+    let own = routes.addresses(route.interface)?.into_iter().map(|(ip, _)| ip);
+    let mut own = own.filter(|ip| ip.is_ipv6() == v6);
+    let own = own.find(|ip| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()));
+    Ok(own.map(|own| (link, own)))
+}
+
+/// One for each IP version that pods of a bridge have.
+fn scenes(routes: &Routes, bridges: &[Bridged]) -> io::Result<Vec<Scene>> {
+    let interface = |link: Link| Interface { name: link.name, index: link.index };
+    let mut uplinks = Vec::new();
+    for v6 in [false, true] {
+        uplinks.push(uplink(routes, v6)?.map(|(link, own)| (interface(link), own)));
+    }
     let mut scenes = Vec::new();
-    for subnet in subnets {
-        let v6 = subnet.is_ipv6();
-        let default = routes.networks(v6)?.into_iter().find(|r| r.prefix == 0 && r.interface != 0);
-        let mut uplink = None;
-        if let Some(route) = default
-            && let Some(link) = routes.link_at(route.interface)?
-        {
-            let own = routes.addresses(route.interface)?.into_iter().map(|(ip, _)| ip);
-            let own = own.filter(|ip| ip.is_ipv6() == v6).find(|ip| match ip {
-                IpAddr::V6(ip) => !ip.is_unicast_link_local(),
-                IpAddr::V4(_) => true,
+    for Bridged { name, networks } in bridges {
+        let bridge = Interface { name: name.clone(), index: routes.index(name)?.unwrap_or(0) };
+        for network in networks {
+            let v6 = network.pod.is_ipv6();
+            let called = std::fs::read_to_string(format!("{BRIDGED}{}tables", if v6 { "6" } else { "" }));
+            scenes.push(Scene {
+                bridge: bridge.clone(),
+                gateway: network.gateway,
+                pod: network.pod,
+                other_pod: network.other,
+                uplink: uplinks[usize::from(v6)].clone(),
+                outside: OUTSIDE[usize::from(v6)],
+                bridged_is_filtered: called.is_ok_and(|text| text.trim() == "1"),
             });
-            uplink = own.map(|own| (Interface { name: link.name, index: link.index }, own));
         }
-        let called = std::fs::read_to_string(format!("{BRIDGED}{}tables", if v6 { "6" } else { "" }));
-        let hosts = subnet.hosts();
-        scenes.push(Scene {
-            bridge: bridge.clone(),
-            gateway: subnet.gateway(),
-            pod: subnet.host(hosts.start),
-            other_pod: subnet.host(hosts.start + 1),
-            uplink,
-            outside: OUTSIDE[usize::from(v6)],
-            bridged_is_filtered: called.is_ok_and(|text| text.trim() == "1"),
-        });
     }
     Ok(scenes)
 }
 
 fn findings(reader: Reader, scenes: &[Scene]) -> io::Result<Vec<Finding>> {
-    let (mut bases, mut names) = reader.chains()?;
+    let (mut bases, mut chains) = reader.chains()?;
     let legacy = legacy::read()?;
-    names.extend(legacy.chains.keys().cloned());
+    chains.extend(legacy.chains.keys().cloned());
     bases.extend(legacy.bases);
     bases.sort_by_key(|base: &Base| base.priority);
     // What an instance of ours drops, its settings ask for.
-    bases.retain(|base| !base.name.table.starts_with("berth"));
+    bases.retain(|base| !names::is_table(&base.name.table));
     let source = Source { reader, legacy: legacy.chains, read: Mutex::default() };
     let mut found = Vec::new();
     for scene in scenes {
@@ -211,10 +222,11 @@ fn findings(reader: Reader, scenes: &[Scene]) -> io::Result<Vec<Finding>> {
             if let Some((block, stage)) = blocked(&source, &bases, scene.stages(traffic))? {
                 found.push(Finding {
                     traffic,
+                    bridge: scene.bridge.name.clone(),
                     ip_version: if stage.packet.is_ipv6() { 6 } else { 4 },
                     sure: block.sure,
                     by: advice::cause(&block),
-                    allow: advice::allow(&block, &stage, &names, &scene.bridge.name),
+                    allow: advice::allow(&block, &stage, &chains, &scene.bridge.name),
                 });
             }
         }

@@ -56,7 +56,8 @@ impl Traffic {
 #[derive(Debug, Clone)]
 pub(crate) struct Scene {
     pub(crate) bridge: Interface,
-    pub(crate) gateway: IpAddr,
+    /// `None`: the host has no address on the bridge.
+    pub(crate) gateway: Option<IpAddr>,
     pub(crate) pod: IpAddr,
     pub(crate) other_pod: IpAddr,
     /// The interface of the default route and the machine's address there.
@@ -124,6 +125,7 @@ impl Scene {
 
     /// Where this traffic meets rules, in its order. Nothing: there is no such traffic here.
     pub(crate) fn stages(&self, traffic: Traffic) -> Vec<Stage> {
+        let with_host = |stages: &dyn Fn(IpAddr) -> Vec<Stage>| self.gateway.map(stages).unwrap_or_default();
         match (traffic, &self.uplink) {
             (Traffic::PodToOutside, Some((uplink, own))) => {
                 let first = self.packet(self.pod, self.outside, HTTPS);
@@ -156,14 +158,14 @@ impl Scene {
                 let first = Packet { translated: true, ..self.packet(self.pod, self.other_pod, HTTP) };
                 self.forwarded(&first, &self.bridge, &self.bridge)
             }
-            (Traffic::PodToHost, _) => {
-                let first = Packet { protocol: UDP, ..self.packet(self.pod, self.gateway, DNS) };
+            (Traffic::PodToHost, _) => with_host(&|gateway| {
+                let first = Packet { protocol: UDP, ..self.packet(self.pod, gateway, DNS) };
                 [self.to_host(&first), self.of_host(&answer(&first))].into_iter().flatten().collect()
-            }
-            (Traffic::HostToPod, _) => {
-                let first = self.packet(self.gateway, self.pod, HTTP);
+            }),
+            (Traffic::HostToPod, _) => with_host(&|gateway| {
+                let first = self.packet(gateway, self.pod, HTTP);
                 [self.of_host(&first), self.to_host(&answer(&first))].into_iter().flatten().collect()
-            }
+            }),
         }
     }
 }

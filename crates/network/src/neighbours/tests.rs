@@ -14,10 +14,14 @@ fn found(script: &str) -> Vec<Finding> {
         // It wants a brace that ends something on a line of its own.
         nft.stdin.take().unwrap().write_all(script.replace('}', "\n}\n").as_bytes())?;
         assert!(nft.wait()?.success(), "{script}");
-        let subnets: Vec<Subnet> = ["10.85.0.0/16", "fd85::/64"].map(|s| s.parse().unwrap()).into();
-        let mut scenes = scenes(&Routes::open()?, "berth0", &subnets)?;
+        let network = |net: &str| {
+            let at = |n: &str| format!("{net}{n}").parse::<IpAddr>().unwrap();
+            PodNetwork { pod: at("2"), other: at("3"), gateway: Some(at("1")) }
+        };
+        let networks = ["10.85.0.", "fd85::"].map(network).into();
+        let mut scenes = scenes(&Routes::open()?, &[Bridged { name: "berth0".into(), networks }])?;
         for scene in &mut scenes {
-            let own = if scene.gateway.is_ipv4() { "192.0.2.1" } else { "2001:db8::1" };
+            let own = if scene.pod.is_ipv4() { "192.0.2.1" } else { "2001:db8::1" };
             let uplink = Interface { name: "eth0".into(), index: 3 };
             scene.uplink = Some((uplink, own.parse().unwrap()));
             scene.bridged_is_filtered = false;

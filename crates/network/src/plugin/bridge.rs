@@ -24,7 +24,7 @@ pub(super) fn does(conf: &Bridge) -> bool {
         && conf.bridge.len() <= 15
 }
 
-fn name(conf: &Bridge) -> &str {
+pub(crate) fn name(conf: &Bridge) -> &str {
     if conf.bridge.is_empty() { USUAL } else { &conf.bridge }
 }
 
@@ -52,18 +52,14 @@ fn ensure(conf: &Bridge, routes: &Routes, rules: &Rules) -> Result<Link, PluginE
     let (bridge, made) = match look()? {
         Some(found) => (found, false),
         None => {
-            match routes.add_plain_bridge(name, conf.mtu, false) {
-                // Another pod's, at the same moment.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                done => done.map_err(fail(format!("make bridge {name}")))?,
-            }
             // By itself it has the lowest of its ports' addresses, another one each time a pod comes or goes.
+            let made = match routes.add_bridge(name, conf.mtu, crate::names::bridge_mac(name)) {
+                // Another pod's, at the same moment, which is recorded there, or somebody else's.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+                done => done.map(|()| true).map_err(fail(format!("make bridge {name}")))?,
+            };
             let gone = || refused(format!("bridge {name} was removed while it was being made"));
-            let made = look()?.ok_or_else(gone)?;
-            routes
-                .set_mac(made.index, crate::names::bridge_mac(name))
-                .map_err(fail(format!("give bridge {name} an address")))?;
-            (look()?.ok_or_else(gone)?, true)
+            (look()?.ok_or_else(gone)?, made)
         }
     };
     if bridge.kind != "bridge" {

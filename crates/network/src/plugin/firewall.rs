@@ -9,6 +9,7 @@ use std::io;
 use berth_cni::{Call, CniResult, Does, Firewall, PluginError};
 use berth_netlink::Routes;
 use berth_netlink::nft::{Base, Expression, Reader, Verdict};
+use parking_lot::Mutex;
 
 use super::rules::Rules;
 use super::{fail, previous, refused};
@@ -23,13 +24,13 @@ fn isolates(conf: &Firewall) -> bool {
 }
 
 /// An administrator's chain and a zone have a meaning for the program alone.
-pub(super) fn does(conf: &Firewall) -> Does {
+pub(super) fn does(conf: &Firewall, known: &Forbids) -> Does {
     let plain = conf.iptables_admin_chain_name.is_empty() && conf.firewalld_zone.is_empty();
-    let known = ["", "iptables"].contains(&conf.backend.as_str())
+    let usual = ["", "iptables"].contains(&conf.backend.as_str())
         && ["", "open", "same-bridge"].contains(&conf.ingress_policy.as_str());
-    match plain && known {
+    match plain && usual {
         false => Does::Nothing,
-        true => match somebody_forbids() {
+        true => match known.ask() {
             Ok(false) => Does::Everything,
             Ok(true) => Does::Part,
             Err(error) => {
@@ -40,12 +41,28 @@ pub(super) fn does(conf: &Firewall) -> Does {
     }
 }
 
-/// Whether a rule of somebody else's could stop a packet that the host passes on.
-fn somebody_forbids() -> io::Result<bool> {
-    if legacy::in_use() {
-        return Ok(true);
+/// Whether somebody else forbids, of one state of the tables: it is asked every few seconds, and tables may be long.
+#[derive(Debug, Default)]
+pub(super) struct Forbids(Mutex<Option<(u32, bool)>>);
+
+impl Forbids {
+    fn ask(&self) -> io::Result<bool> {
+        if legacy::in_use() {
+            return Ok(true);
+        }
+        let reader = Reader::open()?;
+        let generation = reader.generation()?;
+        if let Some((_, known)) = self.0.lock().filter(|(of, _)| *of == generation) {
+            return Ok(known);
+        }
+        let forbids = somebody_forbids(&reader)?;
+        *self.0.lock() = Some((generation, forbids));
+        Ok(forbids)
     }
-    let reader = Reader::open()?;
+}
+
+/// Whether a rule of somebody else's could stop a packet that the host passes on.
+fn somebody_forbids(reader: &Reader) -> io::Result<bool> {
     let (bases, names) = reader.chains()?;
     let foreign = |base: &&Base| base.hook == FORWARD && !names::is_table(&base.name.table);
     for base in bases.iter().filter(foreign) {
@@ -124,8 +141,8 @@ mod tests {
             conf("", "", "trusted", ""),
             conf("iptables", "", "", "MINE"),
         ] {
-            assert_eq!(does(&strange), Does::Nothing, "{strange:?}");
+            assert_eq!(does(&strange, &Forbids::default()), Does::Nothing, "{strange:?}");
         }
-        assert_ne!(does(&conf("iptables", "same-bridge", "", "")), Does::Nothing);
+        assert_ne!(does(&conf("iptables", "same-bridge", "", ""), &Forbids::default()), Does::Nothing);
     }
 }

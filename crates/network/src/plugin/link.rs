@@ -69,8 +69,7 @@ pub(super) fn pair(
     if let (Err(error), Some((bridge, ..))) = (&made, of)
         && port::is_full(error)
     {
-        let full = NetworkError::Full { bridge: bridge.name.clone(), pods: port::PORTS };
-        return Err(PluginError::new(PluginError::TRY_AGAIN, full.to_string()));
+        return Err(NetworkError::Full { bridge: bridge.name.clone(), pods: port::PORTS }.into());
     }
     made.map_err(fail(making()))?;
     Ok(Interface { name, mac: mac_text(&mac), ..Default::default() })

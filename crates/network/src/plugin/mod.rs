@@ -20,7 +20,10 @@ mod tuning;
 use std::path::Path;
 
 use berth_cni::{Call, CniResult, Does, InProcess, InUse, Ipam, Known, PluginError};
+use berth_ids::Classify as _;
 
+pub(crate) use self::bridge::name as bridge_name;
+pub(crate) use self::ipam::first_addresses;
 pub(crate) use self::portmap::host_ports;
 use self::rules::Rules;
 use berth_netlink::Routes;
@@ -31,6 +34,7 @@ use crate::NetworkError;
 #[derive(Debug)]
 pub struct Plugins {
     rules: Rules,
+    forbids: firewall::Forbids,
 }
 
 /// A plugin's own failures (CNI 1.1, section 5: 100 and more).
@@ -38,7 +42,7 @@ const FAILED: u32 = 100;
 
 fn fail(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> PluginError {
     let doing = doing.into();
-    move |error| PluginError { code: FAILED, msg: doing, details: error.to_string() }
+    move |error| PluginError { details: error.to_string(), ..refused(doing) }
 }
 
 fn refused(why: impl Into<String>) -> PluginError {
@@ -49,7 +53,7 @@ impl From<NetworkError> for PluginError {
     fn from(error: NetworkError) -> Self {
         let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
         let details = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-        PluginError { code: FAILED, msg: error.to_string(), details }
+        PluginError { details, class: Some(error.class()), ..refused(error.to_string()) }
     }
 }
 
@@ -92,7 +96,7 @@ impl Plugins {
     /// Takes up what an earlier daemon left in the table, on the host that the calling thread is on. Touches nothing of the
     /// kernel's yet.
     pub fn open(instance: &str, state: &Path) -> Result<Self, NetworkError> {
-        Ok(Self { rules: Rules::open(instance, state)? })
+        Ok(Self { rules: Rules::open(instance, state)?, forbids: Default::default() })
     }
 
     /// Removes the table, the bridges that were made here, and what was remembered.
@@ -127,7 +131,7 @@ impl InProcess for Plugins {
             Known::Tuning(tuning) => tuning::does(tuning),
             Known::Ptp(ptp) => ptp.ipam.is_some(),
             Known::Loopback | Known::Bandwidth(_) => true,
-            Known::Firewall(firewall) => return firewall::does(firewall),
+            Known::Firewall(firewall) => return firewall::does(firewall, &self.forbids),
         };
         if whole { Does::Everything } else { Does::Nothing }
     }
@@ -193,8 +197,14 @@ impl InProcess for Plugins {
 
     fn status(&self, plugin: &Known, network: &str) -> Result<(), PluginError> {
         match plugin {
-            Known::Bridge(bridge) => bridge::status(bridge, network),
-            Known::Ptp(ptp) => ipam::status(ptp.ipam.as_ref(), network),
+            Known::Bridge(bridge) => {
+                self.rules.mend()?;
+                bridge::status(bridge, network)
+            }
+            Known::Ptp(ptp) => {
+                self.rules.mend()?;
+                ipam::status(ptp.ipam.as_ref(), network)
+            }
             _ => Ok(()),
         }
     }

@@ -60,9 +60,6 @@ pub(super) fn add(conf: &Portmap, call: &Call<'_>, rules: &Rules) -> Result<CniR
         }
         port.is_free()?;
     }
-    if let Some((port, holder)) = rules.holder(call.container, &ports) {
-        return Err(NetworkError::Taken { port, holder }.into());
-    }
     reach_loopback(&result, rules)?;
     rules.change(call.container, |pod| {
         (pod.network, pod.pod) = (call.network.to_owned(), call.pod());

@@ -4,15 +4,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_cni::{InUse, IpConfig};
-use berth_netlink::{Routes, conntrack, nft};
+use berth_netlink::{Routes, nft};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::files::Files;
+use crate::host_ports::forget_flows;
 use crate::inspect::{self, PortHolder};
 use crate::port::{self, Ports};
+use crate::subnet::Forwards;
 use crate::{HostPort, NetworkError, host, names, step};
 
 /// What one pod has.
@@ -35,7 +38,7 @@ struct Saved {
     bridges: Bridges,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Bridges {
     /// That lead to pods.
@@ -59,6 +62,8 @@ pub(super) struct Rules {
     saved: Mutex<Saved>,
     /// Whether the table is as it should be. Held while it is changed.
     ready: Mutex<bool>,
+    /// That they need forwarding is recorded.
+    forwards: AtomicBool,
 }
 
 impl Rules {
@@ -71,7 +76,8 @@ impl Rules {
         let table = names::plugin_table(instance);
         let (instance, tables, ready) = (instance.to_owned(), nft::Tables::default(), Mutex::new(false));
         let ports = Ports::open().map_err(step(port::OPENING))?;
-        Ok(Self { instance, table, state: state.to_owned(), files, ports, tables, saved, ready })
+        let (state, forwards) = (state.to_owned(), AtomicBool::new(false));
+        Ok(Self { instance, table, state, files, ports, tables, saved, ready, forwards })
     }
 
     fn elements(&self, pod: &PodRules) -> Result<nft::Pod, NetworkError> {
@@ -115,20 +121,38 @@ impl Rules {
         Ok(())
     }
 
+    /// A table that somebody flushed is made anew: pods that run have no way out without it.
+    pub(super) fn mend(&self) -> Result<(), NetworkError> {
+        if *self.ready.lock() && !host::has_rules(&self.table)? {
+            tracing::warn!(table = self.table, "somebody flushed the table; it is made anew");
+            self.restore()?;
+        }
+        Ok(())
+    }
+
     /// Packets to and from these are passed on by the host.
     pub(super) fn forward(&self, ips: &[IpConfig]) -> Result<(), NetworkError> {
         let [v4, v6] = [false, true].map(|v6| ips.iter().any(|ip| ip.address.is_ipv6() == v6));
-        host::forward(&self.state, v4, v6)
+        let on = host::forwarding();
+        if self.forwards.load(Ordering::Relaxed) && (!v4 || on[0]) && (!v6 || on[1]) {
+            return Ok(());
+        }
+        host::forward(&self.state, Forwards::Plugins, v4, v6)?;
+        self.forwards.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// A bridge that leads to pods; `made`: it is ours to remove at a reset.
     pub(super) fn link(&self, name: &str, made: bool) -> Result<(), NetworkError> {
         let mut ready = self.ready.lock();
-        let bridges = &mut self.saved.lock().bridges;
+        let mut saved = self.saved.lock();
+        let mut bridges = saved.bridges.clone();
         let new = bridges.links.insert(name.to_owned()) | (made && bridges.made.insert(name.to_owned()));
         if new {
-            self.files.write(&self.files.bridges(), bridges)?;
+            self.files.write(&self.files.bridges(), &bridges)?;
+            saved.bridges = bridges;
         }
+        drop(saved);
         if *ready && new && self.tables.add_link(&self.table, name).is_err() {
             *ready = false;
         }
@@ -139,8 +163,10 @@ impl Rules {
     pub(super) fn close(&self, bridge: &str) -> Result<(), NetworkError> {
         let mut ready = self.ready.lock();
         let mut saved = self.saved.lock();
-        if saved.bridges.closed.insert(bridge.to_owned()) {
-            self.files.write(&self.files.bridges(), &saved.bridges)?;
+        let mut bridges = saved.bridges.clone();
+        if bridges.closed.insert(bridge.to_owned()) {
+            self.files.write(&self.files.bridges(), &bridges)?;
+            saved.bridges = bridges;
         } else if *ready {
             return Ok(());
         }
@@ -168,6 +194,9 @@ impl Rules {
             return Ok(());
         }
         let elements = self.elements(&after)?;
+        if let Some((port, holder)) = holder(&saved.pods, container, &after.host_ports) {
+            return Err(NetworkError::Taken { port, holder });
+        }
         saved.pods.insert(container.to_owned(), after.clone());
         let file = self.files.pod(container);
         let put_back = |saved: &mut Saved| match &before {
@@ -198,7 +227,7 @@ impl Rules {
         drop((saved, ready));
         let ports: Vec<HostPort> =
             before.into_iter().flat_map(|pod| pod.host_ports).chain(after.host_ports).collect();
-        forget_flows(&elements.addresses, &ports);
+        forget_flows(&after.pod, &elements.addresses, &ports);
         Ok(())
     }
 
@@ -210,19 +239,6 @@ impl Rules {
             self.tables.add_link(&self.table, link)?;
         }
         self.tables.add(&self.table, new)
-    }
-
-    /// Another pod that holds one of these ports.
-    pub(super) fn holder(&self, container: &str, ports: &[HostPort]) -> Option<(HostPort, String)> {
-        let saved = self.saved.lock();
-        for (other, pod) in saved.pods.iter().filter(|(other, _)| *other != container) {
-            let held = ports.iter().find(|port| pod.host_ports.iter().any(|held| held.conflicts(**port)));
-            if let Some(port) = held {
-                let name = if pod.pod.is_empty() { other.clone() } else { pod.pod.clone() };
-                return Some((*port, name));
-            }
-        }
-        None
     }
 
     pub(super) fn of(&self, container: &str) -> Option<PodRules> {
@@ -253,9 +269,13 @@ impl Rules {
     pub(super) fn forget(&self, container: &str) -> Result<(), NetworkError> {
         let mut ready = self.ready.lock();
         let mut saved = self.saved.lock();
+        if !saved.pods.contains_key(container) {
+            return Ok(());
+        }
+        // While the file is there, so is the pod: whoever asks again goes on from here.
+        self.files.remove(&self.files.pod(container))?;
         let Some(pod) = saved.pods.remove(container) else { return Ok(()) };
         drop(saved);
-        self.files.remove(&self.files.pod(container))?;
         let elements = self.elements(&pod).unwrap_or_default();
         let removed = self.tables.remove(&self.table, &elements).and_then(|()| match &pod.own_link {
             Some(link) => self.tables.remove_link(&self.table, link),
@@ -266,7 +286,7 @@ impl Rules {
             *ready = false;
         }
         drop(ready);
-        forget_flows(&elements.addresses, &pod.host_ports);
+        forget_flows(&pod.pod, &elements.addresses, &pod.host_ports);
         Ok(())
     }
 
@@ -292,18 +312,25 @@ impl Rules {
             }
         }
         self.tables.delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
-        host::stop_forwarding(&self.state)?;
+        self.forwards.store(false, Ordering::Relaxed);
+        host::stop_forwarding(&self.state, Forwards::Plugins)?;
         *saved = Saved::default();
         self.files.clear()
     }
 }
 
-fn forget_flows(addresses: &[IpAddr], ports: &[HostPort]) {
-    let udp = ports.iter().filter(|port| port.protocol == berth_model::Protocol::Udp);
-    let ports: Vec<u16> = udp.map(|port| port.port).collect();
-    if !ports.is_empty()
-        && let Err(error) = conntrack::forget_udp(addresses, &ports)
-    {
-        tracing::warn!(%error, "UDP flows of before are not forgotten; they end 30 to 120 s after their last packet");
+/// Another pod that holds one of these ports.
+fn holder(
+    pods: &HashMap<String, PodRules>,
+    container: &str,
+    ports: &[HostPort],
+) -> Option<(HostPort, String)> {
+    for (other, pod) in pods.iter().filter(|(other, _)| *other != container) {
+        let held = ports.iter().find(|port| pod.host_ports.iter().any(|held| held.conflicts(**port)));
+        if let Some(port) = held {
+            let name = if pod.pod.is_empty() { other.clone() } else { pod.pod.clone() };
+            return Some((*port, name));
+        }
     }
+    None
 }

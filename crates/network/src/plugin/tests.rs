@@ -9,7 +9,7 @@ use berth_cni::{
     Bandwidth, Call, CniResult, Does, InProcess as _, InUse, Known, PluginError, PortMapping, RuntimeConfig,
     Version,
 };
-use berth_netlink::Routes;
+use berth_netlink::{Change, Routes, Veth};
 use berth_sys::netns::{new_netns, run_in};
 use serde_json::json;
 
@@ -181,13 +181,18 @@ fn ports_of_the_host_and_a_new_daemon() {
     let mut b = Pod::new(2);
     b.runtime.port_mappings = Some(vec![port(8080, "127.0.0.1")]);
     let of_b = b.up(&host, &bridge, None).unwrap();
-    let taken = b.up(&host, &portmap, Some(&of_b)).unwrap_err().to_string();
-    assert!(taken.contains("leads to pod test/pod already"), "{taken}");
+    let taken = b.up(&host, &portmap, Some(&of_b)).unwrap_err();
+    assert!(taken.to_string().contains("leads to pod test/pod already"), "{taken}");
+    assert_eq!(taken.class, Some(berth_ids::ErrorClass::FailedPrecondition));
     host.with(|| host.plugins.check(&portmap, &a.call(Some(&result)))).unwrap();
     // Another daemon knows who holds what, and makes the table anew.
     let next = host.with(|| Plugins::open("test", host.state.path()).unwrap());
     host.with(|| berth_netlink::nft::Tables::default().delete("berth-test-plugins")).unwrap();
     host.with(|| next.restore()).unwrap();
+    assert_eq!(reached(&host.netns, "127.0.0.1"), "a");
+    // Somebody flushed it: who asks how the plugin is mends it.
+    host.with(|| berth_netlink::nft::Tables::default().delete("berth-test-plugins")).unwrap();
+    host.with(|| next.status(&bridge, "net")).unwrap();
     assert_eq!(reached(&host.netns, "127.0.0.1"), "a");
     assert!(host.with(|| next.add(&portmap, &b.call(Some(&of_b)))).is_err());
     host.with(|| next.del(&portmap, &a.call(Some(&result)))).unwrap();
@@ -338,5 +343,35 @@ fn addresses_that_are_asked_for_and_those_that_run_out() {
     assert!(!rest.iter().any(|(ip, _)| ip == "10.78.0.5"));
     let full = asks(9, "").unwrap_err().to_string();
     assert!(full.contains("10.78.0.1-10.78.0.6") && full.contains("in use"), "{full}");
+    let class = asks(9, "").unwrap_err().class;
+    assert_eq!(class, Some(berth_ids::ErrorClass::ResourceExhausted));
     assert!(host.plugins.status(&bridge, "net").is_err());
+}
+
+#[test]
+fn a_bridge_without_a_free_port_says_so() {
+    let host = Host::new();
+    let bridge = host.bridge();
+    let first = Pod::new(1);
+    let result = first.up(&host, &bridge, None).unwrap();
+    let elsewhere = new_netns().unwrap();
+    let port = |at: usize, master| {
+        let (name, peer, peer_netns) = (format!("port{at}"), format!("end{at}"), elsewhere.as_fd());
+        let (name, peer) = (name.as_str(), peer.as_str());
+        Change::veth(&Veth { name, up: false, master, peer, peer_netns, peer_mac: None, mtu: 0 })
+    };
+    host.with(|| {
+        let routes = Routes::open().unwrap();
+        let master = routes.index("cni-test").unwrap();
+        // As many as there can be, with the pod's own.
+        for at in 1..1023 {
+            routes.apply([port(at, master)]).unwrap();
+        }
+    });
+    let full = Pod::new(2).up(&host, &bridge, None).unwrap_err();
+    assert_eq!(full.class, Some(berth_ids::ErrorClass::ResourceExhausted), "{full}");
+    assert!(full.to_string().contains("bridge cni-test leads to 1023 pods"), "{full}");
+    // Neither an address nor a record of it is left.
+    assert_eq!(host.ipam(), ["10.78.0.2", "fd78::2", "last_reserved_ip.0", "last_reserved_ip.1", "lock"]);
+    host.with(|| host.plugins.del(&bridge, &first.call(Some(&result)))).unwrap();
 }

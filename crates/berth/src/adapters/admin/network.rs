@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use berth_cni::Cni;
 use berth_network::{
-    Finding, Neighbours, Network, Plugins, Recorded, ResolverView, Step, Subject, check_pod, inspect_pod,
+    Finding, Network, Plugins, Recorded, ResolverView, Step, Subject, check_pod, inspect_pod,
 };
 use berth_pods::{Connection, Pods};
 use tokio::sync::Semaphore;
 
-use super::super::look;
+use super::super::Others;
 use super::super::network::{self, Record};
 use crate::admin::protocol::chain;
 use crate::admin::{ConnectedPod, Failure, NetworkCheck, NetworkReport, PodNetwork, PodPlugins};
@@ -29,7 +29,7 @@ const CHECK_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct NetworkVerbs {
     pods: Pods,
     network: Arc<Network>,
-    neighbours: Arc<Neighbours>,
+    others: Others,
     plugins: Arc<Plugins>,
     cni: Arc<Cni>,
     primary: Option<IpVersion>,
@@ -46,12 +46,12 @@ struct Known {
 impl NetworkVerbs {
     pub(crate) fn new(
         pods: Pods,
-        (network, neighbours): (Arc<Network>, Arc<Neighbours>),
+        (network, others): (Arc<Network>, Others),
         (plugins, cni): (Arc<Plugins>, Arc<Cni>),
         primary: Option<IpVersion>,
     ) -> Self {
         let checking = Arc::new(Semaphore::new(CHECKS));
-        Self { pods, network, neighbours, plugins, cni, primary, checking }
+        Self { pods, network, others, plugins, cni, primary, checking }
     }
 
     fn known(&self, connection: &Connection) -> Result<Option<Known>, Failure> {
@@ -95,7 +95,7 @@ impl NetworkVerbs {
                 cni: report.verbose,
                 plugin_ports: verbs.plugins.port_holders(),
                 pods: pods.map(|connection| verbs.line(connection)).collect(),
-                stopped_by_others: look(&verbs.neighbours, &verbs.network),
+                stopped_by_others: verbs.others.look(),
             })
         })
         .await?
@@ -166,14 +166,13 @@ impl NetworkVerbs {
             nameservers: dns.addresses(),
             others: others.collect(),
         });
-        match &known.cni {
-            None => steps.extend(by_others(&self.neighbours.look_now(&self.network)?)),
-            Some(record) => {
-                let why = "only those on the way of Berth's own bridge are read";
-                steps.push(Step::skipped(OTHERS, why));
-                steps.push(self.by_plugins(record, netns));
+        match self.others.look_now(known.cni.as_deref())? {
+            Some(findings) => steps.extend(by_others(&findings)),
+            None => {
+                steps.push(Step::skipped(OTHERS, "they are read for pods of a bridge of the host's alone"))
             }
         }
+        steps.extend(known.cni.as_ref().map(|record| self.by_plugins(record, netns)));
         Ok(steps)
     }
 
@@ -252,6 +251,7 @@ mod tests {
     fn what_is_sure_to_be_stopped_is_a_failure() {
         let finding = |sure| Finding {
             traffic: Traffic::PodToOutside,
+            bridge: "berth0".into(),
             ip_version: 4,
             sure,
             by: "policy drop".into(),

@@ -43,6 +43,11 @@ fn handler(name: &str) -> &str {
     if name.is_empty() { DEFAULT_HANDLER } else { name }
 }
 
+/// Whether pods without a handler of their own are connected by plugins.
+pub(crate) fn default_is_configured(cni: &Cni) -> bool {
+    cni.is_configured(DEFAULT_HANDLER)
+}
+
 /// Records of both kinds.
 pub(crate) enum Record {
     Embedded(berth_network::Attachment),
@@ -173,11 +178,14 @@ impl NetworkPort {
         netns: Option<Arc<OwnedFd>>,
         record: Option<berth_cni::Record>,
     ) -> Result<(), PortError> {
-        let turn = Self::turn(&self.detaching).await?;
+        let turn = Self::turn(&self.detaching).await;
         let (cni, id) = (self.cni.clone(), id.to_string());
         blocking("disconnect by CNI", move || {
-            let _turn = turn;
-            cni.detach(&id, netns.as_ref().map(|netns| netns.as_fd()), record);
+            match turn {
+                Ok(_turn) => cni.detach(&id, netns.as_ref().map(|netns| netns.as_fd()), record),
+                // They do not keep the pod.
+                Err(busy) => cni.postpone(&id, record, busy.to_string()),
+            }
             Ok::<_, berth_cni::CniError>(())
         })
         .await
@@ -249,7 +257,7 @@ impl Network for NetworkPort {
             cni.restore(&by_plugins);
             plugins.restore()?;
             // Where plugins connect the pods, Berth's own bridge is nobody's.
-            let restored = match embedded.is_empty() && cni.is_configured(DEFAULT_HANDLER) {
+            let restored = match embedded.is_empty() && default_is_configured(&cni) {
                 true => Ok(()),
                 false => network.restore(&embedded),
             };
@@ -259,5 +267,29 @@ impl Network for NetworkPort {
             restored
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_ids::Classify as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_finds_all_plugins_busy_is_told_so_in_its_time() {
+        let busy = Arc::new(Semaphore::new(CHAINS));
+        let mut held = Vec::new();
+        for _ in 0..CHAINS {
+            held.push(NetworkPort::turn(&busy).await.unwrap());
+        }
+        let since = tokio::time::Instant::now();
+        let refused = NetworkPort::turn(&busy).await.unwrap_err();
+        assert_eq!((refused.class(), since.elapsed()), (ErrorClass::ResourceExhausted, CHAIN_WAIT));
+        assert!(refused.to_string().contains("busy with 16 other pods"), "{refused}");
+        let waits = tokio::spawn(async move { NetworkPort::turn(&busy).await.is_ok() });
+        tokio::task::yield_now().await;
+        held.pop();
+        assert!(waits.await.unwrap());
     }
 }

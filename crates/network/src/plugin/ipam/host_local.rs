@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use berth_cni::{Call, CniResult, Dns, HostLocal, InUse, IpConfig, PluginError};
+use berth_ids::ErrorClass;
 
 use super::ranges::{Span, circle};
 use super::store::Store;
@@ -123,7 +124,8 @@ fn take(
         }
     }
     let spans = set.iter().map(|span| format!("{}-{}", span.at(span.first), span.at(span.last)));
-    Err(refused(format!("every address of {} is in use", spans.collect::<Vec<_>>().join(", "))))
+    let why = format!("every address of {} is in use", spans.collect::<Vec<_>>().join(", "));
+    Err(PluginError { class: Some(ErrorClass::ResourceExhausted), ..refused(why) })
 }
 
 pub(super) fn release(conf: &HostLocal, call: &Call<'_>) -> Result<(), PluginError> {

@@ -6,6 +6,7 @@ mod store;
 
 use berth_cni::{Call, CniResult, InUse, IpConfig, Ipam, PluginError, Static};
 
+pub(crate) use self::ranges::first_addresses;
 use super::refused;
 
 /// Addresses, routes and DNS without interfaces; without IPAM none.

@@ -1,11 +1,11 @@
 //! Parts of subnets, as numbers.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use berth_cni::{Cidr, PluginError, Range};
 
 use crate::plugin::link::network;
-use crate::subnet::bits;
+use crate::subnet::{address, bits};
 
 /// One range of which a pod gets an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +19,6 @@ pub(super) struct Span {
 
 fn wrong(why: String) -> PluginError {
     PluginError::new(PluginError::INVALID_CONFIG, why)
-}
-
-pub(super) fn address(v6: bool, bits: u128) -> IpAddr {
-    if v6 { Ipv6Addr::from(bits).into() } else { Ipv4Addr::from(bits as u32).into() }
 }
 
 impl Span {
@@ -66,6 +62,13 @@ impl Span {
     pub(super) fn at(&self, bits: u128) -> IpAddr {
         address(self.v6, bits)
     }
+}
+
+/// The gateway of the first range of an IP version, and the first address that a pod gets of it.
+pub(crate) fn first_addresses(set: &[Range], v6: bool) -> Option<(IpAddr, IpAddr)> {
+    let spans: Vec<Span> =
+        set.iter().filter_map(|range| Span::new(range).ok()).filter(|s| s.v6 == v6).collect();
+    circle(&spans, None).next().map(|(span, ip)| (span.gateway, ip))
 }
 
 /// The addresses of several ranges, from the one behind `after` on and once around; never a gateway.
