@@ -27,6 +27,7 @@ use anyhow::Result;
 
 use self::kind::Kind;
 use self::machine::Machine;
+pub(crate) use self::machine::tool;
 use crate::checks::Checks;
 
 pub(crate) async fn lane(checks: &mut Checks, only: Option<&str>) -> Result<()> {
@@ -59,9 +60,13 @@ pub(crate) async fn lane(checks: &mut Checks, only: Option<&str>) -> Result<()> 
         let left = machine.left().await;
         checks.that("  after the reset the machine's network is as it was", left.is_empty(), left.join("; "));
     }
-    if let [in_process, programs] = &fields[..] {
-        fields::compare(checks, in_process, programs);
-        switch::all(checks, &machine).await?;
+    match (&fields[..], only) {
+        ([in_process, programs], _) => {
+            fields::compare(checks, in_process, programs);
+            switch::all(checks, &machine).await?;
+        }
+        (_, Some(only)) => println!("  {} alone: compared with nothing", only.name()),
+        (found, None) => checks.that("in-process and by programs are compared", false, found.len()),
     }
     if only.is_none_or(|only| only == Kind::Embedded) {
         println!("  a full bridge");

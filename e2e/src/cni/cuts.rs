@@ -3,7 +3,7 @@
 use anyhow::Result;
 use berth_cri_api::v1::*;
 
-use super::recorder::Recorder;
+use super::recorder::{Recorder, Told};
 use crate::checks::{Checks, until};
 use crate::client::{Client, pod};
 use crate::daemon::Daemon;
@@ -56,8 +56,13 @@ async fn one(daemon: &mut Daemon, recorder: &Recorder, verb: &str, plugin: &str)
     }
     until("everything to be given back", || async { Ok(recorder.left(daemon)?.is_empty().then_some(())) })
         .await?;
-    let dels: Vec<_> = recorder.order()?.into_iter().filter(|call| call.starts_with("DEL")).collect();
-    holds!(dels.ends_with(&["DEL rec-b".into(), "DEL rec-a".into()]), "{dels:?}");
+    let dels: Vec<_> = recorder.calls()?.into_iter().filter(|call| call.verb == "DEL").collect();
+    let last: Vec<&str> = dels.iter().rev().take(2).map(|call| call.plugin.as_str()).collect();
+    holds!(last == ["rec-a", "rec-b"], "{dels:?}");
+    // What the plugins before the one that was cut off said was kept.
+    let told = |call: &Told| call.input["prevResult"]["ips"][0]["address"] == "10.9.8.7/24";
+    let said = (verb, plugin) != ("ADD", "rec-a");
+    holds!(dels.iter().all(|call| told(call) == said), "{dels:?}");
     let pods = client.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await?.into_inner().items;
     holds!(pods.is_empty(), "{pods:?}");
     let again = client.run_pod(&config).await?;

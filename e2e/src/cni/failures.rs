@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::recorder::{Recorder, chain, condition, names, of_host};
+use super::recorder::{Recorder, chain, condition, names};
 use crate::checks::{Checks, until};
-use crate::client::{Client, pod};
+use crate::client::{Client, of_host, pod};
 use crate::conflist::in_use;
 use crate::daemon::Daemon;
 
@@ -45,7 +45,7 @@ async fn configurations(checks: &mut Checks, daemon: &Daemon, recorder: &Recorde
         said,
     );
     let mut client = Client::connect(&daemon.socket()).await?;
-    let id = client.run_pod(&of_host(daemon)).await;
+    let id = client.run_pod(&of_host("of-host", &daemon.path("logs"))).await;
     checks.note("  one with the host's network runs", id.as_ref().map(drop));
     client.remove_pod(&id?).await?;
     recorder.configure(&chain("1.1.0"))?;
@@ -91,13 +91,15 @@ async fn additions(checks: &mut Checks, daemon: &Daemon, recorder: &Recorder) ->
         let said = refusal(daemon).await?;
         let order = recorder.order()?;
         let undone = order == ["ADD rec-a", "ADD rec-b", "DEL rec-b", "DEL rec-a"];
-        let bare = recorder.calls()?.iter().all(|one| one.verb == "ADD" || one.input["prevResult"].is_null());
+        // Of the plugin before, so that each finds what it keeps by the addresses.
+        let dels: Vec<_> = recorder.calls()?.into_iter().filter(|one| one.verb == "DEL").collect();
+        let told = dels.iter().all(|one| one.input["prevResult"]["ips"][0]["address"] == "10.9.8.7/24");
         let left = recorder.left(daemon)?;
-        let good = said.contains(words) && undone && bare && left.is_empty();
+        let good = said.contains(words) && undone && told && left.is_empty();
         checks.that(
             &format!("{what}: the pod is refused with the words, and undone"),
             good,
-            format!("{said}; {order:?}; {left:?}"),
+            format!("{said}; {dels:?}; {order:?}; {left:?}"),
         );
     }
     let hung: i32 = std::fs::read_to_string(recorder.path("hung"))?.trim().parse()?;

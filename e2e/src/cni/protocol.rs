@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 use berth_cri_api::v1::*;
 use serde_json::{Value, json};
 
-use super::recorder::{Recorder, Told, of_host};
+use super::recorder::{Recorder, Told};
 use crate::checks::Checks;
-use crate::client::{Client, pod};
+use crate::client::{Client, of_host, pod};
 use crate::daemon::Daemon;
 
 fn wishful(daemon: &Daemon) -> PodSandboxConfig {
@@ -165,7 +165,7 @@ async fn told(client: &mut Client, id: &str, info: &Value) -> Result<(), String>
 async fn host_network(checks: &mut Checks, daemon: &Daemon, recorder: &Recorder) -> Result<()> {
     recorder.forget()?;
     let mut client = Client::connect(&daemon.socket()).await?;
-    let id = client.run_pod(&of_host(daemon)).await?;
+    let id = client.run_pod(&of_host("of-host", &daemon.path("logs"))).await?;
     client.remove_pod(&id).await?;
     let order = recorder.order()?;
     checks.that("a pod with the host's network: no plugin is called", order.is_empty(), format!("{order:?}"));

@@ -8,7 +8,7 @@ use berth_cri_api::v1::*;
 use serde_json::{Value, json};
 
 use crate::checks::until;
-use crate::client::{Client, pod};
+use crate::client::Client;
 use crate::daemon::Daemon;
 
 /// The fields of a line, `-` for a variable that is not there.
@@ -212,14 +212,6 @@ impl Recorder {
         left.retain(|name| !name.ends_with("/lock") && !name.contains("/last_reserved_ip."));
         Ok(left)
     }
-}
-
-/// A pod with the host's network.
-pub(super) fn of_host(daemon: &Daemon) -> PodSandboxConfig {
-    let spaces = NamespaceOption { network: NamespaceMode::Node.into(), ..Default::default() };
-    let security = LinuxSandboxSecurityContext { namespace_options: Some(spaces), ..Default::default() };
-    let linux = LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() };
-    PodSandboxConfig { linux: Some(linux), hostname: String::new(), ..pod("of-host", &daemon.path("logs")) }
 }
 
 pub(super) fn names(directory: &Path) -> Vec<String> {

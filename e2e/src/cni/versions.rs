@@ -41,6 +41,7 @@ pub(super) async fn all(checks: &mut Checks, daemon: &Daemon, recorder: &Recorde
         told.map_err(|e| format!("{e:#}")),
     );
     recorder.behave("rec-b", "VERSION", "")?;
+    recorder.install("rec-b")?;
     recorder.configure(&chain("1.9.0"))?;
     let told = recorder.not_ready(daemon, "10-lane.conflist: CNI version \"1.9.0\"").await;
     checks.note("one that Berth does not speak: the same", told.map_err(|e| format!("{e:#}")));

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::kind::Kind;
 use super::ports::tcp;
-use super::restarts::empty;
+use super::restarts::{CLEARED, empty};
 use crate::audit::{Footprint, given_back};
 use crate::checks::Checks;
 use crate::client::{Client, pod};
@@ -39,7 +39,7 @@ pub(super) async fn all(checks: &mut Checks, daemon: &Daemon, kind: Kind) -> Res
         done = done.and(one?);
     }
     checks.note(&format!("{pods} pods with ports come and go, {AT_ONCE} at a time"), done);
-    checks.note("  no interface, no rule and no address of theirs is left", empty(daemon).await);
+    checks.note("  no interface, no rule and no address of theirs is left", empty(daemon, CLEARED).await);
     checks.note("  nor a directory, a row or a descriptor", given_back(daemon, &before).await);
     Ok(())
 }

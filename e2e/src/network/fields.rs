@@ -28,7 +28,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("pod.tunables.eth0.ipv6.accept_ra", "no pod tells another its routes (CVE-2020-10749)"),
     ("port.tunables.ipv6.accept_ra", PORT),
     ("port.tunables.ipv6.disable_ipv6", PORT),
-    ("port.addresses", PORT),
+    ("port.addresses.addr_info {\"family\":\"inet6\"", PORT),
     ("host.routes6 {\"dev\":\"HOST\"", PORT),
     (
         "ifb.tunables.ipv6.accept_ra",

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::kind::{Kind, NETWORK};
+use super::kind::{Kind, NETWORK, taken};
 use super::machine::{Machine, OWN, tool};
 use super::pods::Served;
+use super::restarts::{CLEARED, empty};
 use super::traffic::{answers, ask};
 use crate::checks::Checks;
 use crate::conflist::in_use;
@@ -59,9 +61,17 @@ pub(super) async fn all(checks: &mut Checks, machine: &Machine, daemon: &Daemon,
         let seen = ask(&there.netns, Machine::mirror(v6)).unwrap_or_else(|error| error.to_string());
         checks.that("  and they reach the outside", seen == OWN[usize::from(v6)], seen);
     }
+    // Those of both networks are seen, else that none is left would say nothing.
+    let (taken, has) = (taken(daemon), empty(daemon, Duration::ZERO).await.is_err());
+    let counted = has
+        && [&here, &there, &beside]
+            .iter()
+            .all(|pod| pod.ips.iter().all(|ip| taken.contains(&ip.to_string())));
+    checks.that("what pods of both bridges have is seen", counted, taken.join(" "));
     for pod in [here, there, beside] {
         pod.gone(daemon).await?;
     }
+    checks.note("  all gone: no interface, rule or address is left", empty(daemon, CLEARED).await);
     std::fs::remove_file(file(daemon))?;
     kind.ready(daemon).await?;
     if kind == Kind::InProcess {

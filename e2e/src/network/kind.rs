@@ -15,8 +15,8 @@ use crate::daemon::Daemon;
 /// The network's name in its configuration.
 pub(super) const NETWORK: &str = "lane";
 pub(super) const BRIDGE: &str = "lane0";
-/// Beginnings of the addresses that the configuration gives pods.
-pub(super) const OF_PODS: [&str; 2] = ["10.77.0.", "fd00:77::"];
+/// Beginnings of the addresses that the configurations give pods: this one, and that of the other bridge.
+pub(super) const OF_PODS: [&str; 4] = ["10.77.0.", "fd00:77::", "10.78.0.", "fd00:78::"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -80,12 +80,20 @@ impl Kind {
 
     /// A daemon with this network.
     pub(super) async fn daemon(self) -> Result<Daemon> {
+        self.daemon_without("").await
+    }
+
+    /// The same, but for one plugin of the chain.
+    pub(super) async fn daemon_without(self, plugin: &str) -> Result<Daemon> {
         if self == Self::Embedded {
             return Daemon::new().await;
         }
         let daemon = Daemon::prepared(|home| {
             std::fs::create_dir(home.join("cni"))?;
-            std::fs::write(home.join("cni/10-lane.conflist"), conflist(home).to_string())?;
+            let mut conf = conflist(home);
+            let plugins = conf["plugins"].as_array_mut().context("no plugins")?;
+            plugins.retain(|one| one["type"] != plugin);
+            std::fs::write(home.join("cni/10-lane.conflist"), conf.to_string())?;
             Ok(self.flags(home))
         })
         .await?;
@@ -158,10 +166,11 @@ pub(super) fn ipam(daemon: &Daemon) -> PathBuf {
     daemon.path("ipam").join(NETWORK)
 }
 
-/// Addresses that are taken, as files of host-local.
+/// Addresses that are taken in any network, as files of host-local.
 pub(super) fn taken(daemon: &Daemon) -> Vec<String> {
-    let entries = std::fs::read_dir(ipam(daemon)).into_iter().flatten().filter_map(Result::ok);
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let entries = |directory| std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let files = entries(daemon.path("ipam")).flat_map(|network| entries(network.path()));
+    let names = files.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut names: Vec<String> = names.filter(|name| OF_PODS.iter().any(|of| name.starts_with(of))).collect();
     names.sort();
     names

@@ -19,6 +19,7 @@ const LOOPBACK6: &str =
 pub(super) const LIMITS: &[Limit] = &[
     programs("from the machine to ::1", LOOPBACK6),
     programs("a port on ::1 alone, from the machine", LOOPBACK6),
+    programs("datagrams to ::1 where no pod listens are refused", LOOPBACK6),
     programs("datagrams to ::1 reach the first pod", LOOPBACK6),
     programs("datagrams to ::1 reach the second pod", LOOPBACK6),
     programs("at its port on ::1", LOOPBACK6),
@@ -52,7 +53,12 @@ pub(super) const LEAVES: &[Leaves] = &[
     left("portmap", "does not remove its chains without pods, IPv6", "nft delete table ip6 nat"),
     left(
         "bridge",
-        "does not stop what it made the kernel forward",
+        "does not stop what it made the kernel forward, IPv4",
+        "sysctl -q -w net.ipv4.ip_forward=0",
+    ),
+    left(
+        "bridge",
+        "does not stop what it made the kernel forward, IPv6",
         "sysctl -q -w net.ipv6.conf.all.forwarding=0",
     ),
 ];

@@ -24,7 +24,7 @@ pub(super) struct Machine {
 }
 
 /// Runs a program of the machine's and gives what it says.
-pub(super) fn tool(line: &str) -> Result<String> {
+pub(crate) fn tool(line: &str) -> Result<String> {
     let mut words = line.split_whitespace();
     let program = words.next().unwrap_or_default();
     let done = Command::new(program).args(words).output().with_context(|| format!("{program} is needed"))?;
@@ -38,6 +38,10 @@ impl Machine {
     pub(super) fn new() -> Result<Self> {
         let own = std::fs::File::open("/proc/self/ns/net")?.into();
         let outside = new_netns()?;
+        // A namespace begins with what the first one has.
+        for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+            tool(&format!("sysctl -q -w {key}=0"))?;
+        }
         tool("ip link add up0 mtu 1450 type veth peer name out0")?;
         // Handed over by its descriptor, which ip(8) cannot.
         let routes = berth_netlink::Routes::open()?;

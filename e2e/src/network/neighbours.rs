@@ -8,6 +8,7 @@ use std::thread;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use super::kind::{Kind, clear};
 use super::machine::{Machine, OWN, ip};
 use super::others::{OTHERS, Other};
 use super::pods::Served;
@@ -22,25 +23,45 @@ const TRAFFIC: [&str; 6] =
 
 pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
     let machine = Machine::new()?;
-    let mut daemon = Daemon::new().await?;
-    let done = all(checks, &machine, &daemon).await;
-    for other in &OTHERS {
-        let _ = shell(other.away);
+    for kind in Kind::ALL {
+        println!("  {}", kind.name());
+        // Whose program lets pods pass on its own account, which is another matter.
+        let mut daemon = kind.daemon_without("firewall").await?;
+        let done = all(checks, &machine, &daemon, kind).await;
+        for other in &OTHERS {
+            let _ = shell(other.away);
+        }
+        daemon.finish(done).await?;
+        clear(checks, |left| {
+            kind == Kind::Programs && left.plugin != "firewall" && !left.away.contains("lane1")
+        });
+        gone(checks, &machine).await;
     }
+    println!("  with the plugin firewall, by Debian's programs");
+    let mut daemon = Kind::Programs.daemon().await?;
+    let done = accepted(checks, &machine, &daemon).await;
     daemon.finish(done).await?;
-    let left = machine.left().await;
-    checks.that("after the reset the machine's network is as it was", left.is_empty(), left.join("; "));
+    clear(checks, |left| !left.away.contains("lane1"));
+    gone(checks, &machine).await;
     Ok(())
 }
 
-async fn all(checks: &mut Checks, machine: &Machine, daemon: &Daemon) -> Result<()> {
+async fn gone(checks: &mut Checks, machine: &Machine) {
+    let left = machine.left().await;
+    checks.that("after the reset the machine's network is as it was", left.is_empty(), left.join("; "));
+}
+
+async fn all(checks: &mut Checks, machine: &Machine, daemon: &Daemon, kind: Kind) -> Result<()> {
     let (a, b) = (Served::new(daemon, "a", &[]).await?, Served::new(daemon, "b", &[tcp(8080)]).await?);
-    let scene = Scene { machine, a: &a, b: &b, gateways: gateways(daemon)? };
+    let scene = Scene { machine, a: &a, b: &b, gateways: gateways(daemon, kind)? };
     let _resolver = Datagrams::serve(&machine.own, 53, "name")?;
     compare(checks, &scene, daemon, "nobody else", &[]).await?;
     for other in &OTHERS {
         shell(other.here).with_context(|| other.name.to_owned())?;
         let stopped = compare(checks, &scene, daemon, other.name, other.stops).await?;
+        if other.name == OTHERS[0].name {
+            checked(checks, daemon, &stopped)?;
+        }
         if !other.has_programs && !stopped.is_empty() {
             told(checks, daemon, other).await?;
         } else if !stopped.is_empty() {
@@ -58,6 +79,32 @@ async fn all(checks: &mut Checks, machine: &Machine, daemon: &Daemon) -> Result<
     compare(checks, &scene, daemon, "everybody has gone", &[]).await?;
     a.gone(daemon).await?;
     b.gone(daemon).await
+}
+
+/// The program accepts what its pods begin, by their addresses, and answers to them: what comes from outside is still dropped.
+async fn accepted(checks: &mut Checks, machine: &Machine, daemon: &Daemon) -> Result<()> {
+    let (a, b) = (Served::new(daemon, "a", &[]).await?, Served::new(daemon, "b", &[tcp(8080)]).await?);
+    let scene = Scene { machine, a: &a, b: &b, gateways: gateways(daemon, Kind::Programs)? };
+    let _resolver = Datagrams::serve(&machine.own, 53, "name")?;
+    compare(checks, &scene, daemon, "nobody else", &[]).await?;
+    for version in ["", "6"] {
+        shell(&format!("ip{version}tables -P FORWARD DROP"))?;
+    }
+    let stops = ["outside_to_pod IPv4", "outside_to_pod IPv6"];
+    compare(checks, &scene, daemon, "somebody drops what is passed on", &stops).await?;
+    a.gone(daemon).await?;
+    b.gone(daemon).await
+}
+
+/// The check of a pod names the first that is stopped as its failure.
+fn checked(checks: &mut Checks, daemon: &Daemon, stopped: &[Value]) -> Result<()> {
+    let (code, text) = daemon.says(&["network", "check", "a"])?;
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("FAIL    others' rules")).collect();
+    let by = |one: &Value| one["by"].as_str().unwrap_or_default().to_owned();
+    let named =
+        lines.len() == stopped.len() && lines.iter().zip(stopped).all(|(line, one)| line.contains(&by(one)));
+    checks.that("  and so does the check of a pod", code == 1 && named, &text);
+    Ok(())
 }
 
 struct Scene<'a> {
@@ -103,13 +150,16 @@ impl Scene<'_> {
     }
 }
 
-fn status(daemon: &Daemon) -> Result<Value> {
+pub(super) fn status(daemon: &Daemon) -> Result<Value> {
     let done = daemon.typed(&["status", "--json"])?.output()?;
     Ok(serde_json::from_slice(&done.stdout)?)
 }
 
 /// The first address of each of the pods' networks.
-fn gateways(daemon: &Daemon) -> Result<[IpAddr; 2]> {
+fn gateways(daemon: &Daemon, kind: Kind) -> Result<[IpAddr; 2]> {
+    if kind != Kind::Embedded {
+        return Ok([ip("10.77.0.1"), ip("fd00:77::1")]);
+    }
     let status = status(daemon)?;
     let of = |at: usize| -> Result<IpAddr> {
         let text = status["network"]["subnets"][at].as_str().context("no subnets in the status")?;

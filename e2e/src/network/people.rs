@@ -1,20 +1,15 @@
 //! `berth network`, as a person types it: what is drawn is what is there, and of what is broken by hand that very hop is named.
 
-use std::net::UdpSocket;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
 use berth_cri_api::v1::*;
-use berth_sys::netns::run_in;
 use serde_json::Value;
 
 use super::machine::{Machine, OUTSIDE, OWN, tool};
 use super::pods::Served;
 use super::ports::{map, tcp};
-use super::traffic::answers;
+use super::traffic::{Datagrams, answers};
 use crate::checks::Checks;
 use crate::client::{Client, pod};
 use crate::daemon::Daemon;
@@ -43,12 +38,12 @@ fn json(daemon: &Daemon, words: &[&str]) -> Result<Value> {
 }
 
 pub(super) async fn all(checks: &mut Checks, machine: &Machine, daemon: &mut Daemon) -> Result<()> {
-    let names = Names::serve(&machine.own, OWN[0], true)?;
+    let names = serve_names(&machine.own, OWN[0], true)?;
     let ports = [tcp(8080), map(Protocol::Tcp, 8081, 81, "127.0.0.1"), map(Protocol::Udp, 8082, 82, "")];
     let seen = Served::of(daemon, "seen", asks(daemon, "seen", &[OWN[0]], &ports)).await?;
     let other = Served::of(daemon, "other", asks(daemon, "other", &[OWN[0]], &[])).await?;
     inspected(checks, daemon, &seen)?;
-    well(checks, daemon, &seen)?;
+    well(checks, daemon, &seen, &other)?;
     broken(checks, daemon, &seen)?;
     inside(checks, daemon).await?;
     drop(names);
@@ -100,13 +95,13 @@ fn inspected(checks: &mut Checks, daemon: &Daemon, seen: &Served) -> Result<()> 
     Ok(())
 }
 
-fn well(checks: &mut Checks, daemon: &Daemon, seen: &Served) -> Result<()> {
+fn well(checks: &mut Checks, daemon: &Daemon, seen: &Served, other: &Served) -> Result<()> {
     let (code, text) = daemon.says(&["network", "check", "demo/seen"])?;
     let good = code == 0 && !text.contains("FAIL");
     checks.that("network check of a pod that is well", good, &text);
     let has = |start: &str, end: &str| text.lines().any(|l| l.starts_with(start) && l.ends_with(end));
     let all = has("ok      IPv4 gateway", "is known without asking")
-        && has("ok      IPv6 to another pod", &format!("demo/other answers at {}", other_ip(&text)))
+        && has("ok      IPv6 to another pod", &format!("demo/other answers at {}", other.at(true)?.ip()))
         && has("ok      IPv4 to the host", "answers")
         && has("ok      name server 192.0.2.1", "answers NXDOMAIN")
         && text.contains("a connection is answered at 192.0.2.1, 2001:db8::1, 127.0.0.1, ::1");
@@ -118,12 +113,6 @@ fn well(checks: &mut Checks, daemon: &Daemon, seen: &Served) -> Result<()> {
     let steps = report["steps"].as_array().map_or(0, Vec::len);
     checks.that("  the same as JSON", steps == text.lines().count(), &report);
     Ok(())
-}
-
-/// What the line says itself.
-fn other_ip(text: &str) -> String {
-    let line = text.lines().find(|line| line.contains("IPv6 to another pod"));
-    line.and_then(|line| line.rsplit(' ').next()).unwrap_or_default().to_owned()
 }
 
 /// Breaks something, and expects this failure first; then it is mended, and all is well again.
@@ -172,8 +161,7 @@ fn broken(checks: &mut Checks, daemon: &Daemon, seen: &Served) -> Result<()> {
         (
             "the gateway's address removed",
             [format!("ip address del {own} dev {bridge}"), format!("ip address add {own} dev {bridge}")],
-            // The pod does not ask where it is.
-            ["IPv4 to the host", "192.0.2.1 does not answer"],
+            ["IPv4 gateway", &format!("{bridge} has lost {gateway}: no interface of the host has it")],
         ),
         (
             "the masquerade's element deleted",
@@ -241,41 +229,15 @@ async fn inside(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
-/// A name server of the lane's own, until it is dropped.
-struct Names {
-    ended: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Names {
-    /// At one address, so that this is what it answers from.
-    fn serve(netns: &OwnedFd, at: &str, answers: bool) -> Result<Self> {
-        let socket = run_in(netns.as_fd(), || UdpSocket::bind((at, 53)))?;
-        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let ended = Arc::new(AtomicBool::new(false));
-        let seen = ended.clone();
-        let thread = std::thread::spawn(move || {
-            while !seen.load(Ordering::Relaxed) {
-                let mut packet = [0; 512];
-                let Ok((length, from)) = socket.recv_from(&mut packet) else { continue };
-                if answers && length > 3 {
-                    // It is an answer: there is no such name.
-                    (packet[2], packet[3]) = (0x81, 0x83);
-                    let _ = socket.send_to(&packet[..length], from);
-                }
-            }
-        });
-        Ok(Self { ended, thread: Some(thread) })
-    }
-}
-
-impl Drop for Names {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// A name server of the lane's own, until it is dropped; it may be silent.
+fn serve_names(netns: &OwnedFd, at: &str, answers: bool) -> Result<Datagrams> {
+    let answer = move |asked: &[u8]| {
+        let mut answer = asked.to_vec();
+        // It is an answer: there is no such name.
+        answer.get_mut(2..4)?.copy_from_slice(&[0x81, 0x83]);
+        answers.then_some(answer)
+    };
+    Ok(Datagrams::answer(netns, (at, 53), answer)?)
 }
 
 async fn name_servers(checks: &mut Checks, machine: &Machine, daemon: &Daemon) -> Result<()> {
@@ -287,7 +249,7 @@ async fn name_servers(checks: &mut Checks, machine: &Machine, daemon: &Daemon) -
     let shown = drawn.iter().all(|word| text.contains(word));
     checks.that("network inspect shows the pod's DNS", shown, text);
     let (here, silent) =
-        (Names::serve(&machine.own, OWN[0], true)?, Names::serve(&machine.outside, "::", false)?);
+        (serve_names(&machine.own, OWN[0], true)?, serve_names(&machine.outside, "::", false)?);
     let (code, text) = daemon.says(&["network", "check", "asks"])?;
     let line = |start: &str, end: &str| text.lines().any(|l| l.starts_with(start) && l.ends_with(end));
     let told = code == 1
@@ -314,7 +276,7 @@ async fn taken_down(checks: &mut Checks, machine: &Machine, daemon: &mut Daemon)
     checks.that("  which inspect does not change", text.contains("not there; it is made for a pod"), text);
     let left = machine.left().await;
     checks.that("  and nothing of it is left still", left.is_empty(), left.join("; "));
-    let _names = Names::serve(&machine.own, OWN[0], true)?;
+    let _names = serve_names(&machine.own, OWN[0], true)?;
     let next = Served::of(daemon, "next", asks(daemon, "next", &[OWN[0]], &[tcp(8080)])).await?;
     checks.note("  the next pod makes all of it anew", answers(&machine.own, next.at(false)?, "next"));
     daemon.kill()?;

@@ -111,6 +111,18 @@ async fn datagrams(checks: &mut Checks, machine: &Machine, daemon: &Daemon, kind
     }
     clients.push(("::1", datagram_client(&machine.own, at("::1", 5353))?));
     clients.push(("127.0.0.1", datagram_client(&machine.own, at("127.0.0.1", 5353))?));
+    let silent = Served::new(daemon, "silent", &ports).await?;
+    for (own, client) in &clients {
+        let answer = datagram(client).err().map(|error| error.kind());
+        let refused = answer == Some(std::io::ErrorKind::ConnectionRefused);
+        kind.that(
+            checks,
+            &format!("datagrams to {own} where no pod listens are refused"),
+            refused,
+            format!("{answer:?}"),
+        );
+    }
+    silent.gone(daemon).await?;
     for word in ["first", "second"] {
         let served = Served::new(daemon, word, &ports).await?;
         let server = Datagrams::serve(&served.netns, 53, word)?;

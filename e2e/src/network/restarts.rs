@@ -47,13 +47,7 @@ pub(super) async fn all(
     }
     reached(checks, machine, &served, kind, "the first pod is still reached")?;
     served.gone(daemon).await?;
-    if kind == Kind::Programs {
-        // The firewall's program finds its rules by the addresses of a result, and a chain that was cut off has none.
-        for family in ["ip", "ip6"] {
-            tool(&format!("nft flush chain {family} filter CNI-FORWARD"))?;
-        }
-    }
-    checks.note("nothing of any pod is left in the machine's network", empty(daemon).await);
+    checks.note("nothing of any pod is left in the machine's network", empty(daemon, CLEARED).await);
     Ok(())
 }
 
@@ -107,9 +101,11 @@ async fn once(client: &mut Client, verb: &str, config: &PodSandboxConfig, id: &s
     Ok(())
 }
 
-/// No interface of a pod's, no element in a table, no rule for its address, and no address taken; the kernel clears
-/// namespaces in its own time.
-pub(super) async fn empty(daemon: &Daemon) -> Result<()> {
+/// The kernel clears namespaces in its own time.
+pub(super) const CLEARED: Duration = Duration::from_secs(10);
+
+/// No interface of a pod's, no element in a table, no rule for its address, and no address taken, before long.
+pub(super) async fn empty(daemon: &Daemon, patience: Duration) -> Result<()> {
     let bridges = tool("ip -o link show type bridge")?;
     let bridges: Vec<&str> = bridges.lines().filter_map(|line| line.split(": ").nth(1)).collect();
     // Bridges stay, as elements of sets, alone or twice.
@@ -118,7 +114,7 @@ pub(super) async fn empty(daemon: &Daemon) -> Result<()> {
         let mut names = elements.split([' ', '"', ',', '.', '}']).filter(|name| !name.is_empty());
         names.all(|name| bridges.contains(&name))
     };
-    let end = std::time::Instant::now() + Duration::from_secs(10);
+    let end = std::time::Instant::now() + patience;
     loop {
         let links = tool("ip -o link show type veth")?;
         let ifbs = tool("ip -o link show type ifb")?;

@@ -9,7 +9,7 @@ use super::kind::{Kind, ipam, taken};
 use super::machine::{Machine, OWN, ip};
 use super::pods::Served;
 use super::ports::tcp;
-use super::restarts::empty;
+use super::restarts::{CLEARED, empty};
 use super::traffic::answers;
 use crate::checks::{Checks, until};
 use crate::daemon::Daemon;
@@ -83,7 +83,7 @@ async fn change(
     for pod in others.into_iter().chain([again, b]) {
         pod.gone(daemon).await?;
     }
-    checks.note("  all gone: no interface, rule or address is left", empty(daemon).await);
+    checks.note("  all gone: no interface, rule or address is left", empty(daemon, CLEARED).await);
     Ok(())
 }
 

@@ -9,10 +9,11 @@ use berth_cri_api::v1::*;
 use berth_sys::netns::run_in;
 use tokio::task::JoinSet;
 
-use super::machine::{Machine, OWN, ip};
+use super::machine::{Machine, OWN, ip, tool};
+use super::neighbours::status;
 use super::pods::Served;
 use super::ports::tcp;
-use super::restarts::empty;
+use super::restarts::{CLEARED, empty};
 use super::traffic::answers;
 use crate::audit::{Footprint, given_back};
 use crate::checks::{Checks, until};
@@ -43,10 +44,12 @@ pub(super) async fn all(checks: &mut Checks, machine: &Machine, daemon: &mut Dae
     let first = Served::new(daemon, "first", &port(0)?).await?;
     let ids = fill(daemon).await?;
     let last = Served::new(daemon, "last", &port(MOST - 1)?).await?;
+    let bridge = status(daemon)?["network"]["bridge"].as_str().unwrap_or_default().to_owned();
+    let there = tool(&format!("ip -o link show master {bridge}"))?.lines().count();
     checks.that(
         &format!("{MOST} pods of one bridge, each with a port of the host"),
-        ids.len() + 2 == MOST,
-        ids.len(),
+        there == MOST && ids.len() + 2 == MOST,
+        format!("{there} ports of {bridge}"),
     );
     let mut client = Client::connect(&daemon.socket()).await?;
     let refused = client.run_pod(&pod("too-many", &daemon.path("logs"))).await.err();
@@ -73,7 +76,7 @@ pub(super) async fn all(checks: &mut Checks, machine: &Machine, daemon: &mut Dae
     // The kernel clears a thousand namespaces in its own time.
     let gone = {
         let daemon = &*daemon;
-        until("the interfaces to go", || async { Ok(empty(daemon).await.ok()) }).await
+        until("the interfaces to go", || async { Ok(empty(daemon, CLEARED).await.ok()) }).await
     };
     checks.note("all gone: no interface and no rule is left", gone.map_err(|error| format!("{error:#}")));
     checks.note("  nor a directory, a row or a descriptor", given_back(daemon, &before).await);

@@ -33,22 +33,35 @@ pub(super) fn answers(netns: &OwnedFd, at: SocketAddr, word: &str) -> anyhow::Re
     }
 }
 
-/// Answers datagrams on a port with a word until it is dropped.
+/// Takes datagrams, and answers them or not, until it is dropped.
 pub(super) struct Datagrams {
     ended: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Datagrams {
+    /// Answers on a port with a word.
     pub(super) fn serve(netns: &OwnedFd, port: u16, word: &'static str) -> io::Result<Self> {
-        let socket = run_in(netns.as_fd(), || UdpSocket::bind(("::", port)))?;
+        Self::answer(netns, ("::", port), move |_| Some(word.as_bytes().to_vec()))
+    }
+
+    /// At one address, so that this is what it answers from.
+    pub(super) fn answer(
+        netns: &OwnedFd,
+        at: (&str, u16),
+        to: impl Fn(&[u8]) -> Option<Vec<u8>> + Send + 'static,
+    ) -> io::Result<Self> {
+        let socket = run_in(netns.as_fd(), || UdpSocket::bind(at))?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let ended = Arc::new(AtomicBool::new(false));
         let seen = ended.clone();
         let thread = std::thread::spawn(move || {
             while !seen.load(Ordering::Relaxed) {
-                if let Ok((_, from)) = socket.recv_from(&mut [0; 64]) {
-                    let _ = socket.send_to(word.as_bytes(), from);
+                let mut packet = [0; 512];
+                if let Ok((length, from)) = socket.recv_from(&mut packet)
+                    && let Some(answer) = to(&packet[..length])
+                {
+                    let _ = socket.send_to(&answer, from);
                 }
             }
         });
