@@ -10,6 +10,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsocko
 /// Nobody listens there (RFC 863); a refusal is an answer.
 pub(super) const DISCARD: u16 = 9;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Echo requests to one address.
+const REQUESTS: u32 = 4;
 
 /// How somebody answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,23 +64,29 @@ fn is_reply(v6: bool, id: u16, packet: &[u8]) -> bool {
     message.first() == Some(&if v6 { 129 } else { 0 }) && message.get(4..6) == Some(&id.to_be_bytes()[..])
 }
 
-/// Whether an address answers to an echo request.
+/// Whether an address answers to an echo request. One that is lost, as on a machine that is busy, is sent again.
 pub(super) fn ping(to: IpAddr, patience: Duration) -> io::Result<bool> {
     let (socket, v6) = (icmp(to)?, to.is_ipv6());
     let id = (std::process::id() as u16) ^ 0x5be7;
     let end = Instant::now() + patience;
-    socket.send(&request(v6, id))?;
+    let mut again = Instant::now();
     loop {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let now = Instant::now();
+        if now >= end {
             return Ok(false);
         }
+        if now >= again {
+            socket.send(&request(v6, id))?;
+            again = now + patience / REQUESTS;
+        }
+        // At least a microsecond: none at all is for ever.
+        let left = again.min(end).saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
         socket.set_read_timeout(Some(left))?;
         let mut packet = [0; 256];
         match socket.recv(&mut packet) {
             Ok(length) if is_reply(v6, id, &packet[..length]) => return Ok(true),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

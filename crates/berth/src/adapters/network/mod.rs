@@ -285,7 +285,8 @@ mod tests {
         }
         let since = tokio::time::Instant::now();
         let refused = NetworkPort::turn(&busy).await.unwrap_err();
-        assert_eq!((refused.class(), since.elapsed()), (ErrorClass::ResourceExhausted, CHAIN_WAIT));
+        assert_eq!(refused.class(), ErrorClass::ResourceExhausted);
+        assert!(since.elapsed() >= CHAIN_WAIT && since.elapsed() < CHAIN_WAIT * 2, "{:?}", since.elapsed());
         assert!(refused.to_string().contains("busy with 16 other pods"), "{refused}");
         let waits = tokio::spawn(async move { NetworkPort::turn(&busy).await.is_ok() });
         tokio::task::yield_now().await;
