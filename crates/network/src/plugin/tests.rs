@@ -358,7 +358,7 @@ fn a_bridge_without_a_free_port_says_so() {
     let port = |at: usize, master| {
         let (name, peer, peer_netns) = (format!("port{at}"), format!("end{at}"), elsewhere.as_fd());
         let (name, peer) = (name.as_str(), peer.as_str());
-        Change::veth(&Veth { name, up: false, master, peer, peer_netns, peer_mac: None, mtu: 0 })
+        Change::veth(&Veth { name, mac: None, up: false, master, peer, peer_netns, peer_mac: None, mtu: 0 })
     };
     host.with(|| {
         let routes = Routes::open().unwrap();
