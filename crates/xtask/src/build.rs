@@ -60,10 +60,21 @@ fn reads_packed_relocations() -> bool {
     version.is_some_and(|(major, minor)| (number(major), number(minor)) >= (2, 36))
 }
 
+/// For lanes that test.
 pub(crate) fn all() -> Result<Built> {
+    with("dev", "debug")
+}
+
+/// For lanes that measure.
+pub(crate) fn measuring() -> Result<Built> {
+    with("measure", "measure")
+}
+
+/// `profile`: of the lanes' program, and the directory that Cargo has for it.
+fn with(profile: &str, directory_of_profile: &str) -> Result<Built> {
     let target = root().join("target");
     daemon()?;
-    cargo(&["build", "--quiet", "-p", "berth-e2e"])?;
+    cargo(&["build", "--quiet", "--profile", profile, "-p", "berth-e2e"])?;
     let triple = triple()?;
     for package in ["berth-shim", "berth-guest"] {
         println!("cargo build --profile shim -p {package} (static)");
@@ -84,5 +95,6 @@ pub(crate) fn all() -> Result<Built> {
         std::fs::copy(&from, &beside).with_context(|| from.display().to_string())?;
         std::fs::rename(&beside, directory.join(name))?;
     }
-    Ok(Built { directory, guest: small.join("berth-guest"), e2e: target.join("debug/berth-e2e") })
+    let e2e = target.join(directory_of_profile).join("berth-e2e");
+    Ok(Built { directory, guest: small.join("berth-guest"), e2e })
 }

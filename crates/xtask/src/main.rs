@@ -101,7 +101,7 @@ fn perform(task: Task) -> Result<()> {
 fn bench(part: Option<&str>) -> Result<()> {
     host::check()?;
     packages::need(&packages::BENCH)?;
-    let built = build::all()?;
+    let built = build::measuring()?;
     if part == Some(STREAMS) {
         return run::lane(&built, "bench", part);
     }
