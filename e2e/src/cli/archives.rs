@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -90,7 +90,9 @@ async fn exported(checks: &mut Checks, shell: &Shell<'_>, daemon: &Daemon) -> Re
 async fn ended(checks: &mut Checks, shell: &Shell<'_>, daemon: &Daemon, archive: &Path) -> Result<()> {
     shell.run(&["image", "remove", NAME])?;
     let before = Footprint::take(daemon)?;
-    let squeezed = Command::new("gzip").arg("-c").arg(archive).output()?.stdout;
+    let mut squeezed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::copy(&mut std::fs::File::open(archive)?, &mut squeezed)?;
+    let squeezed = squeezed.finish()?;
     let going = |what: &'static str, wanted: fn(&Value) -> bool| {
         until(what, move || {
             let said = shell.run(&["status", "--json"]);
