@@ -141,7 +141,7 @@ impl InProcess for Plugins {
             Known::Bridge(bridge) => bridge::add(bridge, call, &self.rules),
             Known::Ptp(ptp) => ptp::add(ptp, call, &self.rules),
             Known::Loopback => loopback::add(call),
-            Known::Portmap(portmap) => portmap::add(portmap, call, &self.rules),
+            Known::Portmap(_) => portmap::add(call, &self.rules),
             Known::Bandwidth(conf) => bandwidth::add(conf, call),
             Known::Tuning(tuning) => tuning::add(tuning, call),
             Known::Firewall(firewall) => firewall::add(firewall, call, &self.rules),
@@ -158,7 +158,8 @@ impl InProcess for Plugins {
                 self.rules.forget(call.container)?;
                 Self::release(ptp.ipam.as_ref(), call)
             }
-            Known::Portmap(_) => Ok(self.rules.change(call.container, |pod| pod.host_ports.clear())?),
+            // The interface's plugin, whose turn comes after, may be a program: nobody else would take the rest away.
+            Known::Portmap(_) => Ok(self.rules.forget(call.container)?),
             Known::Bandwidth(_) => bandwidth::del(call),
             Known::Tuning(tuning) => tuning::del(tuning, call),
             // The namespace takes lo along; a bridge stays closed.

@@ -9,13 +9,15 @@ use super::{previous, refused};
 use crate::NetworkError;
 use crate::host_ports::{HostPort, wanted};
 
-/// What names rules of iptables has no meaning without it.
+/// What names rules of iptables has no meaning without it, and without `snat` clients of the pod's own network are answered past
+/// the host.
 pub(super) fn does(conf: &Portmap) -> bool {
     let plain = conf.conditions_v4.is_none() && conf.conditions_v6.is_none();
     plain
         && conf.external_set_mark_chain.is_none()
         && conf.mark_masq_bit.is_none()
         && !conf.masq_all
+        && conf.snat != Some(false)
         && conf.backend.as_deref().is_none_or(|backend| backend == "nftables")
 }
 
@@ -44,7 +46,7 @@ pub(crate) fn host_ports(asked: &[berth_cni::PortMapping]) -> Result<Vec<HostPor
     Ok(wanted(&mappings))
 }
 
-pub(super) fn add(conf: &Portmap, call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginError> {
+pub(super) fn add(call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginError> {
     let result = previous(call)?.clone();
     let ports = ports(call)?;
     if ports.is_empty() {
@@ -63,8 +65,7 @@ pub(super) fn add(conf: &Portmap, call: &Call<'_>, rules: &Rules) -> Result<CniR
     reach_loopback(&result, rules)?;
     rules.change(call.container, |pod| {
         (pod.network, pod.pod) = (call.network.to_owned(), call.pod());
-        // Without `snat` what asks by the host keeps its address, and a pod does not reach itself.
-        if conf.snat != Some(false) && pod.addresses.is_empty() {
+        if pod.addresses.is_empty() {
             pod.addresses = addresses;
         }
         pod.host_ports = ports;
@@ -102,5 +103,38 @@ pub(super) fn check(call: &Call<'_>, rules: &Rules) -> Result<(), PluginError> {
     match ports(call)?.into_iter().find(|port| !held.contains(port)) {
         Some(port) => Err(refused(format!("the host's {port} does not lead to the pod"))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_cni::Known;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_done_here_is_the_programs() {
+        let done = |conf: serde_json::Value| match Known::read(conf.as_object().unwrap()) {
+            Some(Known::Portmap(portmap)) => does(&portmap),
+            other => panic!("{conf}: {other:?}"),
+        };
+        for usual in [
+            json!({ "type": "portmap", "capabilities": { "portMappings": true } }),
+            json!({ "type": "portmap", "snat": true, "backend": "nftables" }),
+        ] {
+            assert!(done(usual.clone()), "{usual}");
+        }
+        for strange in [
+            json!({ "type": "portmap", "snat": false }),
+            json!({ "type": "portmap", "masqAll": true }),
+            json!({ "type": "portmap", "markMasqBit": 14 }),
+            json!({ "type": "portmap", "externalSetMarkChain": "KUBE-MARK-MASQ" }),
+            json!({ "type": "portmap", "conditionsV4": ["-d", "10.0.0.1"] }),
+            json!({ "type": "portmap", "conditionsV6": ["-d", "fd00::1"] }),
+            json!({ "type": "portmap", "backend": "iptables" }),
+        ] {
+            assert!(!done(strange.clone()), "{strange}");
+        }
     }
 }

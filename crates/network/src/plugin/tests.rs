@@ -9,6 +9,7 @@ use berth_cni::{
     Bandwidth, Call, CniResult, Does, InProcess as _, InUse, Known, PluginError, PortMapping, RuntimeConfig,
     Version,
 };
+use berth_netlink::nft::{HeldState, Reader};
 use berth_netlink::{Change, Routes, Veth};
 use berth_sys::netns::{new_netns, run_in};
 use serde_json::json;
@@ -197,6 +198,44 @@ fn ports_of_the_host_and_a_new_daemon() {
     assert!(host.with(|| next.add(&portmap, &b.call(Some(&of_b)))).is_err());
     host.with(|| next.del(&portmap, &a.call(Some(&result)))).unwrap();
     host.with(|| next.add(&portmap, &b.call(Some(&of_b)))).unwrap();
+}
+
+#[test]
+fn ports_of_a_pod_that_a_program_connected() {
+    let host = Host::new();
+    let bridge = host.bridge();
+    let portmap = host.known(json!({ "type": "portmap", "capabilities": { "portMappings": true } }));
+    // Whose interface it is, this one knows as little as of a program's.
+    let state = tempfile::tempdir().unwrap();
+    let plugins = host.with(|| Plugins::open("own", state.path()).unwrap());
+    let mut pod = Pod::new(1);
+    pod.runtime.port_mappings = Some(vec![PortMapping {
+        host_port: 8080,
+        container_port: 80,
+        protocol: "tcp".into(),
+        host_ip: String::new(),
+    }]);
+    let result = pod.up(&host, &bridge, None).unwrap();
+    let result = host.with(|| plugins.add(&portmap, &pod.call(Some(&result)))).unwrap();
+    let recorded = plugins.rules_of(&pod.id);
+    let there = || {
+        let held = host.with(|| Reader::open().unwrap().held(&recorded.table, &recorded.pod, None).unwrap());
+        held.into_iter()
+            .filter(|held| held.state == HeldState::There)
+            .map(|held| held.set)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(there(), ["pods4", "pods6", "ports4", "ports6"]);
+    host.with(|| plugins.del(&portmap, &pod.call(Some(&result)))).unwrap();
+    assert!(there().is_empty(), "{:?}", there());
+    let files: Vec<_> =
+        std::fs::read_dir(state.path().join("plugins")).unwrap().map(|f| f.unwrap().path()).collect();
+    assert!(files.iter().all(|file| file.ends_with("bridges")), "{files:?}");
+    host.with(|| plugins.del(&portmap, &pod.call(Some(&result)))).unwrap();
+    // The interface's plugin gives back the rest, also where it is done here too.
+    host.with(|| host.plugins.del(&portmap, &pod.call(Some(&result)))).unwrap();
+    host.with(|| host.plugins.del(&bridge, &pod.call(Some(&result)))).unwrap();
+    assert_eq!(host.ipam(), ["last_reserved_ip.0", "last_reserved_ip.1", "lock"]);
 }
 
 /// Bits a second of a transfer of `bytes` from one namespace to another.
