@@ -13,6 +13,7 @@ mod firewall;
 mod kind;
 mod limits;
 mod machine;
+mod mixed;
 pub(crate) mod neighbours;
 mod others;
 mod people;
@@ -51,6 +52,9 @@ pub(crate) async fn lane(checks: &mut Checks, only: Option<&str>) -> Result<()> 
                     people::all(checks, &machine, &mut daemon).await?;
                 }
                 Kind::InProcess | Kind::Programs => firewall::all(checks, &machine, &daemon, kind).await?,
+            }
+            if kind == Kind::InProcess {
+                mixed::all(checks, &machine, &daemon).await?;
             }
             anyhow::Ok(())
         }
