@@ -7,7 +7,7 @@ use berth_cni::{Cni, CniSettings};
 use berth_images::{ClientConfig, Images, ImagesConfig};
 use berth_network::{Network, NetworkConfig, Plugins};
 use berth_pods::ports::Ports;
-use berth_pods::{Pods, Settings};
+use berth_pods::{DEFAULT_HANDLER, Pods, Settings};
 use berth_shim_client::Shims;
 use berth_store::Store;
 use berth_streaming::{Server, TlsVersion};
@@ -147,10 +147,13 @@ fn open(config: &Config) -> Result<Parts, Failure> {
 
 fn cni(config: &Config, network: Arc<Network>, plugins: Arc<Plugins>) -> Cni {
     let given = &config.network.cni;
+    let mut handler_dirs = given.handler_dirs.clone();
+    // The default handler has two names and one configuration: what Status tells of is what its pods are connected by.
+    let default = handler_dirs.remove(DEFAULT_HANDLER);
     let settings = CniSettings {
         instance: config.name.clone(),
-        conf_dir: given.conf_dir.clone(),
-        handler_dirs: given.handler_dirs.clone(),
+        conf_dir: default.or_else(|| given.conf_dir.clone()),
+        handler_dirs,
         bin_dirs: given.bin_dirs.clone(),
         netns_dir: given.netns_dir.clone(),
         state: config.state.clone(),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use berth_netlink::{Routes, nft};
 
@@ -57,7 +58,10 @@ impl Network {
         if *made == Made::Removed {
             // A restart shall find the networks of the pods that come now.
             let state = &self.config.state;
-            Saved::change(state, |saved| saved.subnets.clone_from(&subnets))?;
+            Saved::change(state, |saved| {
+                saved.subnets.clone_from(&subnets);
+                saved.by_kubelet = self.by_kubelet.load(Ordering::Relaxed);
+            })?;
         }
         let index = match found {
             Some(index) => index,
@@ -150,7 +154,10 @@ impl Network {
         }
         self.tables.delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
         stop_forwarding(&self.config.state, Forwards::Own)?;
-        Saved::change(&self.config.state, |saved| saved.subnets.clear())
+        Saved::change(&self.config.state, |saved| {
+            saved.subnets.clear();
+            saved.by_kubelet = false;
+        })
     }
 }
 

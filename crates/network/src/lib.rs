@@ -9,12 +9,14 @@ mod check;
 mod counters;
 mod error;
 mod garbage;
+mod held;
 mod host;
 mod host_ports;
 mod inspect;
 mod names;
 mod neighbours;
 mod plugin;
+mod pod_cidr;
 mod port;
 mod shaping;
 mod subnet;
@@ -23,6 +25,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use berth_cni::Bandwidth;
@@ -35,6 +38,7 @@ use serde::{Deserialize, Serialize};
 pub use check::{Outcome, Step, Subject, check_pod};
 pub use counters::counters;
 pub use error::NetworkError;
+pub use held::HeldPorts;
 pub use host_ports::HostPort;
 pub use inspect::{
     Counters, End, InstanceView, PodView, PortHolder, Recorded, ResolverView, RouteView, RuleView,
@@ -126,6 +130,8 @@ pub struct Network {
     config: NetworkConfig,
     ports: Ports,
     addresses: Mutex<Addresses>,
+    /// The subnets are those that the kubelet named.
+    by_kubelet: AtomicBool,
     pods: Mutex<HashMap<SandboxId, Connected>>,
     /// Held while the table is changed, so that a table made anew has what is added or removed meanwhile.
     made: Mutex<Made>,
@@ -172,24 +178,13 @@ impl Network {
             Some(given) => given,
             None => host::uplink_mtu(&routes).map_err(step("read the uplink's MTU"))?,
         };
-        let saved = Saved::load(&config.state);
-        let subnets = match (&config.subnets[..], &saved.subnets[..]) {
-            ([], []) => {
-                let taken = |v6| routes.networks(v6).map_err(step("read the host's routes"));
-                let mut chosen = vec![subnet::choose(&config.instance, &taken(false)?)?];
-                if host::has_ipv6() {
-                    chosen.push(subnet::choose6(&config.instance, &taken(true)?)?);
-                }
-                chosen
-            }
-            ([], before) => before.to_vec(),
-            (given, _) => given.to_vec(),
-        };
+        let (subnets, by_kubelet) = pod_cidr::at_start(&config, &routes)?;
         let addresses = Mutex::new(Addresses::new(&subnets));
         Saved::change(&config.state, |saved| saved.subnets = subnets)?;
+        let by_kubelet = AtomicBool::new(by_kubelet);
         let (pods, made) = (Mutex::default(), Mutex::new(Made::Doubtful));
         let (ports, tables) = (Ports::open().map_err(step(port::OPENING))?, nft::Tables::default());
-        Ok(Self { bridge, table, tables, mtu, config, ports, addresses, pods, made })
+        Ok(Self { bridge, table, tables, mtu, config, ports, addresses, by_kubelet, pods, made })
     }
 
     pub fn subnets(&self) -> Vec<Subnet> {
@@ -452,28 +447,6 @@ impl Network {
         routes
             .apply(strangers.map(|ip| Change::no_neighbour(master, *ip)))
             .map_err(step("forget where pods were that are no more"))
-    }
-
-    /// New pods get addresses of these networks; those that run keep theirs. The bridge gets more gateway addresses.
-    pub fn set_pod_cidr(&self, text: &str) -> Result<(), NetworkError> {
-        let wrong = || NetworkError::Cidr { text: text.chars().take(200).collect() };
-        let parsed = text.split(',').map(|one| one.trim().parse::<Subnet>().map_err(|_| wrong()));
-        let subnets: Vec<Subnet> = parsed.collect::<Result<_, _>>()?;
-        match subnets[..] {
-            [_] => {}
-            [a, b] if a.is_ipv6() != b.is_ipv6() => {}
-            _ => return Err(wrong()),
-        }
-        // Held so that two at once leave the same on disk and in memory.
-        let mut made = self.made.lock();
-        if subnets == self.subnets() {
-            return Ok(());
-        }
-        Saved::change(&self.config.state, |saved| saved.subnets.clone_from(&subnets))?;
-        self.addresses.lock().move_to(&subnets);
-        made.doubt();
-        tracing::info!(subnets = text, "new pods get addresses of these networks");
-        Ok(())
     }
 }
 

@@ -156,6 +156,8 @@ pub(crate) fn choose6(instance: &str, taken: &[Route]) -> Result<Subnet, Network
 pub(crate) struct Saved {
     /// At most one of each IP version; the first is that of a pod's primary address.
     pub(crate) subnets: Vec<Subnet>,
+    /// The kubelet named them: they count before those of the settings.
+    pub(crate) by_kubelet: bool,
     /// We turned forwarding on.
     pub(crate) forward_was_off: bool,
     pub(crate) forward6_was_off: bool,

@@ -114,6 +114,7 @@ fn a_reset_leaves_nothing() {
     let pod = new_netns().unwrap();
     host.with(|| network.attach(asks(&id(1), &[]), pod.as_fd()).unwrap());
     network.detach(&id(1), None);
+    network.set_pod_cidr("10.77.0.0/24,fd77::/64").unwrap();
     host.with(|| network.reset().unwrap());
     host.with(|| network.reset().unwrap());
     let left = host.with(|| {

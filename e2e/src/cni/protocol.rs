@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::recorder::{Recorder, Told};
 use crate::checks::Checks;
 use crate::client::{Client, of_host, pod};
+use crate::conflist::in_use;
 use crate::daemon::Daemon;
 
 fn wishful(daemon: &Daemon) -> PodSandboxConfig {
@@ -178,18 +179,26 @@ async fn handler(checks: &mut Checks, daemon: &mut Daemon, recorder: &Recorder) 
     std::fs::create_dir_all(&directory)?;
     let mut conf = super::recorder::chain("1.0.0");
     conf["name"] = "of-handler".into();
-    std::fs::write(directory.join("10.conflist"), conf.to_string())?;
+    let whole = conf.to_string();
+    std::fs::write(directory.join("10.conflist"), &whole)?;
     daemon.kill()?;
     let usual = daemon.flags.clone();
     daemon.flags.extend(["--network-cni-handler-dirs".into(), format!("berth={}", directory.display())]);
     let mut client = daemon.start().await?;
-    recorder.ready(daemon).await?;
+    let ready = |shown: &Value| shown["network"] == "of-handler" && shown["problem"].is_null();
+    in_use(daemon, ready).await?;
     recorder.forget()?;
     let id = client.run_pod(&pod("handled", &daemon.path("logs"))).await?;
     let calls = recorder.calls()?;
     let name = calls.first().context("no call")?.input["name"].clone();
     checks.that("a runtime handler's own directory", name == "of-handler", name);
     client.remove_pod(&id).await?;
+    std::fs::write(directory.join("10.conflist"), "{ \"name\": \"of-handler\",\n \"plugins\": ? }")?;
+    let told = recorder.not_ready(daemon, "handler.d/10.conflist:2: expected value").await;
+    checks
+        .note("  broken: NetworkReady=false with file, line and reason", told.map_err(|e| format!("{e:#}")));
+    std::fs::write(directory.join("10.conflist"), &whole)?;
+    checks.note("  mended: ready", in_use(daemon, ready).await);
     daemon.kill()?;
     daemon.flags = usual;
     daemon.start().await?;

@@ -24,10 +24,6 @@ pub(super) const LIMITS: &[Limit] = &[
     programs("datagrams to ::1 reach the second pod", LOOPBACK6),
     programs("at its port on ::1", LOOPBACK6),
     programs(
-        "the same port for a second pod is refused with the holder's name",
-        "portmap keeps no list of ports; the rule that came first counts",
-    ),
-    programs(
         "one that a process listens on is refused",
         "portmap asks nobody; its rule comes before the process",
     ),

@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, Result};
+use berth_cri_api::v1::PodSandboxConfig;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::kind::{Kind, ipam, taken};
@@ -12,6 +13,8 @@ use super::ports::tcp;
 use super::restarts::{CLEARED, empty};
 use super::traffic::answers;
 use crate::checks::{Checks, until};
+use crate::client::{Client, pod};
+use crate::conflist::in_use;
 use crate::daemon::Daemon;
 
 /// Pods that are made after the change.
@@ -22,7 +25,8 @@ pub(super) async fn all(checks: &mut Checks, machine: &Machine) -> Result<()> {
     println!("  changed with pods running");
     let done = async {
         change(checks, machine, &mut daemon, Kind::InProcess, Kind::Programs).await?;
-        change(checks, machine, &mut daemon, Kind::Programs, Kind::InProcess).await
+        change(checks, machine, &mut daemon, Kind::Programs, Kind::InProcess).await?;
+        without(checks, machine, &daemon).await
     }
     .await;
     daemon.finish(done).await?;
@@ -47,6 +51,7 @@ async fn change(
     checks.note(&format!("{} after {}: pods that run are reached", to.word(), from.word()), {
         reached(machine, &a, &b)
     });
+    refused(checks, daemon, "a").await?;
     let lasts = last(daemon)?;
     let next = locked(checks, daemon).await?;
     let after = lasts.iter().zip(&next.ips).all(|(last, ip)| follows(last, ip));
@@ -83,6 +88,47 @@ async fn change(
     for pod in others.into_iter().chain([again, b]) {
         pod.gone(daemon).await?;
     }
+    checks.note("  all gone: no interface, rule or address is left", empty(daemon, CLEARED).await);
+    Ok(())
+}
+
+/// A port of the host is one pod's, whoever connected that one.
+async fn refused(checks: &mut Checks, daemon: &Daemon, holder: &str) -> Result<()> {
+    let mut client = Client::connect(&daemon.socket()).await?;
+    let config = PodSandboxConfig { port_mappings: vec![tcp(8080)], ..pod("taken", &daemon.path("logs")) };
+    let (said, made) = match client.run_pod(&config).await {
+        Ok(id) => ("it runs".to_owned(), Some(id)),
+        Err(error) => (error.to_string(), None),
+    };
+    let named = said.contains("8080") && said.contains(&format!("leads to pod demo/{holder} already"));
+    checks.that("  its port for a new pod is refused with the holder's name", named, &said);
+    match made {
+        Some(id) => client.remove_pod(&id).await,
+        None => Ok(()),
+    }
+}
+
+/// The configuration goes, and comes back: pods of Berth's own network beside those of plugins.
+async fn without(checks: &mut Checks, machine: &Machine, daemon: &Daemon) -> Result<()> {
+    let (file, aside) = (daemon.path("cni/10-lane.conflist"), daemon.path("aside.conflist"));
+    let outside = std::net::SocketAddr::new(ip(OWN[0]), 8080);
+    let by_plugins = Served::new(daemon, "by-plugins", &[tcp(8080)]).await?;
+    std::fs::rename(&file, &aside)?;
+    in_use(daemon, |shown| shown.get("network").is_none() && shown.get("problem").is_none()).await?;
+    refused(checks, daemon, "by-plugins").await?;
+    by_plugins.gone(daemon).await?;
+    let own = Served::new(daemon, "own", &[tcp(8080)]).await?;
+    checks.note(
+        "without the configuration the port is Berth's own network's",
+        answers(&machine.outside, outside, "own"),
+    );
+    std::fs::rename(&aside, &file)?;
+    Kind::InProcess.ready(daemon).await?;
+    refused(checks, daemon, "own").await?;
+    own.gone(daemon).await?;
+    let last = Served::new(daemon, "last", &[tcp(8080)]).await?;
+    checks.note("  and the plugins' again", answers(&machine.outside, outside, "last"));
+    last.gone(daemon).await?;
     checks.note("  all gone: no interface, rule or address is left", empty(daemon, CLEARED).await);
     Ok(())
 }
@@ -125,10 +171,13 @@ async fn locked(checks: &mut Checks, daemon: &Daemon) -> Result<Served> {
     let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
     let before = taken(daemon);
     let waits = until("somebody to wait for the lock", || async {
-        // A line of one that waits is marked so (proc(5), /proc/locks).
+        // A program waits in the kernel: its line is marked so (proc(5), /proc/locks). The daemon tries, with the file open.
         let locks = std::fs::read_to_string("/proc/locks")?;
-        let mine = |line: &&str| line.contains("-> FLOCK") && line.contains(&format!(":{inode} "));
-        Ok(locks.lines().find(mine).map(|_| ()))
+        let waits = |line: &str| line.contains("-> FLOCK") && line.contains(&format!(":{inode} "));
+        let files = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid().context("no daemon")?))?;
+        let opened = |one: std::fs::DirEntry| std::fs::read_link(one.path()).is_ok_and(|to| to == path);
+        let tries = files.filter_map(Result::ok).any(opened);
+        Ok((tries || locks.lines().any(waits)).then_some(()))
     });
     let done = async {
         let waits = waits.await;

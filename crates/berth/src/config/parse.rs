@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use berth_images::Pin;
+use berth_pods::DEFAULT_HANDLER;
 
 use super::settings::Value;
 use super::{IpVersion, LogFormat};
@@ -99,6 +100,9 @@ pub(super) fn by_handler(value: &Value) -> Result<BTreeMap<String, PathBuf>, Str
         let pair = item.split_once('=').filter(|(handler, _)| !handler.trim().is_empty());
         let (handler, path) = pair.ok_or_else(|| format!("{item:?} is not HANDLER=DIRECTORY"))?;
         let (handler, path) = (handler.trim(), absolute_path(path.trim())?);
+        if handler != DEFAULT_HANDLER {
+            return Err(format!("there is no runtime handler {handler:?}, only {DEFAULT_HANDLER:?}"));
+        }
         if all.insert(handler.to_owned(), path).is_some() {
             return Err(format!("handler {handler:?} is named twice"));
         }

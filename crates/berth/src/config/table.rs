@@ -151,7 +151,8 @@ pub(crate) static SETTINGS: &[Setting] = &[
         key: "network.cni_handler_dirs",
         form: Form::List,
         default: Default::Fixed(""),
-        help: "Directories of CNI configurations for pods of one runtime handler, as HANDLER=DIRECTORY.",
+        help: "Directories of CNI configurations for pods of one runtime handler, as HANDLER=DIRECTORY. \
+               It counts before network.cni_conf_dir.",
     },
     Setting {
         key: "network.cni_bin_dirs",

@@ -126,6 +126,10 @@ fn refusals_name_the_place_and_what_was_meant() {
             "[network]\nsubnets = [\"fd00::/40\"]",
             "config.toml:2:11: network.subnets: \"fd00::/40\" is no subnet",
         ),
+        (
+            "[network]\ncni_handler_dirs = [\"berth=/x\", \"kata=/y\"]",
+            "config.toml:2:20: network.cni_handler_dirs: there is no runtime handler \"kata\", only \"berth\"",
+        ),
         ("network = 3", "config.toml:1:1: unknown key \"network\""),
         ("state = \"run\"", "config.toml:1:9: state: \"run\" is not an absolute path without \"..\""),
         ("[log]\nlevel = \"a=b=c\"", "config.toml:2:9: log.level: \"a=b=c\" is neither a level nor"),

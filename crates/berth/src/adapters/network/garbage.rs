@@ -14,9 +14,10 @@ const SHORT_PAUSE: Duration = Duration::from_secs(10);
 impl NetworkPort {
     /// Begins at once and goes on as long as the daemon lives, on a thread of its own: a plugin may take its time.
     pub(crate) fn collect_garbage(&self, pods: Pods) -> io::Result<()> {
-        let (cni, network) = (self.cni.clone(), self.network.clone());
+        let (cni, network, ports) = (self.cni.clone(), self.network.clone(), self.ports.clone());
         let collect = move || {
             let whole = cni.collect();
+            ports.collect(|| pods.known());
             match network.collect(|| pods.known()) {
                 Ok(0) => {}
                 Ok(count) => tracing::warn!(count, "what no pod owned in the network is given back"),

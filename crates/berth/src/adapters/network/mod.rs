@@ -11,7 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use berth_cni::{Cni, CniPod, PodName};
 use berth_ids::{ErrorClass, SandboxId};
-use berth_network::PodRequest;
+use berth_model::SandboxConfig;
+use berth_network::{HeldPorts, PodRequest};
 use berth_pods::ports::{Attachment, Connect, Network, PortError};
 use berth_server::{Condition, Failure};
 use serde_json::json;
@@ -24,8 +25,6 @@ use crate::config::IpVersion;
 const CHAINS: usize = 16;
 /// How long a pod waits for one of them.
 const CHAIN_WAIT: Duration = Duration::from_secs(60);
-/// The name of the default runtime handler.
-const DEFAULT_HANDLER: &str = "berth";
 /// The key of a record that is a CNI connection's; the embedded network's has others.
 const CNI: &str = "cni";
 
@@ -34,18 +33,20 @@ pub(crate) struct NetworkPort {
     network: Arc<berth_network::Network>,
     plugins: Arc<berth_network::Plugins>,
     cni: Arc<Cni>,
+    ports: Arc<HeldPorts>,
     primary: Option<IpVersion>,
     attaching: Arc<Semaphore>,
     detaching: Arc<Semaphore>,
 }
 
-fn handler(name: &str) -> &str {
-    if name.is_empty() { DEFAULT_HANDLER } else { name }
+/// For people.
+fn pod_name(config: &SandboxConfig) -> String {
+    format!("{}/{}", config.metadata.namespace, config.metadata.name)
 }
 
-/// Whether pods without a handler of their own are connected by plugins.
+/// Whether pods of the default runtime handler, by whichever of its names, are connected by plugins.
 pub(crate) fn default_is_configured(cni: &Cni) -> bool {
-    cni.is_configured(DEFAULT_HANDLER)
+    cni.is_configured("")
 }
 
 /// Records of both kinds.
@@ -77,7 +78,8 @@ impl NetworkPort {
         primary: Option<IpVersion>,
     ) -> Self {
         let permits = || Arc::new(Semaphore::new(CHAINS));
-        Self { network, plugins, cni, primary, attaching: permits(), detaching: permits() }
+        let ports = Arc::default();
+        Self { network, plugins, cni, ports, primary, attaching: permits(), detaching: permits() }
     }
 
     /// What Status says of it, and for its verbose form what there is behind that. It waits for nothing.
@@ -136,7 +138,7 @@ impl NetworkPort {
             name: metadata.name.clone(),
             uid: metadata.uid.clone(),
         };
-        let handler = handler(&pod.config.runtime_handler).to_owned();
+        let handler = pod.config.runtime_handler.clone();
         let (id, pid, netns) = (pod.id.to_string(), pod.pid, pod.netns);
         // Configurations count on the runtime for it: most have no plugin that does.
         let inside = netns.clone();
@@ -160,8 +162,7 @@ impl NetworkPort {
 
     async fn attach_embedded(&self, pod: Connect<'_>) -> Result<Attachment, PortError> {
         let (network, id, netns) = (self.network.clone(), pod.id.clone(), pod.netns);
-        let metadata = &pod.config.metadata;
-        let name = format!("{}/{}", metadata.namespace, metadata.name);
+        let name = pod_name(pod.config);
         let ports = pod.config.port_mappings.clone();
         let bandwidth = request::bandwidth(pod.config)?;
         let work = move || {
@@ -208,10 +209,14 @@ impl NetworkPort {
 #[async_trait]
 impl Network for NetworkPort {
     async fn attach(&self, pod: Connect<'_>) -> Result<Attachment, PortError> {
-        let mut attachment = match self.cni.is_configured(handler(&pod.config.runtime_handler)) {
-            true => self.attach_by_plugins(pod).await?,
-            false => self.attach_embedded(pod).await?,
+        let (id, config) = (pod.id, pod.config);
+        let taken = self.ports.take(id, &pod_name(config), &config.port_mappings);
+        taken.map_err(|error| PortError::wrap("hold its ports of the host", error))?;
+        let made = match self.cni.is_configured(&config.runtime_handler) {
+            true => self.attach_by_plugins(pod).await,
+            false => self.attach_embedded(pod).await,
         };
+        let mut attachment = made.inspect_err(|_| self.ports.give_back(id))?;
         match self.primary {
             Some(IpVersion::V4) => attachment.ips.sort_by_key(std::net::IpAddr::is_ipv6),
             Some(IpVersion::V6) => attachment.ips.sort_by_key(std::net::IpAddr::is_ipv4),
@@ -227,25 +232,32 @@ impl Network for NetworkPort {
         attachment: Option<&Attachment>,
     ) -> Result<(), PortError> {
         match attachment.map(parse) {
-            Some(Ok(Record::Embedded(recorded))) => self.detach_embedded(id, Some(recorded)).await,
-            Some(Ok(Record::Cni(record))) => self.detach_by_plugins(id, netns, Some(*record)).await,
+            Some(Ok(Record::Embedded(recorded))) => self.detach_embedded(id, Some(recorded)).await?,
+            Some(Ok(Record::Cni(record))) => self.detach_by_plugins(id, netns, Some(*record)).await?,
             // Whichever was cut off while it connected the pod knows it by itself.
             None | Some(Err(_)) => {
                 self.detach_embedded(id, None).await?;
-                match self.cni.knows(id.as_str()) {
-                    true => self.detach_by_plugins(id, netns, None).await,
-                    false => Ok(()),
+                if self.cni.knows(id.as_str()) {
+                    self.detach_by_plugins(id, netns, None).await?;
                 }
             }
         }
+        self.ports.give_back(id);
+        Ok(())
     }
 
     async fn restore(&self, live: Vec<(SandboxId, Attachment)>) -> Result<(), PortError> {
         let (mut embedded, mut by_plugins) = (Vec::new(), HashSet::new());
         for (id, attachment) in live {
             match parse(&attachment) {
-                Ok(Record::Embedded(parsed)) => embedded.push((id, parsed)),
-                Ok(Record::Cni(_)) => drop(by_plugins.insert(id.to_string())),
+                Ok(Record::Embedded(parsed)) => {
+                    self.ports.of_embedded(&id, &parsed);
+                    embedded.push((id, parsed));
+                }
+                Ok(Record::Cni(record)) => {
+                    self.ports.of_plugins(&id, &record);
+                    by_plugins.insert(id.to_string());
+                }
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(sandbox = %id, error, "its address is not known");
