@@ -49,17 +49,13 @@ pub(super) fn add(conf: &Bridge, call: &Call<'_>, rules: &Rules) -> Result<CniRe
 fn ensure(conf: &Bridge, routes: &Routes, rules: &Rules) -> Result<Link, PluginError> {
     let name = name(conf);
     let look = || routes.link(name).map_err(fail("look for the bridge"));
-    let (bridge, made) = match look()? {
-        Some(found) => (found, false),
+    let bridge = match look()? {
+        Some(found) => found,
         None => {
             // By itself it has the lowest of its ports' addresses, another one each time a pod comes or goes.
-            let made = match routes.add_bridge(name, conf.mtu, crate::names::bridge_mac(name)) {
-                // Another pod's, at the same moment, which is recorded there, or somebody else's.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-                done => done.map(|()| true).map_err(fail(format!("make bridge {name}")))?,
-            };
+            rules.make(name, || routes.add_bridge(name, conf.mtu, crate::names::bridge_mac(name)))?;
             let gone = || refused(format!("bridge {name} was removed while it was being made"));
-            (look()?.ok_or_else(gone)?, made)
+            look()?.ok_or_else(gone)?
         }
     };
     if bridge.kind != "bridge" {
@@ -75,7 +71,7 @@ fn ensure(conf: &Bridge, routes: &Routes, rules: &Rules) -> Result<Link, PluginE
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
         routes.set_up(bridge.index).map_err(preparing())?;
     }
-    rules.link(name, made)?;
+    rules.link(name)?;
     Ok(bridge)
 }
 

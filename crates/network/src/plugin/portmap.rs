@@ -4,7 +4,7 @@ use berth_cni::{Call, CniResult, PluginError, Portmap};
 use berth_model::{PortMapping, Protocol};
 use berth_netlink::Routes;
 
-use super::rules::Rules;
+use super::rules::{Lent, Rules};
 use super::{previous, refused};
 use crate::NetworkError;
 use crate::host_ports::{HostPort, wanted};
@@ -83,16 +83,25 @@ fn reach_loopback(result: &CniResult, rules: &Rules) -> Result<(), PluginError> 
             // The bridge is who speaks IP.
             continue;
         }
+        let v6 = result.ips.iter().any(|ip| ip.address.is_ipv6());
         let file = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", link.name);
-        std::fs::write(&file, "1").map_err(super::fail(format!("write 1 to {file}")))?;
-        if result.ips.iter().any(|ip| ip.address.is_ipv6()) {
+        let is = std::fs::read_to_string(&file).map_err(super::fail(format!("read {file}")))?;
+        let localnet = is.trim() == "0";
+        if link.kind != "veth" {
+            // It outlives its pods.
+            rules.lend(&link.name, Lent { localnet, stand_in: v6 })?;
+        }
+        if localnet {
+            std::fs::write(&file, "1").map_err(super::fail(format!("write 1 to {file}")))?;
+        }
+        if v6 {
             match routes.add_address(link.index, rules.loopback6().into(), 128) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 done => done.map_err(super::fail(format!("give {} the stand-in of ::1", link.name)))?,
             }
         }
         if link.kind == "bridge" {
-            rules.link(&link.name, false)?;
+            rules.link(&link.name)?;
         }
     }
     Ok(())

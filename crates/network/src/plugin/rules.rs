@@ -1,6 +1,6 @@
 //! What pods of plugins have in the instance's second nf_tables table.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,18 @@ struct Bridges {
     made: BTreeSet<String>,
     /// Those whose pods are not reached by pods of another one of these.
     closed: BTreeSet<String>,
+    /// What interfaces that stay at a reset were given.
+    lent: BTreeMap<String, Lent>,
+}
+
+/// What an interface was given so that clients at 127.0.0.1 and ::1 are answered by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Lent {
+    /// `route_localnet`, which was off.
+    pub(super) localnet: bool,
+    /// The stand-in of ::1.
+    pub(super) stand_in: bool,
 }
 
 /// One instance's. Written to disk before the kernel is told, so that what is in the table is never unknown: a file for each
@@ -64,6 +76,8 @@ pub(super) struct Rules {
     ready: Mutex<bool>,
     /// That they need forwarding is recorded.
     forwards: AtomicBool,
+    /// Held while a bridge is made.
+    making: Mutex<()>,
 }
 
 impl Rules {
@@ -76,8 +90,8 @@ impl Rules {
         let table = names::plugin_table(instance);
         let (instance, tables, ready) = (instance.to_owned(), nft::Tables::default(), Mutex::new(false));
         let ports = Ports::open().map_err(step(port::OPENING))?;
-        let (state, forwards) = (state.to_owned(), AtomicBool::new(false));
-        Ok(Self { instance, table, state, files, ports, tables, saved, ready, forwards })
+        let (state, forwards, making) = (state.to_owned(), AtomicBool::new(false), Mutex::default());
+        Ok(Self { instance, table, state, files, ports, tables, saved, ready, forwards, making })
     }
 
     fn elements(&self, pod: &PodRules) -> Result<nft::Pod, NetworkError> {
@@ -142,17 +156,67 @@ impl Rules {
         Ok(())
     }
 
-    /// A bridge that leads to pods; `made`: it is ours to remove at a reset.
-    pub(super) fn link(&self, name: &str, made: bool) -> Result<(), NetworkError> {
-        let mut ready = self.ready.lock();
+    fn remember(&self, change: impl FnOnce(&mut Bridges) -> bool) -> Result<bool, NetworkError> {
         let mut saved = self.saved.lock();
         let mut bridges = saved.bridges.clone();
-        let new = bridges.links.insert(name.to_owned()) | (made && bridges.made.insert(name.to_owned()));
-        if new {
+        let changed = change(&mut bridges);
+        if changed {
             self.files.write(&self.files.bridges(), &bridges)?;
             saved.bridges = bridges;
         }
-        drop(saved);
+        Ok(changed)
+    }
+
+    /// Makes a bridge that is ours to remove at a reset: recorded before, since nobody knows of it after a daemon that was killed
+    /// in the middle.
+    pub(super) fn make(&self, name: &str, make: impl FnOnce() -> io::Result<()>) -> Result<(), NetworkError> {
+        // Another pod's, at the same moment, would find it there and take it for somebody else's.
+        let _one = self.making.lock();
+        let new = self.remember(|bridges| bridges.made.insert(name.to_owned()))?;
+        let made = make();
+        if made.is_err() && new {
+            self.remember(|bridges| bridges.made.remove(name))?;
+        }
+        match made {
+            // Made by the pod that was here before, or by somebody else.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made.map_err(step(format!("make bridge {name}"))),
+        }
+    }
+
+    /// Recorded before it is given.
+    pub(super) fn lend(&self, name: &str, lent: Lent) -> Result<(), NetworkError> {
+        let add = |bridges: &mut Bridges| {
+            let of = bridges.lent.entry(name.to_owned()).or_default();
+            let before = *of;
+            *of = Lent { localnet: of.localnet | lent.localnet, stand_in: of.stand_in | lent.stand_in };
+            *of != before
+        };
+        self.remember(add).map(drop)
+    }
+
+    /// Takes away what an interface was given, if it is still there.
+    fn take_back(&self, routes: &Routes, name: &str, lent: Lent) -> Result<(), NetworkError> {
+        let Some(index) = routes.index(name).map_err(step(format!("look for {name}")))? else {
+            return Ok(());
+        };
+        if lent.localnet {
+            let file = format!("/proc/sys/net/ipv4/conf/{name}/route_localnet");
+            std::fs::write(&file, "0").map_err(step(format!("write 0 to {file}")))?;
+        }
+        if lent.stand_in {
+            match routes.remove_address(index, self.loopback6().into(), 128) {
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
+                done => done.map_err(step(format!("take the stand-in of ::1 from {name}")))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A bridge that leads to pods.
+    pub(super) fn link(&self, name: &str) -> Result<(), NetworkError> {
+        let mut ready = self.ready.lock();
+        let new = self.remember(|bridges| bridges.links.insert(name.to_owned()))?;
         if *ready && new && self.tables.add_link(&self.table, name).is_err() {
             *ready = false;
         }
@@ -310,6 +374,9 @@ impl Rules {
             if let Some(index) = routes.index(name).map_err(step(format!("look for bridge {name}")))? {
                 routes.delete_link(index).map_err(step(format!("remove bridge {name}")))?;
             }
+        }
+        for (name, lent) in &saved.bridges.lent {
+            self.take_back(&routes, name, *lent)?;
         }
         self.tables.delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
         self.forwards.store(false, Ordering::Relaxed);

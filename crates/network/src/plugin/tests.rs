@@ -238,6 +238,78 @@ fn ports_of_a_pod_that_a_program_connected() {
     assert_eq!(host.ipam(), ["last_reserved_ip.0", "last_reserved_ip.1", "lock"]);
 }
 
+#[test]
+fn a_bridge_of_somebody_elses_is_as_it_was_after_a_reset() {
+    let host = Host::new();
+    host.with(|| Routes::open().unwrap().add_bridge("cni-test", 1500, [2, 0, 0, 0, 0, 1]).unwrap());
+    let seen = || {
+        let localnet = std::fs::read_to_string("/proc/sys/net/ipv4/conf/cni-test/route_localnet").unwrap();
+        let routes = Routes::open().unwrap();
+        let addresses = routes.addresses(routes.index("cni-test").unwrap().unwrap()).unwrap();
+        (localnet.trim().to_owned(), addresses.iter().filter(|(_, prefix)| *prefix == 128).count())
+    };
+    let portmap = host.known(json!({ "type": "portmap", "capabilities": { "portMappings": true } }));
+    let mut pod = Pod::new(1);
+    pod.runtime.port_mappings = Some(vec![PortMapping {
+        host_port: 8080,
+        container_port: 80,
+        protocol: "tcp".into(),
+        host_ip: String::new(),
+    }]);
+    let bridge = host.bridge();
+    let result = pod.up(&host, &bridge, None).unwrap();
+    let result = pod.up(&host, &portmap, Some(&result)).unwrap();
+    assert_eq!(host.with(seen), ("1".to_owned(), 1));
+    for plugin in [&portmap, &bridge] {
+        host.with(|| host.plugins.del(plugin, &pod.call(Some(&result)))).unwrap();
+    }
+    // As after a restart.
+    let next = host.with(|| Plugins::open("test", host.state.path()).unwrap());
+    for _ in 0..2 {
+        host.with(|| next.reset()).unwrap();
+        assert_eq!(host.with(seen), ("0".to_owned(), 0));
+    }
+}
+
+#[test]
+fn a_bridge_is_recorded_as_ours_before_it_is_there() {
+    let host = Host::new();
+    let bridge = host.bridge();
+    let there = || host.with(|| Routes::open().unwrap().index("cni-test").unwrap().is_some());
+    // Nothing can be recorded where the directory would be.
+    std::fs::write(host.state.path().join("plugins"), "").unwrap();
+    assert!(Pod::new(1).up(&host, &bridge, None).is_err());
+    assert!(!there());
+    std::fs::remove_file(host.state.path().join("plugins")).unwrap();
+    // One that somebody else makes at this moment stays theirs.
+    let made = host.with(|| {
+        host.plugins.rules.make("cni-test", || {
+            Routes::open()?.add_bridge("cni-test", 1500, [2, 0, 0, 0, 0, 1])?;
+            Err(std::io::ErrorKind::AlreadyExists.into())
+        })
+    });
+    made.unwrap();
+    host.with(|| host.plugins.reset()).unwrap();
+    assert!(there());
+    // One that was being made when the daemon was killed is ours.
+    host.with(|| {
+        Routes::open().unwrap().delete_link(Routes::open().unwrap().index("cni-test").unwrap().unwrap())
+    })
+    .unwrap();
+    let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        host.with(|| {
+            host.plugins.rules.make("cni-test", || {
+                Routes::open()?.add_bridge("cni-test", 1500, [2, 0, 0, 0, 0, 1])?;
+                panic!("killed")
+            })
+        })
+    }));
+    assert!(killed.is_err() && there());
+    let next = host.with(|| Plugins::open("test", host.state.path()).unwrap());
+    host.with(|| next.reset()).unwrap();
+    assert!(!there());
+}
+
 /// Bits a second of a transfer of `bytes` from one namespace to another.
 fn speed(from: &OwnedFd, to: &OwnedFd, at: IpAddr, bytes: usize) -> f64 {
     let listener = run_in(to.as_fd(), || TcpListener::bind((at, 0))).unwrap();
