@@ -1,16 +1,20 @@
 //! `host-local`: addresses of ranges of this machine, round and round.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use berth_cni::{Call, CniResult, Dns, HostLocal, InUse, IpConfig, PluginError};
 use berth_ids::ErrorClass;
 
 use super::ranges::{Span, circle};
-use super::store::Store;
+use super::store::{Store, lock_file};
 use crate::plugin::{fail, refused};
 
 const PLACE: &str = "/var/lib/cni/networks";
+/// How long the directory's lock is waited for; a call holds it for less than a millisecond.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Addresses tried one by one before the directory is read as a whole.
 const TRIES: usize = 16;
 /// A resolv.conf is not read beyond this.
@@ -22,8 +26,16 @@ fn directory(conf: &HostLocal, network: &str) -> PathBuf {
 
 fn open(conf: &HostLocal, network: &str) -> Result<Store, PluginError> {
     let directory = directory(conf, network);
-    let opening = fail(format!("open {}", directory.display()));
-    Store::open(directory).map_err(opening)
+    let (opening, lock) = (fail(format!("open {}", directory.display())), lock_file(&directory));
+    Store::open(directory, PATIENCE).map_err(|error| match error.kind() {
+        // A pod, an end and a garbage collection are tried again.
+        ErrorKind::WouldBlock => {
+            let why =
+                format!("somebody else has held the lock {} for more than {PATIENCE:?}", lock.display());
+            PluginError::new(PluginError::TRY_AGAIN, why)
+        }
+        _ => opening(error),
+    })
 }
 
 /// The pod's own ranges come before those of the configuration.

@@ -7,17 +7,24 @@ use std::io::{self, Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 /// Between the two lines of a file.
 const BETWEEN: &str = "\r\n";
 const LAST: &str = "last_reserved_ip.";
 /// No such file is longer; a container's id has 64 bytes, an interface's name 15.
 const MOST: u64 = 4096;
+/// Between two tries to lock; calls of our own are done within the first.
+const FIRST_PAUSE: Duration = Duration::from_micros(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// Locked as long as it is there: against other calls, and against the program.
 pub(super) struct Store {
     directory: PathBuf,
-    _lock: nix::fcntl::Flock<File>,
+    _lock: Flock<File>,
 }
 
 /// Whose an address is. The oldest programs wrote no interface.
@@ -49,9 +56,28 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// The file in a directory.
+pub(super) fn lock_file(directory: &Path) -> PathBuf {
+    directory.join("lock")
+}
+
+/// Waits for a lock by trying: of one that somebody holds for ever the kernel never gives up to wait.
+fn lock(mut file: File, patience: Duration) -> io::Result<Flock<File>> {
+    let (end, mut pause) = (Instant::now() + patience, FIRST_PAUSE);
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((back, Errno::EWOULDBLOCK | Errno::EINTR)) if Instant::now() < end => file = back,
+            Err((_, errno)) => return Err(errno.into()),
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
 impl Store {
-    /// Made where it is not.
-    pub(super) fn open(directory: PathBuf) -> io::Result<Self> {
+    /// Made where it is not. `WouldBlock`: the lock was somebody else's all the time.
+    pub(super) fn open(directory: PathBuf, patience: Duration) -> io::Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory)?;
         let file = OpenOptions::new()
             .create(true)
@@ -59,9 +85,8 @@ impl Store {
             .read(true)
             .write(true)
             .mode(0o600)
-            .open(directory.join("lock"))?;
-        let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive);
-        Ok(Self { directory, _lock: lock.map_err(|(_, errno)| io::Error::from(errno))? })
+            .open(lock_file(&directory))?;
+        Ok(Self { directory, _lock: lock(file, patience)? })
     }
 
     fn path(&self, ip: IpAddr) -> PathBuf {
@@ -142,6 +167,26 @@ mod tests {
             assert_eq!(Owner::read(text), expected, "{text:?}");
         }
         assert!(owner("abc", None).is("abc", "eth0") && !owner("abc", Some("eth0")).is("abc", "eth1"));
+    }
+
+    #[test]
+    fn a_lock_that_is_not_given_back_is_not_waited_for_for_ever() {
+        let home = tempfile::tempdir().unwrap();
+        let open = |patience| Store::open(home.path().to_owned(), patience);
+        let held = open(Duration::ZERO).unwrap();
+        let since = Instant::now();
+        let refused = open(Duration::from_millis(100)).err().map(|error| error.kind());
+        assert_eq!(refused, Some(io::ErrorKind::WouldBlock));
+        assert!((100..5000).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
+        // One that is given back in time is waited for.
+        let waits = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| open(Duration::from_secs(60)).is_ok());
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!waits.is_finished());
+            drop(held);
+            waits.join().unwrap()
+        });
+        assert!(waits);
     }
 
     proptest::proptest! {
