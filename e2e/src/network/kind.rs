@@ -28,6 +28,15 @@ pub(super) enum Kind {
     Programs,
 }
 
+/// Where the configurations' pods have their addresses of.
+pub(super) fn addresses(home: &Path) -> Value {
+    json!({
+        "type": "host-local", "dataDir": home.join("ipam"),
+        "ranges": [[{ "subnet": "10.77.0.0/24" }], [{ "subnet": "fd00:77::/64" }]],
+        "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
+    })
+}
+
 /// Debian's 1.1.1 speaks up to CNI 1.0.
 fn conflist(home: &Path) -> Value {
     json!({
@@ -36,11 +45,7 @@ fn conflist(home: &Path) -> Value {
         "plugins": [
             {
                 "type": "bridge", "bridge": BRIDGE, "isGateway": true, "ipMasq": true, "hairpinMode": true, "mtu": 1450,
-                "ipam": {
-                    "type": "host-local", "dataDir": home.join("ipam"),
-                    "ranges": [[{ "subnet": "10.77.0.0/24" }], [{ "subnet": "fd00:77::/64" }]],
-                    "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
-                },
+                "ipam": addresses(home),
             },
             { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
             { "type": "bandwidth", "capabilities": { "bandwidth": true } },

@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::kind::{Kind, clear};
+use super::kind::{Kind, NETWORK, addresses, clear};
 use super::machine::{Machine, OWN, ip};
 use super::others::{OTHERS, Other};
 use super::pods::Served;
@@ -16,6 +16,7 @@ use super::ports::tcp;
 use super::traffic::{Datagrams, ask, datagram, datagram_client};
 use crate::checks::{Checks, until};
 use crate::client::Client;
+use crate::conflist::in_use;
 use crate::daemon::Daemon;
 
 const TRAFFIC: [&str; 6] =
@@ -27,6 +28,12 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
         println!("  {}", kind.name());
         // Whose program lets pods pass on its own account, which is another matter.
         let mut daemon = kind.daemon_without("firewall").await?;
+        if kind == Kind::Embedded {
+            // Of its own choice, by its name, it could be of the Services that kube-proxy's rules are for.
+            daemon.kill()?;
+            daemon.flags = ["--network-subnets", "10.85.7.0/24,fd85:7::/64"].map(str::to_owned).into();
+            daemon.start().await?;
+        }
         let done = all(checks, &machine, &daemon, kind).await;
         for other in &OTHERS {
             let _ = shell(other.away);
@@ -37,6 +44,12 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
         });
         gone(checks, &machine).await;
     }
+    println!("  pods without a bridge");
+    let mut daemon = Kind::InProcess.daemon_without("firewall").await?;
+    let done = routed(checks, &machine, &daemon).await;
+    let _ = shell(OTHERS[0].away);
+    daemon.finish(done).await?;
+    gone(checks, &machine).await;
     println!("  with the plugin firewall, by Debian's programs");
     let mut daemon = Kind::Programs.daemon().await?;
     let done = accepted(checks, &machine, &daemon).await;
@@ -77,6 +90,47 @@ async fn all(checks: &mut Checks, machine: &Machine, daemon: &Daemon, kind: Kind
         shell(other.away)?;
     }
     compare(checks, &scene, daemon, "everybody has gone", &[]).await?;
+    a.gone(daemon).await?;
+    b.gone(daemon).await
+}
+
+/// Each pod has a pair of interfaces of its own: Docker's DROP meets what is passed on, also from pod to pod.
+async fn routed(checks: &mut Checks, machine: &Machine, daemon: &Daemon) -> Result<()> {
+    let conf = json!({
+        "cniVersion": "1.0.0",
+        "name": NETWORK,
+        "plugins": [
+            { "type": "ptp", "ipMasq": true, "ipam": addresses(&daemon.path("")) },
+            { "type": "portmap", "capabilities": { "portMappings": true } },
+        ],
+    });
+    std::fs::write(daemon.path("cni/10-lane.conflist"), conf.to_string())?;
+    in_use(daemon, |shown| shown["plugins"][0]["conf"]["type"] == "ptp" && shown["problem"].is_null())
+        .await?;
+    let docker = &OTHERS[0];
+    let a = Served::new(daemon, "a", &[]).await?;
+    shell(docker.here)?;
+    let said = until("the status to name what is stopped", || async {
+        let all = status(daemon)?["stopped_by_others"].as_array().cloned().unwrap_or_default();
+        Ok((!all.is_empty()).then_some(all))
+    })
+    .await;
+    checks.note(&format!("one pod alone, {}: the status names it", docker.name), said.as_ref().map(drop));
+    checked(checks, daemon, &said.unwrap_or_default())?;
+    shell(docker.away)?;
+    let b = Served::new(daemon, "b", &[tcp(8080)]).await?;
+    let scene = Scene { machine, a: &a, b: &b, gateways: gateways(daemon, Kind::InProcess)? };
+    let _resolver = Datagrams::serve(&machine.own, 53, "name")?;
+    compare(checks, &scene, daemon, "nobody else", &[]).await?;
+    shell(docker.here)?;
+    let stopped = compare(checks, &scene, daemon, docker.name, docker.stops).await?;
+    checked(checks, daemon, &stopped)?;
+    let mut commands: Vec<&str> = stopped.iter().filter_map(|one| one["allow"].as_str()).collect();
+    commands.dedup();
+    for command in commands {
+        shell(command)?;
+    }
+    compare(checks, &scene, daemon, "  after the commands that were named", &[]).await?;
     a.gone(daemon).await?;
     b.gone(daemon).await
 }

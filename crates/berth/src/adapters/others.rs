@@ -1,4 +1,4 @@
-//! What of pods' traffic others' rules stop, on every bridge that leads to pods.
+//! What of pods' traffic others' rules stop, on every bridge and by every other way that leads to pods.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ impl Others {
         Ok(all)
     }
 
-    /// At this very moment, of Berth's own bridge or of the one that plugins connected a pod to: `None` where that is none.
+    /// At this very moment, of Berth's own bridge or of what plugins connected a pod to: `None` where that is something else.
     pub(crate) fn look_now(
         &self,
         connected: Option<&berth_cni::Record>,

@@ -4,7 +4,7 @@ use berth_netlink::nft::ChainName;
 
 use super::LEGACY;
 use super::packet::{BRIDGE, Hook, INET, IPV4, IPV6, NETDEV};
-use super::scene::Stage;
+use super::scene::{Scene, Stage};
 use super::walk::{Block, Cause};
 
 fn family(number: u8) -> &'static str {
@@ -47,8 +47,10 @@ pub(super) fn cause(block: &Block) -> String {
     }
 }
 
-/// A command for root; `known` are the chains that there are, `bridge` the pods' interface.
-pub(super) fn allow(block: &Block, stage: &Stage, known: &[ChainName], bridge: &str) -> String {
+/// A command for root; `known` are the chains that there are.
+pub(super) fn allow(block: &Block, stage: &Stage, known: &[ChainName], scene: &Scene) -> String {
+    // iptables and all that is written in its manner has a plus where nft(8) has a star.
+    let (bridge, starred) = (scene.interfaces('+'), scene.interfaces('*'));
     let base = &block.base;
     let has = |name: &str| {
         known.iter().any(|c| (c.family, &c.table) == (base.family, &base.table) && c.chain == name)
@@ -59,7 +61,7 @@ pub(super) fn allow(block: &Block, stage: &Stage, known: &[ChainName], bridge: &
             .any(|c| (c.family, &c.table) == (base.family, &base.table) && c.chain.starts_with(prefix))
     };
     let both = |command: &dyn Fn(&str, &str) -> String| {
-        let own = |by: &Option<super::packet::Interface>| by.as_ref().is_some_and(|by| by.name == bridge);
+        let own = |by: &Option<super::packet::Interface>| by.as_ref().is_some_and(|by| scene.is_ours(by));
         let (comes, leaves) = (own(&stage.packet.comes_by), own(&stage.packet.leaves_by));
         let mut commands = Vec::new();
         // An answer goes the other way.
@@ -92,9 +94,11 @@ pub(super) fn allow(block: &Block, stage: &Stage, known: &[ChainName], bridge: &
     }
     let chain = format!("{} {} {}", family(base.family), base.table, base.chain);
     if base.family == BRIDGE {
-        return format!("nft insert rule {chain} meta ibrname {bridge} accept");
+        return format!("nft insert rule {chain} meta ibrname {starred} accept");
     }
-    let commands = both(&|_, key| format!("nft insert rule {chain} {key} {bridge} accept"));
+    // A shell would take the star for itself.
+    let starred = if starred.contains('*') { format!("'\"{starred}\"'") } else { starred };
+    let commands = both(&|_, key| format!("nft insert rule {chain} {key} {starred} accept"));
     match commands.is_empty() {
         // By an interface that is not ours: whom it may speak with is for its owner to say.
         true => format!("nft list chain {chain}"),

@@ -1,12 +1,13 @@
-//! Bridges that lead to pods: Berth's own, and those that plugins name, in-process ones or programs.
+//! Interfaces that lead to pods: Berth's own bridge, those that plugins name, in-process ones or programs, and pairs of interfaces
+//! that are routed.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use berth_cni::{Cidr, CniResult, IpConfig, Ipam, Known, UsedPlugin};
-use berth_netlink::Routes;
+use berth_cni::{Cidr, CniResult, Interface, IpConfig, Ipam, Known, UsedPlugin};
+use berth_netlink::{Link, Routes};
 
 use crate::plugin::{bridge_name, first_addresses};
 use crate::subnet::{address, bits};
@@ -18,6 +19,8 @@ pub struct Bridged {
     pub name: String,
     /// At most one of each IP version.
     pub networks: Vec<PodNetwork>,
+    /// Each pod has an interface of its own, without a bridge: that of the other one.
+    pub other: Option<String>,
 }
 
 /// Two pods of one IP version. They are real ones where there are any: a plugin may have let these pass.
@@ -29,10 +32,13 @@ pub struct PodNetwork {
     pub gateway: Option<IpAddr>,
 }
 
-/// Interfaces that are looked at; a bridge is named by all of its pods, other interfaces by one each.
+/// Interfaces that are looked at; a bridge is named by all of its pods, other interfaces by one each. So many pods are looked at
+/// for one that no bridge leads to.
 const LOOKED_AT: usize = 16;
 /// Plugins that let no packet pass which others stop, whoever does them.
-const SILENT: [&str; 5] = ["bridge", "loopback", "portmap", "bandwidth", "tuning"];
+const SILENT: [&str; 6] = ["bridge", "ptp", "loopback", "portmap", "bandwidth", "tuning"];
+/// What stands for pods' interfaces where none is there.
+const PAIRS: [&str; 2] = ["veth0", "veth1"];
 
 impl Network {
     /// Berth's own, also before the first pod.
@@ -42,7 +48,7 @@ impl Network {
             let (pod, other) = (subnet.host(first), subnet.host(first + 1));
             PodNetwork { pod, other, gateway: Some(subnet.gateway()) }
         });
-        Bridged { name: self.bridge().to_owned(), networks: networks.collect() }
+        Bridged { name: self.bridge().to_owned(), networks: networks.collect(), other: None }
     }
 
     /// Whether a pod is connected to it.
@@ -60,9 +66,13 @@ pub fn bridges(
     let looking = || step("look for bridges of plugins");
     let routes = Routes::open().map_err(looking())?;
     let mut found = of_pods(&routes, connected).map_err(looking())?;
-    for bridge in configured.iter().filter_map(|plugins| of_configuration(plugins)) {
-        if !found.iter().any(|known| known.name == bridge.name) {
-            found.push(bridge);
+    for new in configured.iter().filter_map(|plugins| of_configuration(plugins)) {
+        let same = |known: &Bridged| match &new.other {
+            Some(_) => known.other.is_some(),
+            None => known.name == new.name,
+        };
+        if !found.iter().any(same) {
+            found.push(new);
         }
     }
     Ok(found)
@@ -71,7 +81,7 @@ pub fn bridges(
 fn of_pods(routes: &Routes, connected: &[Arc<CniResult>]) -> io::Result<Vec<Bridged>> {
     let mut by_name: BTreeMap<&str, (usize, Vec<&CniResult>)> = BTreeMap::new();
     for result in connected {
-        for interface in result.interfaces.iter().filter(|interface| interface.sandbox.is_empty()) {
+        for interface in on_host(result) {
             let (count, some) = by_name.entry(&interface.name).or_default();
             *count += 1;
             if some.len() < 2 {
@@ -86,9 +96,45 @@ fn of_pods(routes: &Routes, connected: &[Arc<CniResult>]) -> io::Result<Vec<Brid
         let Some(link) = routes.link(name)?.filter(|link| link.kind == "bridge") else { continue };
         let own = routes.addresses(link.index)?;
         let networks = [false, true].into_iter().filter_map(|v6| network(&pods, &own, v6));
-        found.push(Bridged { name: name.to_owned(), networks: networks.collect() });
+        found.push(Bridged { name: name.to_owned(), networks: networks.collect(), other: None });
     }
+    let bridged = |result: &CniResult| on_host(result).any(|one| found.iter().any(|b| b.name == one.name));
+    let routed = routed(routes, connected.iter().filter(|result| !bridged(result)))?;
+    found.extend(routed);
     Ok(found)
+}
+
+fn on_host(result: &CniResult) -> impl Iterator<Item = &Interface> {
+    result.interfaces.iter().filter(|interface| interface.sandbox.is_empty())
+}
+
+/// Two pods with a pair of interfaces of their own stand for all: who writes rules for such names none of them.
+fn routed<'a>(
+    routes: &Routes,
+    pods: impl Iterator<Item = &'a Arc<CniResult>>,
+) -> io::Result<Option<Bridged>> {
+    let mut some: Vec<(Link, &CniResult)> = Vec::new();
+    for result in pods.take(LOOKED_AT) {
+        for interface in on_host(result) {
+            let link = routes.link(&interface.name)?;
+            if let Some(link) = link.filter(|link| link.kind == "veth" && link.master.is_none()) {
+                some.push((link, result));
+                break;
+            }
+        }
+        if some.len() == 2 {
+            break;
+        }
+    }
+    let Some((first, _)) = some.first() else { return Ok(None) };
+    let (own, pods) = (routes.addresses(first.index)?, some.iter().map(|(_, pod)| *pod).collect::<Vec<_>>());
+    let networks = [false, true].into_iter().filter_map(|v6| network(&pods, &own, v6));
+    let other = some.get(1).map_or(PAIRS[1], |(link, _)| &link.name);
+    Ok(Some(Bridged {
+        name: first.name.clone(),
+        networks: networks.collect(),
+        other: Some(other.to_owned()),
+    }))
 }
 
 /// The first address of an IP version that is the pod's.
@@ -125,19 +171,30 @@ fn of_configuration(plugins: &[UsedPlugin]) -> Option<Bridged> {
     if !plugins.iter().all(silent) {
         return None;
     }
-    let bridge = plugins.iter().find_map(|plugin| match Known::read(&plugin.conf) {
-        Some(Known::Bridge(bridge)) => Some(bridge),
+    plugins.iter().find_map(|plugin| match Known::read(&plugin.conf)? {
+        Known::Bridge(bridge) => Some(Bridged {
+            name: bridge_name(&bridge).to_owned(),
+            networks: given(bridge.ipam.as_ref()?, bridge.is_gateway || bridge.is_default_gateway)?,
+            other: None,
+        }),
+        Known::Ptp(ptp) => Some(Bridged {
+            name: PAIRS[0].to_owned(),
+            networks: given(ptp.ipam.as_ref()?, true)?,
+            other: Some(PAIRS[1].to_owned()),
+        }),
         _ => None,
-    })?;
-    let Some(Ipam::HostLocal(ipam)) = &bridge.ipam else { return None };
+    })
+}
+
+/// What the first pods will have; `gateway`: the host has an address there.
+fn given(ipam: &Ipam, gateway: bool) -> Option<Vec<PodNetwork>> {
+    let Ipam::HostLocal(ipam) = ipam else { return None };
     let of = |v6: bool| {
-        let (gateway, pod) = ipam.ranges.iter().find_map(|set| first_addresses(set, v6))?;
-        let has = bridge.is_gateway || bridge.is_default_gateway;
-        let other = beside(pod, Some(gateway));
-        Some(PodNetwork { pod, other, gateway: has.then_some(gateway) })
+        let (first, pod) = ipam.ranges.iter().find_map(|set| first_addresses(set, v6))?;
+        let other = beside(pod, Some(first));
+        Some(PodNetwork { pod, other, gateway: gateway.then_some(first) })
     };
-    let networks = [false, true].into_iter().filter_map(of).collect();
-    Some(Bridged { name: bridge_name(&bridge).to_owned(), networks })
+    Some([false, true].into_iter().filter_map(of).collect())
 }
 
 #[cfg(test)]
@@ -145,6 +202,7 @@ mod tests {
     use std::os::fd::AsFd as _;
 
     use berth_cni::Version;
+    use berth_netlink::{Change, Veth};
     use serde_json::json;
 
     use super::*;
@@ -205,5 +263,62 @@ mod tests {
             Ok([one, text(&bridges(&pods, &[]).unwrap())])
         });
         assert_eq!(found.unwrap(), [["br1: 10.1.0.5 10.1.0.6 -"], ["br1: 10.1.0.5 10.1.0.9 10.1.0.1"]]);
+    }
+
+    #[test]
+    fn pods_without_a_bridge_are_named_by_two_of_their_interfaces() {
+        let netns = berth_sys::netns::new_netns().unwrap();
+        let result = |veth: &str, ip: &str, gateway: &str| {
+            let value = json!({ "interfaces": [{ "name": veth }, { "name": "eth0", "sandbox": "/x" }],
+                "ips": [{ "address": ip, "gateway": gateway, "interface": 1 }] });
+            Arc::new(CniResult::read(value, Version::V1_0_0).unwrap())
+        };
+        let pods = [
+            result("veth2", "10.3.0.5/24", "10.3.0.1"),
+            result("gone", "10.3.0.6/24", "10.3.0.1"),
+            result("port", "10.3.0.7/24", "10.3.0.1"),
+            result("veth3", "10.3.0.8/24", "10.3.0.1"),
+        ];
+        let ptp = plugin(
+            json!({ "type": "ptp", "ipam": { "type": "host-local", "subnet": "10.3.0.0/24" } }),
+            false,
+        );
+        let seen = |all: &[Bridged]| {
+            let others = all.iter().map(|b| b.other.clone().unwrap_or_default());
+            text(all).into_iter().zip(others).collect::<Vec<_>>()
+        };
+        let found = berth_sys::netns::run_in(netns.as_fd(), || {
+            let (routes, inside) = (Routes::open()?, berth_sys::netns::new_netns()?);
+            routes.add_bridge("br", 1500, [2, 0, 0, 0, 0, 1])?;
+            let master = routes.index("br")?;
+            for (name, master) in [("veth2", None), ("port", master), ("veth3", None)] {
+                routes.apply([Change::veth(&Veth {
+                    name,
+                    up: true,
+                    master,
+                    mac: None,
+                    peer: name,
+                    peer_netns: inside.as_fd(),
+                    peer_mac: None,
+                    mtu: 0,
+                })])?;
+            }
+            routes.add_address(routes.index("veth2")?.unwrap(), "10.3.0.1".parse().unwrap(), 32)?;
+            let configured = [vec![ptp]];
+            Ok([
+                seen(&bridges(&pods, &configured).unwrap()),
+                seen(&bridges(&pods[..1], &[]).unwrap()),
+                seen(&bridges(&[], &configured).unwrap()),
+            ])
+        });
+        let one = |text: &str, other: &str| vec![(text.to_owned(), other.to_owned())];
+        assert_eq!(
+            found.unwrap(),
+            [
+                one("veth2: 10.3.0.5 10.3.0.8 10.3.0.1", "veth3"),
+                one("veth2: 10.3.0.5 10.3.0.6 10.3.0.1", "veth1"),
+                one("veth0: 10.3.0.2 10.3.0.3 10.3.0.1", "veth1"),
+            ]
+        );
     }
 }

@@ -50,9 +50,12 @@ const STALE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     pub traffic: Traffic,
-    /// The one that leads to the pods.
+    /// The one that leads to the pods; without one, the interfaces that do.
     #[serde(default)]
     pub bridge: String,
+    /// The same in words.
+    #[serde(default)]
+    pub way: String,
     /// 4 or 6.
     pub ip_version: u8,
     /// False: it may be stopped, depending on what is not known beforehand.
@@ -67,8 +70,8 @@ impl Finding {
     /// Without what would help.
     pub fn what(&self) -> String {
         let is = if self.sure { "is" } else { "may be" };
-        let Self { ip_version, bridge, by, .. } = self;
-        format!("IPv{ip_version} {} on bridge {bridge} {is} stopped by {by}", self.traffic.words())
+        let Self { ip_version, way, by, .. } = self;
+        format!("IPv{ip_version} {} on {way} {is} stopped by {by}", self.traffic.words())
     }
 }
 
@@ -188,13 +191,17 @@ fn scenes(routes: &Routes, bridges: &[Bridged]) -> io::Result<Vec<Scene>> {
         uplinks.push(uplink(routes, v6)?.map(|(link, own)| (interface(link), own)));
     }
     let mut scenes = Vec::new();
-    for Bridged { name, networks } in bridges {
-        let bridge = Interface { name: name.clone(), index: routes.index(name)?.unwrap_or(0) };
+    for Bridged { name, networks, other } in bridges {
+        let known = |name: &String| -> io::Result<Interface> {
+            Ok(Interface { name: name.clone(), index: routes.index(name)?.unwrap_or(0) })
+        };
+        let (bridge, other) = (known(name)?, other.as_ref().map(known).transpose()?);
         for network in networks {
             let v6 = network.pod.is_ipv6();
             let called = std::fs::read_to_string(format!("{BRIDGED}{}tables", if v6 { "6" } else { "" }));
             scenes.push(Scene {
                 bridge: bridge.clone(),
+                other: other.clone(),
                 gateway: network.gateway,
                 pod: network.pod,
                 other_pod: network.other,
@@ -222,11 +229,12 @@ fn findings(reader: Reader, scenes: &[Scene]) -> io::Result<Vec<Finding>> {
             if let Some((block, stage)) = blocked(&source, &bases, scene.stages(traffic))? {
                 found.push(Finding {
                     traffic,
-                    bridge: scene.bridge.name.clone(),
+                    bridge: scene.interfaces('*'),
+                    way: scene.way(),
                     ip_version: if stage.packet.is_ipv6() { 6 } else { 4 },
                     sure: block.sure,
                     by: advice::cause(&block),
-                    allow: advice::allow(&block, &stage, &chains, &scene.bridge.name),
+                    allow: advice::allow(&block, &stage, &chains, scene),
                 });
             }
         }

@@ -56,6 +56,8 @@ impl Traffic {
 #[derive(Debug, Clone)]
 pub(crate) struct Scene {
     pub(crate) bridge: Interface,
+    /// Without a bridge: what leads to the other pod, while `bridge` leads to the first.
+    pub(crate) other: Option<Interface>,
     /// `None`: the host has no address on the bridge.
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) pod: IpAddr,
@@ -75,6 +77,31 @@ pub(crate) struct Stage {
 }
 
 impl Scene {
+    /// Whether it leads to pods.
+    pub(crate) fn is_ours(&self, by: &Interface) -> bool {
+        [Some(&self.bridge), self.other.as_ref()].into_iter().flatten().any(|own| own.name == by.name)
+    }
+
+    /// Pods' interfaces, with `any` for what differs from pod to pod: the ends of pairs are named by a word and a number.
+    pub(crate) fn interfaces(&self, any: char) -> String {
+        let name = &self.bridge.name;
+        let word = name.trim_end_matches(|c: char| c.is_ascii_hexdigit());
+        match &self.other {
+            Some(_) if !word.is_empty() => format!("{word}{any}"),
+            _ => name.clone(),
+        }
+    }
+
+    /// For people.
+    pub(crate) fn way(&self) -> String {
+        let kind = if self.other.is_some() { "interfaces" } else { "bridge" };
+        format!("{kind} {}", self.interfaces('*'))
+    }
+
+    fn to_other(&self) -> &Interface {
+        self.other.as_ref().unwrap_or(&self.bridge)
+    }
+
     fn packet(&self, from: IpAddr, to: IpAddr, port: u16) -> Packet {
         Packet {
             from,
@@ -140,6 +167,10 @@ impl Scene {
                 stages
             }
             (Traffic::PodToOutside | Traffic::OutsideToPod, None) => Vec::new(),
+            (Traffic::PodToPod, _) if self.other.is_some() => {
+                let first = self.packet(self.pod, self.other_pod, HTTP);
+                self.forwarded(&first, &self.bridge, self.to_other())
+            }
             (Traffic::PodToPod, _) => {
                 let first = self.packet(self.pod, self.other_pod, HTTP);
                 let port = |n| Some(Interface { name: format!("vb{n:012x}"), index: 0 });
@@ -156,7 +187,7 @@ impl Scene {
             }
             (Traffic::PodToPodTranslated, _) => {
                 let first = Packet { translated: true, ..self.packet(self.pod, self.other_pod, HTTP) };
-                self.forwarded(&first, &self.bridge, &self.bridge)
+                self.forwarded(&first, &self.bridge, self.to_other())
             }
             (Traffic::PodToHost, _) => with_host(&|gateway| {
                 let first = Packet { protocol: UDP, ..self.packet(self.pod, gateway, DNS) };

@@ -7,6 +7,10 @@ use super::*;
 
 /// What is found with these tables.
 fn found(script: &str) -> Vec<Finding> {
+    found_on("berth0", None, script)
+}
+
+fn found_on(name: &str, other: Option<&str>, script: &str) -> Vec<Finding> {
     let netns = berth_sys::netns::new_netns().unwrap();
     berth_sys::netns::run_in(netns.as_fd(), || {
         use std::io::Write as _;
@@ -19,7 +23,8 @@ fn found(script: &str) -> Vec<Finding> {
             PodNetwork { pod: at("2"), other: at("3"), gateway: Some(at("1")) }
         };
         let networks = ["10.85.0.", "fd85::"].map(network).into();
-        let mut scenes = scenes(&Routes::open()?, &[Bridged { name: "berth0".into(), networks }])?;
+        let bridged = Bridged { name: name.into(), networks, other: other.map(str::to_owned) };
+        let mut scenes = scenes(&Routes::open()?, &[bridged])?;
         for scene in &mut scenes {
             let own = if scene.pod.is_ipv4() { "192.0.2.1" } else { "2001:db8::1" };
             let uplink = Interface { name: "eth0".into(), index: 3 };
@@ -52,6 +57,26 @@ fn a_policy_is_named_with_its_chain() {
     assert_eq!((traffics(&seen, 4), traffics(&seen, 6)), (FORWARDED.to_vec(), vec![]));
     assert_eq!(seen[0].by, "the policy of chain FORWARD (iptables, table filter)");
     assert!(seen[0].allow.starts_with("iptables -I DOCKER-USER -i berth0 -j ACCEPT"), "{}", seen[0].allow);
+}
+
+#[test]
+fn pods_that_are_routed_meet_the_rules_for_what_is_passed_on() {
+    let pairs = |script: &str| found_on("veth0a1b", Some("veth0c2d"), script);
+    let seen =
+        pairs("table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; } }");
+    let to_pods =
+        [Traffic::PodToOutside, Traffic::OutsideToPod, Traffic::PodToPod, Traffic::PodToPodTranslated];
+    assert_eq!((traffics(&seen, 4), traffics(&seen, 6)), (to_pods.to_vec(), vec![]));
+    assert!(seen[0].what().contains("on interfaces veth* is stopped"), "{}", seen[0].what());
+    let wanted = "iptables -I FORWARD -i veth+ -j ACCEPT && iptables -I FORWARD -o veth+ -j ACCEPT";
+    assert_eq!(seen[0].allow, wanted);
+    let input = "table inet f { chain i { type filter hook input priority 0; policy drop; ct state established accept; } }";
+    let seen = pairs(input);
+    assert_eq!(seen[0].allow, "nft insert rule inet f i iifname '\"veth*\"' accept");
+    // By which interface a packet leaves counts.
+    let other =
+        "table inet f { chain f { type filter hook forward priority 0; oifname \"veth0c2d\" drop; } }";
+    assert_eq!(traffics(&pairs(other), 6), [Traffic::PodToPod, Traffic::PodToPodTranslated]);
 }
 
 #[test]

@@ -169,7 +169,9 @@ impl NetworkVerbs {
         match self.others.look_now(known.cni.as_deref())? {
             Some(findings) => steps.extend(by_others(&findings)),
             None => {
-                steps.push(Step::skipped(OTHERS, "they are read for pods of a bridge of the host's alone"))
+                let why =
+                    "they are read for pods that a bridge or a pair of interfaces of the host leads to alone";
+                steps.push(Step::skipped(OTHERS, why))
             }
         }
         steps.extend(known.cni.as_ref().map(|record| self.by_plugins(record, netns)));
@@ -252,6 +254,7 @@ mod tests {
         let finding = |sure| Finding {
             traffic: Traffic::PodToOutside,
             bridge: "berth0".into(),
+            way: "bridge berth0".into(),
             ip_version: 4,
             sure,
             by: "policy drop".into(),
