@@ -47,6 +47,8 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     wishes::all(checks, daemon, &recorder).await?;
     checks.note("no directory, row or descriptor is left", given_back(daemon, &before).await);
     let left = recorder.left(daemon)?;
+    let counted = recorder.path("ipam/debian").is_dir();
+    checks.that("Debian's plugins had addresses to give back", counted, "no directory of theirs");
     checks.that("no record, bound namespace or address is left", left.is_empty(), left.join("; "));
     Ok(())
 }

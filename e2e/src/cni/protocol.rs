@@ -8,7 +8,7 @@ use berth_cri_api::v1::*;
 use serde_json::{Value, json};
 
 use super::recorder::{Recorder, Told};
-use crate::checks::Checks;
+use crate::checks::{Checks, until};
 use crate::client::{Client, of_host, pod};
 use crate::conflist::in_use;
 use crate::daemon::Daemon;
@@ -84,18 +84,19 @@ pub(super) async fn all(checks: &mut Checks, daemon: &mut Daemon, recorder: &Rec
     checks.note("the kubelet is told the addresses of eth0, and where the namespace is", {
         told(&mut client, &id, &info).await
     });
-    let asked = recorder.all()?.iter().filter(|one| one.verb == "STATUS").count();
-    checks.that(
-        "STATUS is asked, without a pod",
-        asked == 0 || recorder.all()?.iter().all(|one| one.verb != "STATUS" || one.container == "-"),
-        asked,
-    );
+    let asked = until("STATUS", || async {
+        let asked: Vec<Told> = recorder.all()?.into_iter().filter(|one| one.verb == "STATUS").collect();
+        Ok((!asked.is_empty()).then_some(asked))
+    })
+    .await?;
+    let bare = asked.iter().all(|one| one.container == "-" && one.netns == "-");
+    checks.that("STATUS is asked, without a pod", bare, format!("{asked:?}"));
 
     recorder.forget()?;
     daemon.kill()?;
     let mut client = daemon.start().await?;
     recorder.ready(daemon).await?;
-    let collected = crate::checks::until("GC", || async {
+    let collected = until("GC", || async {
         let calls: Vec<Told> = recorder.calls()?.into_iter().filter(|one| one.verb == "GC").collect();
         Ok((calls.len() == 2).then_some(calls))
     })

@@ -201,12 +201,12 @@ impl Recorder {
     /// Records, bound namespaces and calls under way.
     pub(super) fn left(&self, daemon: &Daemon) -> Result<Vec<String>> {
         let mut left = Vec::new();
-        for directory in [
-            daemon.path("root/cni/attachments"),
-            self.path("netns"),
-            daemon.path("state/cni-calls"),
-            self.path("ipam/debian"),
-        ] {
+        let debian = self.path("ipam/debian");
+        let always =
+            [daemon.path("root/cni/attachments"), self.path("netns"), daemon.path("state/cni-calls")];
+        // The other is made with the first pod of Debian's plugins.
+        for directory in always.into_iter().chain(debian.exists().then_some(debian)) {
+            anyhow::ensure!(directory.is_dir(), "there is no {}", directory.display());
             left.extend(names(&directory).into_iter().map(|name| format!("{}/{name}", directory.display())));
         }
         left.retain(|name| !name.ends_with("/lock") && !name.contains("/last_reserved_ip."));
