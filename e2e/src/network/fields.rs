@@ -18,7 +18,19 @@ use crate::checks::{Checks, until};
 use crate::client::{Client, pod};
 use crate::daemon::Daemon;
 
-/// What may differ, by the beginning of the field, and why it does.
+/// What leads a pod's packets to where they wait, with more that is done to them.
+macro_rules! filter {
+    ($more:literal) => {
+        concat!(
+            r#"port.filter {"chain":0,"kind":"u32","options":{"actions":["#,
+            r#"{"bind":1,"control_action":{"type":"stolen"},"direction":"egress","index":1,"kind":"mirred","mirred_action":"redirect","order":1,"ref":1,"to_dev":"IFB"}"#,
+            $more,
+            r#"],"bkt":"0","fh":"800::800","flowid":"1:1","key_ht":"800","match":{"mask":"0","off":0,"offmask":"","value":"0"},"not_in_hw":true,"order":2048},"pref":1,"protocol":"all"}"#
+        )
+    };
+}
+
+/// What may differ, and why it does: fields, and members of lists by the beginning of their text.
 const ALLOWED: &[(&str, &str)] = &[
     ("bridge.addresses.addr_info {\"family\":\"inet6\",\"local\":\"STAND-IN\"", STAND_IN),
     ("host.routes6 {\"dev\":\"lane0\",\"dst\":\"STAND-IN\"", STAND_IN),
@@ -28,21 +40,30 @@ const ALLOWED: &[(&str, &str)] = &[
     ("pod.tunables.eth0.ipv6.accept_ra", "no pod tells another its routes (CVE-2020-10749)"),
     ("port.tunables.ipv6.accept_ra", PORT),
     ("port.tunables.ipv6.disable_ipv6", PORT),
-    ("port.addresses.addr_info {\"family\":\"inet6\"", PORT),
-    ("host.routes6 {\"dev\":\"HOST\"", PORT),
+    ("port.addresses.addr_info {\"family\":\"inet6\",\"local\":\"LINK-LOCAL\"", PORT),
+    ("host.routes6 {\"dev\":\"HOST\",\"dst\":\"LINK-LOCAL\"", PORT),
+    ("host.routes6 {\"dev\":\"HOST\",\"dst\":\"LINK-LOCAL/64\"", PORT),
+    ("host.routes6 {\"dev\":\"HOST\",\"dst\":\"ff00::/8\"", PORT),
     (
         "ifb.tunables.ipv6.accept_ra",
         "the host goes on to learn routes while it forwards; the program's forgets its own",
     ),
     ("pod.link.txqlen", QUEUE),
     ("ifb.link.txqlen", QUEUE),
-    ("port.filter", "the program redirects each packet twice"),
+    (filter!(""), TWICE),
+    (
+        filter!(
+            r#",{"bind":1,"control_action":{"type":"pass"},"direction":"egress","index":2,"kind":"mirred","mirred_action":"redirect","order":2,"ref":1,"to_dev":"IFB"}"#
+        ),
+        TWICE,
+    ),
     ("ipam.lock.mode", "nobody executes a lock"),
 ];
 
 const STAND_IN: &str = "it stands for ::1 on the way to a pod, which the program does not lead there";
 const AT_ONCE: &str = "one gives all addresses of the network, so nobody is asked for duplicates";
 const PORT: &str = "a port of a bridge speaks no IPv6 itself, and is up sooner without";
+const TWICE: &str = "the program redirects each packet twice";
 const QUEUE: &str = "the kernel's own length; the program asks for none";
 
 /// Of numbers and times that are others with each pod.
@@ -254,7 +275,7 @@ pub(super) fn compare(checks: &mut Checks, in_process: &Fields, programs: &Field
     let all: BTreeSet<&String> = in_process.keys().chain(programs.keys()).collect();
     let differing: Vec<&String> =
         all.iter().copied().filter(|field| in_process.get(*field) != programs.get(*field)).collect();
-    let allowed = |field: &str| ALLOWED.iter().find(|(beginning, _)| field.starts_with(beginning));
+    let allowed = |field: &str| ALLOWED.iter().find(|(name, _)| is(field, name));
     let value = |fields: &Fields, field: &str| fields.get(field).cloned().unwrap_or_else(|| "nothing".into());
     let show = |field: &&String| {
         format!("{field}: {} in-process, {} by programs", value(in_process, field), value(programs, field))
@@ -269,8 +290,16 @@ pub(super) fn compare(checks: &mut Checks, in_process: &Fields, programs: &Field
         other.is_empty() && count > 500,
         other.join("\n      "),
     );
-    for (beginning, why) in ALLOWED {
-        let differs = differing.iter().any(|field| field.starts_with(beginning));
-        checks.that(&format!("  {beginning}: {why}"), differs, "no difference any more");
+    for (name, why) in ALLOWED {
+        let differs = differing.iter().any(|field| is(field, name));
+        checks.that(&format!("  {name}: {why}"), differs, "no difference any more");
+    }
+}
+
+/// Whether a name stands for a field. One of a list's member ends where a value does.
+fn is(field: &str, name: &str) -> bool {
+    match field.strip_prefix(name) {
+        Some(rest) if name.contains('{') => rest.is_empty() || rest.starts_with([',', '}']),
+        rest => rest == Some(""),
     }
 }
