@@ -86,29 +86,54 @@ impl Chain {
         netns: BorrowedFd<'_>,
         keep: impl Fn(&Record) -> Result<(), E>,
     ) -> Result<CniResult, E> {
-        let mut previous = None;
+        if let Some(plugin) = record.plugins.first() {
+            let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };
+            let come = || -> Result<(), Failure> {
+                let known = if plugin.in_process { Some(step.known()?) } else { None };
+                Ok(self.in_process.come(known.as_ref(), netns)?)
+            };
+            come().map_err(|source| step.failed("ADD", source))?;
+        }
+        let mut previous: Option<CniResult> = None;
         for at in 0..record.plugins.len() {
             let plugin = &record.plugins[at];
-            if previous.is_some() && !plugin.in_process {
+            if let Some(result) = &previous
+                && !plugin.in_process
+            {
+                record.result.get_or_insert_with(|| result.write(record.version));
                 keep(record)?;
             }
-            let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };
-            let given = self.add_one(&step, previous.as_ref());
-            let (value, result) = given.map_err(|source| step.failed("ADD", source))?;
-            record.result = Some(value);
-            previous = Some(result);
+            let step = Step {
+                record,
+                plugin: &record.plugins[at],
+                kind: kind(&record.plugins[at]),
+                netns: Some(netns),
+            };
+            match self.add_one(&step, previous.as_ref()) {
+                Ok((value, result)) => (record.result, previous) = (value, Some(result)),
+                Err(source) => {
+                    let error = step.failed("ADD", source);
+                    record.result = record.result.take().or_else(|| Some(previous?.write(record.version)));
+                    return Err(error.into());
+                }
+            }
         }
-        Ok(previous.unwrap_or_default())
+        let result = previous.unwrap_or_default();
+        record.result.get_or_insert_with(|| result.write(record.version));
+        Ok(result)
     }
 
-    fn add_one(&self, step: &Step<'_>, previous: Option<&CniResult>) -> Result<(Value, CniResult), Failure> {
+    /// Gives what is done, as a program says it.
+    fn add_one(
+        &self,
+        step: &Step<'_>,
+        previous: Option<&CniResult>,
+    ) -> Result<(Option<Value>, CniResult), Failure> {
         let version = step.record.version;
         if step.plugin.in_process {
             let known = step.known()?;
             let runtime = step.runtime();
-            let call = step.call(&runtime, previous);
-            let result = self.in_process.add(&known, &call)?;
-            return Ok((result.write(version), result));
+            return Ok((None, self.in_process.add(&known, &step.call(&runtime, previous))?));
         }
         let input = step.input(step.record.result.as_ref());
         let answer = self.run(step, "ADD", &input, self.programs.timeout)?;
@@ -126,7 +151,7 @@ impl Chain {
         let read = CniResult::read(value.clone(), told).map_err(|error| garbled(error.to_string()))?;
         // The next plugin is told in the network's version, whatever this one speaks.
         let same = told == version && value.get("cniVersion").is_some();
-        Ok((if same { value } else { read.write(version) }, read))
+        Ok((Some(if same { value } else { read.write(version) }), read))
     }
 
     /// Disconnects, backwards. It ends at the first plugin that fails, except one whose program is not there: nobody is

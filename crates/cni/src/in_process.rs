@@ -58,6 +58,9 @@ pub enum Does {
 pub trait InProcess: fmt::Debug + Send + Sync {
     /// How much of a plugin's task is done here.
     fn does(&self, plugin: &Known) -> Does;
+    /// Before anything else of an ADD: lo of every pod is up, whoever connects it, since most configurations count on the
+    /// runtime for it. `first`: the chain's first plugin, if that is one of these, which may do it on its way.
+    fn come(&self, first: Option<&Known>, netns: BorrowedFd<'_>) -> Result<(), PluginError>;
     /// On failure nothing of this plugin's is left.
     fn add(&self, plugin: &Known, call: &Call<'_>) -> Result<CniResult, PluginError>;
     /// Gives everything back, also what is half there or gone already.

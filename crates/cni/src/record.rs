@@ -154,11 +154,16 @@ pub(crate) enum Survives {
 /// Whole or not at all, also when the daemon is killed in the middle.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T, survives: Survives) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    std::fs::create_dir_all(directory)?;
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let new = path.with_extension(format!("new{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
     let fill = || {
-        let mut file = File::create(&new)?;
+        let mut file = match File::create(&new) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(directory)?;
+                File::create(&new)?
+            }
+            made => made?,
+        };
         file.write_all(&serde_json::to_vec(value)?)?;
         if survives == Survives::PowerCut {
             file.sync_all()?;

@@ -255,7 +255,10 @@ impl Cni {
         // Before anything is done: a daemon after this one undoes what it finds.
         let made = keep(&record).and_then(|()| {
             let result = self.chain.add(&mut record, pod.netns, keep)?;
-            keep(&record)?;
+            // What is done in-process ends as well without: what came of it is the caller's to keep.
+            if network.has_programs() {
+                keep(&record)?;
+            }
             Ok(result)
         });
         match made {
@@ -304,9 +307,16 @@ impl Cni {
             }
             debts.owed.remove(container);
         }
-        if let Some(record) = self.records.get(container).or(given) {
+        if let Some(record) = self.recorded(container, given) {
             self.end(record, netns);
         }
+    }
+
+    /// What is known of a pod: here, and by the caller, who may know more of what came of it.
+    fn recorded(&self, container: &str, given: Option<Record>) -> Option<Record> {
+        let Some(mut kept) = self.records.get(container) else { return given };
+        kept.result = kept.result.or_else(|| given?.result);
+        Some(kept)
     }
 
     /// One attempt at an end, and what follows of it.
@@ -354,7 +364,7 @@ impl Cni {
 
     /// The end of a pod whose plugins cannot be asked now, as after one that failed: it does not keep the pod.
     pub fn postpone(&self, container: &str, given: Option<Record>, problem: String) {
-        if let Some(record) = self.records.get(container).or(given) {
+        if let Some(record) = self.recorded(container, given) {
             self.connected.lock().remove(container);
             self.owe(record, problem);
         }
@@ -383,8 +393,8 @@ impl Cni {
         }
     }
 
-    /// At start: these pods live. Programs of an earlier daemon are ended, the ends that it owed or cut off are owed now.
-    pub fn restore(&self, live: &HashSet<String>) {
+    /// At start: these pods live, by what was given of them. Programs of an earlier daemon are ended, the ends that it owed or cut off are owed now.
+    pub fn restore(&self, live: HashMap<String, Record>) {
         match self.chain.programs.settle() {
             Ok(0) => {}
             Ok(count) => tracing::warn!(count, "plugins that an earlier daemon had started were ended"),
@@ -393,10 +403,11 @@ impl Cni {
         let records = self.records.all();
         // What plugins are still to take from a pod, they find by its namespace.
         let owed = records.iter().filter(|record| record.netns.is_some());
-        self.netns.sweep(&live.iter().chain(owed.map(|record| &record.container)).cloned().collect());
+        self.netns.sweep(&live.keys().chain(owed.map(|record| &record.container)).cloned().collect());
         for record in records {
-            if record.ending.is_none() && live.contains(&record.container) {
-                if let Some(result) = record.result.and_then(|r| CniResult::read(r, record.version).ok()) {
+            if let Some(given) = live.get(&record.container).filter(|_| record.ending.is_none()) {
+                let result = record.result.or_else(|| given.result.clone());
+                if let Some(result) = result.and_then(|result| CniResult::read(result, record.version).ok()) {
                     self.connected.lock().insert(record.container, Arc::new(result));
                 }
                 continue;

@@ -13,6 +13,7 @@ mod route;
 mod socket;
 mod tc;
 
+pub use berth_sys::net::Glance;
 pub use change::{Change, NewRoute, Veth};
 pub use link::{Counters, Link, PortSettings, mac_text};
 pub use path::{Path, Reach};

@@ -3,6 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use berth_sys::net::Glance;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
@@ -203,6 +204,11 @@ impl Routes {
                 _ => None,
             })
             .collect())
+    }
+
+    /// What there is of an interface that is expected to be there, without waiting for others' changes.
+    pub fn glance(&self, name: &str) -> io::Result<Option<Glance>> {
+        berth_sys::net::glance(self.socket.fd.as_fd(), name)
     }
 
     /// The index of an interface, if there is one of that name.

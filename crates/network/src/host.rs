@@ -1,6 +1,8 @@
 //! What the host's side of the network is made of: bridge, table, forwarding.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -38,9 +40,26 @@ fn is(path: &str, value: &str) -> io::Result<bool> {
     Ok(std::fs::read_to_string(path)?.trim() == value)
 }
 
-/// Whether packets for others are passed on: IPv4 and IPv6. A kernel without IPv6 has none.
-pub(crate) fn forwarding() -> [bool; 2] {
-    [FORWARD, FORWARD6].map(|path| std::fs::read_to_string(path).is_ok_and(|text| text.trim() != "0"))
+/// Whether the host passes packets for others on. A host without IPv6 has no file of it.
+///
+/// Open, since the way there takes the kernel longer with each network namespace that ever went it: they all have this name.
+#[derive(Debug)]
+pub(crate) struct Forwarding([Option<File>; 2]);
+
+impl Forwarding {
+    /// On the host that the calling thread is on.
+    pub(crate) fn open() -> Self {
+        Self([FORWARD, FORWARD6].map(|path| File::open(path).ok()))
+    }
+
+    /// IPv4 and IPv6, at this moment.
+    pub(crate) fn is_on(&self) -> [bool; 2] {
+        self.0.each_ref().map(|file| {
+            let mut value = [0];
+            let read = file.as_ref().map(|file| file.read_at(&mut value, 0));
+            matches!(read, Some(Ok(1))) && value != *b"0"
+        })
+    }
 }
 
 impl Network {
@@ -50,10 +69,13 @@ impl Network {
     }
 
     fn ensure_locked(&self, routes: &Routes, made: &mut Made) -> Result<u32, NetworkError> {
-        let found = routes.index(&self.bridge).map_err(step("look for the bridge"))?;
-        if let (Some(index), Made::Good) = (found, *made) {
-            return Ok(index);
+        let looking = || step("look for the bridge");
+        if *made == Made::Good
+            && let Some(there) = routes.glance(&self.bridge).map_err(looking())?
+        {
+            return Ok(there.index);
         }
+        let found = routes.index(&self.bridge).map_err(looking())?;
         let subnets = self.subnets();
         if *made == Made::Removed {
             // A restart shall find the networks of the pods that come now.

@@ -395,7 +395,7 @@ impl Network {
 
     /// Where the bridge is for good: one that somebody else made may have another address tomorrow.
     fn bridge_mac(&self, routes: &Routes) -> Result<Option<[u8; 6]>, NetworkError> {
-        let found = routes.link(&self.bridge).map_err(step("look for the bridge"))?;
+        let found = routes.glance(&self.bridge).map_err(step("look for the bridge"))?;
         let ours = names::bridge_mac(&self.bridge);
         Ok(found.is_some_and(|link| link.mac == ours).then_some(ours))
     }
@@ -450,19 +450,10 @@ impl Network {
     }
 }
 
-/// A pod's lo, which every pod has up, whoever connects it.
-pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
-    let up = || {
-        let inside = Routes::open()?;
-        inside.set_up(inside.index("lo")?.ok_or(std::io::ErrorKind::NotFound)?)
-    };
-    berth_sys::netns::run_in(netns, up).map_err(step("set lo up in the pod"))
-}
-
 /// Inside the pod's namespace.
 fn configure(given: &[(IpAddr, Subnet)], bridge: Option<[u8; 6]>) -> std::io::Result<()> {
     let inside = Routes::open()?;
-    let pod = inside.index(POD_INTERFACE)?.ok_or(std::io::ErrorKind::NotFound)?;
+    let pod = inside.glance(POD_INTERFACE)?.ok_or(std::io::ErrorKind::NotFound)?.index;
     // Before it is up: no other pod tells this one its routes (CVE-2020-10749), and nobody has its addresses.
     for key in ["accept_ra", "accept_dad"] {
         let set = std::fs::write(format!("/proc/sys/net/ipv6/conf/{POD_INTERFACE}/{key}"), "0");

@@ -15,6 +15,11 @@ impl InProcess for Nothing {
         Does::Nothing
     }
 
+    fn come(&self, first: Option<&Known>, _: BorrowedFd<'_>) -> Result<(), PluginError> {
+        assert_eq!(first, None, "nothing is done in-process");
+        Ok(())
+    }
+
     fn add(&self, _: &Known, _: &Call<'_>) -> Result<CniResult, PluginError> {
         unreachable!("nothing is done in-process")
     }

@@ -73,6 +73,7 @@ pub struct Table<'a> {
 }
 
 /// A set or map: type numbers are those nft(8) shows elements by, six bits each.
+#[derive(PartialEq)]
 pub(super) struct Set {
     pub(super) name: &'static str,
     id: u32,
@@ -143,7 +144,7 @@ impl Set {
 }
 
 /// Where an element is, its key and, in a map, its value.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Element {
     pub(super) set: &'static Set,
     pub(super) key: Vec<u8>,
@@ -353,6 +354,17 @@ impl Tables {
     pub fn add(&self, table: &str, pod: &Pod) -> io::Result<()> {
         let mut batch = Batch::new();
         batch.pods(NEW_ELEMENT, table, std::slice::from_ref(pod));
+        batch.commit(&self.connection)
+    }
+
+    /// What a pod has becomes other than it was, in one transaction: nothing that stays is away in between, and nobody waits
+    /// until the kernel has cleared what goes, as a second transaction would.
+    pub fn change(&self, table: &str, old: &Pod, new: &Pod) -> io::Result<()> {
+        let stays = |one: &Element| new.elements().any(|other| other == *one);
+        let gone = || old.elements().filter(|one| !stays(one));
+        let mut batch = Batch::new();
+        batch.elements(DELETE_ELEMENT, table, gone);
+        batch.pods(NEW_ELEMENT, table, std::slice::from_ref(new));
         batch.commit(&self.connection)
     }
 

@@ -368,7 +368,7 @@ fn nameservers(subject: &Subject<'_>, way: &Way, clock: Clock) -> Vec<Step> {
 /// Whether what the pod sends to the outside bears the host's address, and is passed on at all.
 fn masquerade(subject: &Subject<'_>, versions: &[bool]) -> Step {
     let name = "masquerade";
-    let forwarding = host::forwarding();
+    let forwarding = host::Forwarding::open().is_on();
     if let Some(v6) = versions.iter().find(|v6| !forwarding[usize::from(**v6)]) {
         let key = if *v6 { "net.ipv6.conf.all.forwarding" } else { "net.ipv4.ip_forward" };
         let found = format!("the host passes no {} packets on", version(*v6));

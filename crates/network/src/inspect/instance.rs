@@ -19,7 +19,7 @@ impl Network {
             mtu: self.mtu,
             isolated: self.config.isolate_host,
             subnets: self.addresses.lock().usage(),
-            forwarding: host::forwarding(),
+            forwarding: host::Forwarding::open().is_on(),
             ..InstanceView::default()
         };
         let pods: Vec<_> = self.pods.lock().values().cloned().collect();

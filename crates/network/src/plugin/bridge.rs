@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use berth_cni::{Bridge, Call, Cidr, CniResult, Interface, IpConfig, PluginError};
 use berth_netlink::{Link, PortSettings, Routes};
+use nix::libc::{IFF_PROMISC, IFF_UP};
 
 use super::link::{self, network};
 use super::rules::Rules;
@@ -48,6 +49,14 @@ pub(super) fn add(conf: &Bridge, call: &Call<'_>, rules: &Rules) -> Result<CniRe
 
 fn ensure(conf: &Bridge, routes: &Routes, rules: &Rules) -> Result<Link, PluginError> {
     let name = name(conf);
+    if let Some(known) = rules.known(name)
+        && let Some(now) = routes.glance(name).map_err(fail("look for the bridge"))?
+        && now.index == known.index
+        && now.is(IFF_UP)
+        && (now.is(IFF_PROMISC) || !conf.promisc_mode)
+    {
+        return Ok(Link { mac: now.mac.to_vec(), ..known });
+    }
     let look = || routes.link(name).map_err(fail("look for the bridge"));
     let bridge = match look()? {
         Some(found) => found,
@@ -72,6 +81,7 @@ fn ensure(conf: &Bridge, routes: &Routes, rules: &Rules) -> Result<Link, PluginE
         routes.set_up(bridge.index).map_err(preparing())?;
     }
     rules.link(name)?;
+    rules.know(&bridge);
     Ok(bridge)
 }
 
@@ -99,9 +109,8 @@ fn connect(
         rules.forward(&result.ips)?;
     }
     let pod = link::configure(call, &result, &[])?;
-    let of = |link: &Link| Interface { name: link.name.clone(), mac: link.mac(), ..Default::default() };
-    let inside = Interface { sandbox: call.sandbox.to_owned(), ..of(&pod) };
-    result.interfaces = vec![of(bridge), host, inside];
+    let bridge = Interface { name: bridge.name.clone(), mac: bridge.mac(), ..Default::default() };
+    result.interfaces = vec![bridge, host, pod];
     for ip in &mut result.ips {
         ip.interface = Some(2);
     }

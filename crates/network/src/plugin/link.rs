@@ -10,7 +10,7 @@ use berth_sys::netns::run_in;
 
 use super::{FAILED, fail};
 use crate::port::{self, Ports};
-use crate::{NetworkError, names};
+use crate::{LOOPBACK, NetworkError, names};
 
 /// The namespace; all but DEL come with one.
 pub(super) fn netns<'a>(call: &Call<'a>) -> Result<BorrowedFd<'a>, PluginError> {
@@ -89,16 +89,16 @@ fn tunable(version: &str, interface: &str, key: &str, value: &str) -> io::Result
     std::fs::write(format!("/proc/sys/net/{version}/conf/{interface}/{key}"), value)
 }
 
-/// What the pod's end is given, inside the namespace; gives the interface as it was made.
+/// What the pod's end is given, inside the namespace, and lo set up; gives the interface as it was made.
 pub(super) fn configure(
     call: &Call<'_>,
     result: &CniResult,
     neighbours: &[IpAddr],
-) -> Result<Link, PluginError> {
+) -> Result<Interface, PluginError> {
     let (interface, ips, routes) = (call.interface, &result.ips, &result.routes);
     run_in(netns(call)?, || {
         let inside = Routes::open()?;
-        let made = inside.link(interface)?.ok_or(io::ErrorKind::NotFound)?;
+        let made = inside.glance(interface)?.ok_or(io::ErrorKind::NotFound)?;
         let index = made.index;
         let v6 = ips.iter().any(|ip| ip.address.is_ipv6());
         // Before it is up: no other pod tells this one its routes (CVE-2020-10749).
@@ -110,7 +110,7 @@ pub(super) fn configure(
         }
         let mut changes: Vec<Change> =
             ips.iter().map(|ip| Change::address(index, ip.address.address, ip.address.prefix)).collect();
-        changes.push(Change::up(index));
+        changes.extend([Change::up(LOOPBACK), Change::up(index)]);
         for ip in neighbours {
             let prefix = if ip.is_ipv4() { 32 } else { 128 };
             let to = Cidr::new(*ip, prefix).ok_or(io::ErrorKind::InvalidInput)?;
@@ -121,7 +121,12 @@ pub(super) fn configure(
             changes.push(new_route(index, route, gateway));
         }
         inside.apply(changes)?;
-        Ok(made)
+        Ok(Interface {
+            name: interface.to_owned(),
+            mac: mac_text(&made.mac),
+            sandbox: call.sandbox.to_owned(),
+            ..Default::default()
+        })
     })
     .map_err(fail(format!("configure {interface} in the pod")))
 }

@@ -1,5 +1,7 @@
 //! `loopback`: lo up.
 
+use std::os::fd::BorrowedFd;
+
 use berth_cni::{Call, Cidr, CniResult, Interface, IpConfig, PluginError};
 use berth_netlink::Routes;
 use berth_sys::netns::run_in;
@@ -8,18 +10,17 @@ use super::link::netns;
 use super::{fail, refused};
 use crate::LOOPBACK;
 
+pub(super) fn set_up(netns: BorrowedFd<'_>) -> Result<(), PluginError> {
+    run_in(netns, || Routes::open()?.set_up(LOOPBACK)).map_err(fail("set lo up in the pod"))
+}
+
+/// It is up already, as of every pod; one that comes after others adds nothing to what they say.
 pub(super) fn add(call: &Call<'_>) -> Result<CniResult, PluginError> {
-    let has = run_in(netns(call)?, || {
-        let inside = Routes::open()?;
-        inside.set_up(LOOPBACK)?;
-        // Nobody asks for them where another plugin came before.
-        if call.previous.is_some() { Ok(Vec::new()) } else { inside.addresses(LOOPBACK) }
-    })
-    .map_err(fail("set lo up in the pod"))?;
-    // One that comes after others adds nothing to what they say.
     if let Some(result) = call.previous {
         return Ok(result.clone());
     }
+    let has = run_in(netns(call)?, || Routes::open()?.addresses(LOOPBACK));
+    let has = has.map_err(fail("look at lo in the pod"))?;
     let interface = Interface {
         name: "lo".into(),
         mac: "00:00:00:00:00:00".into(),

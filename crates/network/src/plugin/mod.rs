@@ -17,6 +17,7 @@ mod rules;
 mod tests;
 mod tuning;
 
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use berth_cni::{Call, CniResult, Does, InProcess, InUse, Ipam, Known, PluginError};
@@ -134,6 +135,14 @@ impl InProcess for Plugins {
             Known::Firewall(firewall) => return firewall::does(firewall, &self.forbids),
         };
         if whole { Does::Everything } else { Does::Nothing }
+    }
+
+    fn come(&self, first: Option<&Known>, netns: BorrowedFd<'_>) -> Result<(), PluginError> {
+        match first {
+            // With what else they set inside.
+            Some(Known::Bridge(_) | Known::Ptp(_)) => Ok(()),
+            _ => loopback::set_up(netns),
+        }
     }
 
     fn add(&self, plugin: &Known, call: &Call<'_>) -> Result<CniResult, PluginError> {

@@ -4,6 +4,7 @@ use berth_cni::{Call, CniResult, PluginError, Portmap};
 use berth_model::{PortMapping, Protocol};
 use berth_netlink::Routes;
 
+use super::link::host_name;
 use super::rules::{Lent, Rules};
 use super::{previous, refused};
 use crate::NetworkError;
@@ -62,7 +63,7 @@ pub(super) fn add(call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginErr
         }
         port.is_free()?;
     }
-    reach_loopback(&result, rules)?;
+    reach_loopback(call, &result, rules)?;
     rules.change(call.container, |pod| {
         (pod.network, pod.pod) = (call.network.to_owned(), call.pod());
         if pod.addresses.is_empty() {
@@ -74,34 +75,47 @@ pub(super) fn add(call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginErr
 }
 
 /// Clients at 127.0.0.1 and ::1 are answered by the interfaces that lead to the pod.
-fn reach_loopback(result: &CniResult, rules: &Rules) -> Result<(), PluginError> {
+fn reach_loopback(call: &Call<'_>, result: &CniResult, rules: &Rules) -> Result<(), PluginError> {
     let routes = Routes::open().map_err(super::fail("open a netlink socket"))?;
-    for interface in result.interfaces.iter().filter(|interface| interface.sandbox.is_empty()) {
-        let looking = super::fail(format!("look for interface {}", interface.name));
-        let Some(link) = routes.link(&interface.name).map_err(looking)? else { continue };
-        if link.master.is_some() {
-            // The bridge is who speaks IP.
+    let v6 = result.ips.iter().any(|ip| ip.address.is_ipv6());
+    // Of a bridge's pod the bridge is who speaks IP, and not its port.
+    let own_link = rules.of(call.container).and_then(|pod| pod.own_link);
+    let port = own_link.is_none().then(|| host_name(call));
+    let on_host = |name: &&String| port.as_ref() != Some(name);
+    let interfaces = result.interfaces.iter().filter(|interface| interface.sandbox.is_empty());
+    for name in interfaces.map(|interface| &interface.name).filter(on_host) {
+        let file = format!("/proc/sys/net/ipv4/conf/{name}/route_localnet");
+        let let_out = || std::fs::write(&file, "1").map_err(super::fail(format!("write 1 to {file}")));
+        let looking = || super::fail(format!("look for interface {name}"));
+        let Some(now) = routes.glance(name).map_err(looking())? else { continue };
+        if rules.answers(now.index, v6) {
+            // Others may have taken it back.
+            let_out()?;
             continue;
         }
-        let v6 = result.ips.iter().any(|ip| ip.address.is_ipv6());
-        let file = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", link.name);
+        let Some(link) = routes.link(name).map_err(looking())? else { continue };
+        if link.master.is_some() {
+            // A port that somebody else made.
+            continue;
+        }
         let is = std::fs::read_to_string(&file).map_err(super::fail(format!("read {file}")))?;
         let localnet = is.trim() == "0";
         if link.kind != "veth" {
             // It outlives its pods.
-            rules.lend(&link.name, Lent { localnet, stand_in: v6 })?;
+            rules.lend(name, Lent { localnet, stand_in: v6 })?;
         }
         if localnet {
-            std::fs::write(&file, "1").map_err(super::fail(format!("write 1 to {file}")))?;
+            let_out()?;
         }
         if v6 {
             match routes.add_address(link.index, rules.loopback6().into(), 128) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                done => done.map_err(super::fail(format!("give {} the stand-in of ::1", link.name)))?,
+                done => done.map_err(super::fail(format!("give {name} the stand-in of ::1")))?,
             }
         }
         if link.kind == "bridge" {
-            rules.link(&link.name)?;
+            rules.link(name)?;
+            rules.answer(link.index, v6);
         }
     }
     Ok(())

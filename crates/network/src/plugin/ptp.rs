@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use berth_cni::{Call, Cidr, CniResult, Interface, PluginError, Ptp};
-use berth_netlink::{Change, Link, NewRoute, Routes};
+use berth_cni::{Call, Cidr, CniResult, PluginError, Ptp};
+use berth_netlink::{Change, NewRoute, Routes};
 
 use super::link;
 use super::rules::Rules;
@@ -64,8 +64,7 @@ fn connect(
         inside.routes.splice(0..0, own.map(|own| link::route_to(own, ip.gateway)));
     }
     let pod = link::configure(call, &inside, &gateways)?;
-    let of = |link: &Link| Interface { name: link.name.clone(), mac: link.mac(), ..Default::default() };
-    result.interfaces = vec![host, Interface { sandbox: call.sandbox.to_owned(), ..of(&pod) }];
+    result.interfaces = vec![host, pod];
     for ip in &mut result.ips {
         ip.interface = Some(1);
     }

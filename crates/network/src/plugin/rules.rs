@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_cni::{InUse, IpConfig};
-use berth_netlink::{Routes, nft};
+use berth_netlink::{Link, Routes, nft};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +78,12 @@ pub(super) struct Rules {
     forwards: AtomicBool,
     /// Held while a bridge is made.
     making: Mutex<()>,
+    forwarding: host::Forwarding,
+    /// Bridges as they were found. What is known of them is not asked of the kernel again: where there are many interfaces, it
+    /// is busy with the pod's own that has just come up.
+    known: Mutex<HashMap<String, Link>>,
+    /// Those that answer clients at 127.0.0.1 and, where it says so, at ::1, by their numbers.
+    answering: Mutex<HashMap<u32, bool>>,
 }
 
 impl Rules {
@@ -91,7 +97,22 @@ impl Rules {
         let (instance, tables, ready) = (instance.to_owned(), nft::Tables::default(), Mutex::new(false));
         let ports = Ports::open().map_err(step(port::OPENING))?;
         let (state, forwards, making) = (state.to_owned(), AtomicBool::new(false), Mutex::default());
-        Ok(Self { instance, table, state, files, ports, tables, saved, ready, forwards, making })
+        let (forwarding, known, answering) = (host::Forwarding::open(), Mutex::default(), Mutex::default());
+        Ok(Self {
+            instance,
+            table,
+            state,
+            files,
+            ports,
+            tables,
+            saved,
+            ready,
+            forwards,
+            making,
+            forwarding,
+            known,
+            answering,
+        })
     }
 
     fn elements(&self, pod: &PodRules) -> Result<nft::Pod, NetworkError> {
@@ -147,7 +168,7 @@ impl Rules {
     /// Packets to and from these are passed on by the host.
     pub(super) fn forward(&self, ips: &[IpConfig]) -> Result<(), NetworkError> {
         let [v4, v6] = [false, true].map(|v6| ips.iter().any(|ip| ip.address.is_ipv6() == v6));
-        let on = host::forwarding();
+        let on = self.forwarding.is_on();
         if self.forwards.load(Ordering::Relaxed) && (!v4 || on[0]) && (!v6 || on[1]) {
             return Ok(());
         }
@@ -223,6 +244,24 @@ impl Rules {
         Ok(())
     }
 
+    pub(super) fn known(&self, bridge: &str) -> Option<Link> {
+        self.known.lock().get(bridge).cloned()
+    }
+
+    /// It is one, and recorded as leading to pods.
+    pub(super) fn know(&self, bridge: &Link) {
+        self.known.lock().insert(bridge.name.clone(), bridge.clone());
+    }
+
+    /// Whether the interface of this number was told to answer clients at 127.0.0.1 and, if asked for, ::1.
+    pub(super) fn answers(&self, index: u32, v6: bool) -> bool {
+        self.answering.lock().get(&index).is_some_and(|knows_v6| *knows_v6 || !v6)
+    }
+
+    pub(super) fn answer(&self, index: u32, v6: bool) {
+        *self.answering.lock().entry(index).or_default() |= v6;
+    }
+
     /// Pods of the bridge and of others that are closed do not reach each other. It is so until a reset.
     pub(super) fn close(&self, bridge: &str) -> Result<(), NetworkError> {
         let mut ready = self.ready.lock();
@@ -296,13 +335,10 @@ impl Rules {
     }
 
     fn exchange(&self, old: Option<&nft::Pod>, new: &nft::Pod, link: Option<&str>) -> io::Result<()> {
-        if let Some(old) = old.filter(|old| *old != new) {
-            self.tables.remove(&self.table, old)?;
-        }
         if let Some(link) = link {
             self.tables.add_link(&self.table, link)?;
         }
-        self.tables.add(&self.table, new)
+        self.tables.change(&self.table, old.unwrap_or(&nft::Pod::default()), new)
     }
 
     pub(super) fn of(&self, container: &str) -> Option<PodRules> {
@@ -380,6 +416,8 @@ impl Rules {
         }
         self.tables.delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
         self.forwards.store(false, Ordering::Relaxed);
+        self.known.lock().clear();
+        self.answering.lock().clear();
         host::stop_forwarding(&self.state, Forwards::Plugins)?;
         *saved = Saved::default();
         self.files.clear()

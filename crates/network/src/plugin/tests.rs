@@ -95,7 +95,12 @@ impl Pod {
         plugin: &Known,
         previous: Option<&CniResult>,
     ) -> Result<CniResult, PluginError> {
-        host.with(|| host.plugins.add(plugin, &self.call(previous)))
+        host.with(|| {
+            if previous.is_none() {
+                host.plugins.come(Some(plugin), self.netns.as_fd())?;
+            }
+            host.plugins.add(plugin, &self.call(previous))
+        })
     }
 
     /// Answers one connection on port 80.
@@ -407,6 +412,15 @@ fn loopback_and_tunables() {
     let ips: Vec<String> = result.ips.iter().map(|ip| ip.address.to_string()).collect();
     assert_eq!(ips, ["127.0.0.1/8", "::1/128"]);
     host.with(|| host.plugins.check(&Known::Loopback, &pod.call(None))).unwrap();
+    // Whoever connects a pod.
+    for (n, first) in [(2, Some(host.bridge())), (3, None)] {
+        let pod = Pod::new(n);
+        match first {
+            Some(plugin) => drop(pod.up(&host, &plugin, None).unwrap()),
+            None => host.plugins.come(None, pod.netns.as_fd()).unwrap(),
+        }
+        host.with(|| host.plugins.check(&Known::Loopback, &pod.call(None))).unwrap();
+    }
     let result = pod.up(&host, &host.bridge(), None).unwrap();
     let tuning = host.known(json!({
         "type": "tuning", "sysctl": { "net.core.somaxconn": "567", "net.ipv4.conf.IFNAME.arp_filter": "1" },

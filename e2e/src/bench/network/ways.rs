@@ -1,14 +1,14 @@
 //! The ways to connect a pod that are put beside each other.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use berth_cni::{Cni, CniPod, CniSettings, PodName, RuntimeConfig};
+use berth_cni::{Cni, CniPod, CniSettings, PodName, Record, RuntimeConfig};
 use berth_ids::SandboxId;
 use berth_model::PortMapping;
 use berth_network::{Network, NetworkConfig, Plugins, PodRequest};
@@ -41,6 +41,8 @@ pub(super) enum Way {
     Chain {
         cni: Arc<Cni>,
         plugins: Arc<Plugins>,
+        /// What the daemon keeps of its pods.
+        connected: Mutex<HashMap<SandboxId, Record>>,
     },
 }
 
@@ -52,7 +54,7 @@ impl Way {
                 let asked = PodRequest { id: &pod.id, name: &pod.name, ports: &pod.ports, bandwidth: None };
                 Ok(network.attach(asked, netns)?.ips)
             }
-            Self::Chain { cni, .. } => {
+            Self::Chain { cni, connected, .. } => {
                 let port = |port: &PortMapping| berth_cni::PortMapping {
                     host_port: port.host_port,
                     container_port: port.container_port,
@@ -68,6 +70,7 @@ impl Way {
                     netns,
                     path: format!("/proc/self/fd/{}", netns.as_raw_fd()),
                 })?;
+                connected.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.id.clone(), made.record);
                 Ok(made.ips)
             }
         }
@@ -80,7 +83,7 @@ impl Way {
                 let found = network.inspect()?;
                 (found.differences, found.host_ports)
             }
-            Self::Chain { cni, plugins } => {
+            Self::Chain { cni, plugins, .. } => {
                 let kept = cni.knows(pod.id.as_str()).then(|| "its record is kept".to_owned());
                 (kept.into_iter().collect(), plugins.port_holders())
             }
@@ -94,7 +97,10 @@ impl Way {
     pub(super) fn detach(&self, pod: &Asked, netns: &OwnedFd) {
         match self {
             Self::Embedded(network) => network.detach(&pod.id, None),
-            Self::Chain { cni, .. } => cni.detach(pod.id.as_str(), Some(netns.as_fd()), None),
+            Self::Chain { cni, connected, .. } => {
+                let record = connected.lock().unwrap_or_else(PoisonError::into_inner).remove(&pod.id);
+                cni.detach(pod.id.as_str(), Some(netns.as_fd()), record);
+            }
         }
     }
 }
@@ -149,7 +155,7 @@ impl Ways {
         for way in self.all() {
             match way {
                 Way::Embedded(network) => network.reset()?,
-                Way::Chain { cni, plugins } => {
+                Way::Chain { cni, plugins, .. } => {
                     cni.reset();
                     plugins.reset()?;
                 }
@@ -199,10 +205,10 @@ fn chain(home: &Path, name: &str, in_process: bool, net: u8) -> Result<Way> {
         Box::new(|| Ok(())),
     );
     plugins.restore()?;
-    cni.restore(&HashSet::new());
+    cni.restore(HashMap::new());
     anyhow::ensure!(cni.is_configured(""), "the bench's conflist is not read");
     let problem = cni.report().problem;
     let unasked = problem.as_ref().is_none_or(|text| text.contains("have not said"));
     anyhow::ensure!(unasked, "the bench's conflist: {}", problem.context("no reason")?);
-    Ok(Way::Chain { cni: Arc::new(cni), plugins })
+    Ok(Way::Chain { cni: Arc::new(cni), plugins, connected: Mutex::default() })
 }

@@ -3,7 +3,7 @@
 mod garbage;
 mod request;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,9 +140,6 @@ impl NetworkPort {
         };
         let handler = pod.config.runtime_handler.clone();
         let (id, pid, netns) = (pod.id.to_string(), pod.pid, pod.netns);
-        // Configurations count on the runtime for it: most have no plugin that does.
-        let inside = netns.clone();
-        blocking("connect by CNI", move || berth_network::loopback_up(inside.as_fd())).await?;
         let work = move || {
             let _turn = turn;
             let path = format!("/proc/{pid}/ns/net");
@@ -247,7 +244,7 @@ impl Network for NetworkPort {
     }
 
     async fn restore(&self, live: Vec<(SandboxId, Attachment)>) -> Result<(), PortError> {
-        let (mut embedded, mut by_plugins) = (Vec::new(), HashSet::new());
+        let (mut embedded, mut by_plugins) = (Vec::new(), HashMap::new());
         for (id, attachment) in live {
             match parse(&attachment) {
                 Ok(Record::Embedded(parsed)) => {
@@ -256,7 +253,7 @@ impl Network for NetworkPort {
                 }
                 Ok(Record::Cni(record)) => {
                     self.ports.of_plugins(&id, &record);
-                    by_plugins.insert(id.to_string());
+                    by_plugins.insert(id.to_string(), *record);
                 }
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
@@ -266,7 +263,7 @@ impl Network for NetworkPort {
         }
         let (network, plugins, cni) = (self.network.clone(), self.plugins.clone(), self.cni.clone());
         blocking("restore the network", move || {
-            cni.restore(&by_plugins);
+            cni.restore(by_plugins);
             plugins.restore()?;
             // Where plugins connect the pods, Berth's own bridge is nobody's.
             let restored = match embedded.is_empty() && default_is_configured(&cni) {
