@@ -95,6 +95,7 @@ impl Footprint {
             "root/images",
             "root/images/layers",
             "root/images/containers",
+            "root/images/leases",
             "root/images/partial",
         ] {
             let Ok(entries) = std::fs::read_dir(daemon.path(top)) else { continue };

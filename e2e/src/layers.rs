@@ -7,6 +7,7 @@ mod disks;
 mod faults;
 pub(crate) mod proxy;
 mod races;
+mod records;
 mod resume;
 
 use std::path::Path;
@@ -32,6 +33,7 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
 async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Registry) -> Result<()> {
     archives::run(checks, daemon).await?;
     damage::run(checks, daemon, registry).await?;
+    records::run(checks, daemon, registry).await?;
     faults::run(checks, daemon, registry).await?;
     resume::run(checks, daemon, registry).await?;
     races::run(checks, daemon, registry).await

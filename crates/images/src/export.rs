@@ -43,7 +43,7 @@ impl Images {
         let mut wanted = Vec::new();
         for reference in references {
             let unknown = || ImageError::Unknown { id: reference.clone() };
-            let image = self.resolve(reference).ok_or_else(unknown)?;
+            let image = self.shared.find(reference).ok_or_else(unknown)?;
             let tag = reference.parse::<Reference>().ok().and_then(|reference| reference.tagged());
             let names = match tag.filter(|tag| image.repo_tags.contains(tag)) {
                 Some(tag) => vec![tag],

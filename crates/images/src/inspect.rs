@@ -43,8 +43,8 @@ pub struct Pruned {
 impl Images {
     pub fn inspect(&self, reference: &str) -> Result<Inspected, ImageError> {
         let unknown = || ImageError::Unknown { id: reference.to_owned() };
-        let image = self.resolve(reference).ok_or_else(unknown)?;
-        let others = self.list();
+        let image = self.shared.find(reference).ok_or_else(unknown)?;
+        let others = self.shared.all();
         let records = self.shared.layers.lock().clone();
         let layer = |id: &Digest| {
             let having = others.iter().filter(|other| other.id != image.id && other.layers.contains(id));

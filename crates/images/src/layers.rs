@@ -196,7 +196,8 @@ impl Shared {
             let Some(rest) = name.strip_prefix(RETIRED) else { continue };
             let hex = rest.split('-').next().unwrap_or_default();
             let held = |image: &Arc<crate::Image>| image.layers.iter().any(|layer| layer.hex() == hex);
-            if self.leases.lock().values().flatten().any(held) {
+            let lost = self.ground.layers().iter().any(|layer| layer.hex() == hex);
+            if lost || self.leases.lock().values().flatten().any(held) {
                 some = true;
             } else {
                 remove(&entry.path());
@@ -233,7 +234,12 @@ impl Shared {
     pub(crate) fn stream(&self, id: &Digest) -> Result<Restored<std::fs::File>, ImageError> {
         let path = self.root.join("layers").join(id.hex());
         let directory = path.join("fs");
-        let opened = std::fs::File::open(&directory).map_err(ImageError::file("open", &directory))?;
+        let opened = match std::fs::File::open(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(ImageError::Damaged { layer: id.clone() });
+            }
+            opened => opened.map_err(ImageError::file("open", &directory))?,
+        };
         let tape = match std::fs::File::open(path.join(TAPE)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(ImageError::Unrestorable { layer: id.clone() });

@@ -10,11 +10,13 @@ mod export;
 mod fetch;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod ground;
 mod image;
 mod import;
 mod inspect;
 mod layers;
 mod lookup;
+mod open;
 mod partial;
 mod pins;
 mod preload;
@@ -49,7 +51,7 @@ pub use rootfs::Mapped;
 pub use verify::{LayerReport, LayerState};
 pub use work::{Wanting, Work};
 
-use crate::image::{ImageRecord, LayerRecord};
+use crate::image::LayerRecord;
 
 /// A name with its host and tag.
 pub fn full_name(text: &str) -> Result<String, ImageError> {
@@ -59,7 +61,7 @@ pub fn full_name(text: &str) -> Result<String, ImageError> {
 /// Where images are and how they are fetched.
 #[derive(Debug, Clone)]
 pub struct ImagesConfig {
-    /// Holds `layers/`, `containers/`, `partial/` and temporary files.
+    /// Holds `layers/`, `containers/`, `leases/`, `partial/` and temporary files.
     pub root: PathBuf,
     pub registry: ClientConfig,
     pub pinned: Vec<Pin>,
@@ -83,6 +85,10 @@ pub(crate) struct Shared {
     pub(crate) layers: Mutex<HashMap<Digest, LayerRecord>>,
     /// Containers and the images whose layers each keeps: its own, then its volumes.
     pub(crate) leases: Mutex<HashMap<String, Vec<Arc<Image>>>>,
+    /// The same on disk, for what is left of them when a record is lost.
+    pub(crate) ground: ground::Ground,
+    /// Layers on record whose directories are not there. Their images are not shown.
+    pub(crate) gone: Mutex<HashSet<Digest>>,
     /// Layers being unpacked: whoever needs one of these waits for its turn.
     pub(crate) turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     /// What is kept of transfers that were cut.
@@ -101,88 +107,18 @@ pub(crate) struct Shared {
 }
 
 impl Images {
-    /// Reads the records back and clears what an interrupted pull left.
-    pub fn open(config: ImagesConfig, store: Store) -> Result<Self, ImageError> {
-        let root = config.root;
-        for name in ["layers", "containers"] {
-            let path = root.join(name);
-            std::fs::create_dir_all(&path).map_err(ImageError::file("make", path))?;
-        }
-        let (rows, damaged) = store.all::<LayerRecord>(Table::Layers)?;
-        for row in damaged {
-            tracing::error!(
-                layer = row.id,
-                error = &row.error as &dyn std::error::Error,
-                "a damaged record is dropped"
-            );
-            store.delete(Table::Layers, &row.id)?;
-        }
-        let layers: HashMap<Digest, LayerRecord> =
-            rows.into_iter().filter_map(|(id, record)| Some((id.parse().ok()?, record))).collect();
-        let on_disk = |id: &Digest| root.join("layers").join(id.hex()).join("fs").is_dir();
-        let (layers, gone): (HashMap<_, _>, HashMap<_, _>) =
-            layers.into_iter().partition(|(id, _)| on_disk(id));
-        for id in gone.keys() {
-            tracing::error!(layer = %id, "a layer is gone from the disk; its images are to be pulled again");
-            store.delete(Table::Layers, id.as_str())?;
-        }
-        let (rows, damaged) = store.all::<ImageRecord>(Table::Images)?;
-        for row in damaged {
-            tracing::error!(
-                image = row.id,
-                error = &row.error as &dyn std::error::Error,
-                "a damaged record is dropped"
-            );
-            store.delete(Table::Images, &row.id)?;
-        }
-        let (mut known, mut removed) = (BTreeMap::new(), BTreeMap::new());
-        for (id, record) in rows {
-            let list = if record.removed { &mut removed } else { &mut known };
-            match Image::from_record(record) {
-                // An image without all its layers is pulled again.
-                Ok(image) if image.layers.iter().all(|l| layers.contains_key(l)) => {
-                    list.insert(image.id.clone(), Arc::new(image));
-                }
-                Ok(_) | Err(_) => {
-                    tracing::warn!(image = id, "an image that is not whole is dropped; pull it again");
-                    store.delete(Table::Images, &id)?;
-                }
-            }
-        }
-        let partials = partial::Partials::open(root.join("partial"))?;
-        let shared = Arc::new(Shared {
-            root,
-            pinned: config.pinned,
-            store,
-            client: Client::new(config.registry),
-            known: RwLock::new(known),
-            removed: Mutex::new(removed),
-            layers: Mutex::new(layers),
-            leases: Mutex::default(),
-            turns: Mutex::default(),
-            partials,
-            retired: AtomicBool::new(false),
-            in_flight: Arc::new(tokio::sync::Semaphore::new(fetch::IN_FLIGHT)),
-            pulls: Mutex::default(),
-            board: progress::Board::default(),
-            usage: usage::Measured::default(),
-            wanted: Mutex::default(),
-        });
-        shared.clear_unknown()?;
-        Ok(Self { shared })
-    }
-
-    /// By id, short id, tag or digest; from memory.
+    /// By id, short id, tag or digest; from memory. One that is not whole is not there.
     pub fn resolve(&self, reference: &str) -> Option<Arc<Image>> {
-        lookup::find(&self.shared.known.read(), reference)
+        self.shared.find(reference).filter(|image| self.shared.is_whole(image))
     }
 
     pub fn image(&self, id: &ImageId) -> Result<Arc<Image>, ImageError> {
         self.shared.image(id).ok_or_else(|| ImageError::Unknown { id: id.to_string() })
     }
 
+    /// Those that are whole.
     pub fn list(&self) -> Vec<Arc<Image>> {
-        self.shared.known.read().values().cloned().collect()
+        self.shared.known.read().values().filter(|image| self.shared.is_whole(image)).cloned().collect()
     }
 
     /// Whether it is not to be collected as unused. Who asks for its removal by name has it removed.
@@ -231,14 +167,14 @@ impl Images {
 
     /// Forgets an image under all its names. Its layers go once nobody uses them. Unknown: no error.
     pub fn remove(&self, reference: &str) -> Result<(), ImageError> {
-        let Some(image) = self.resolve(reference) else { return Ok(()) };
+        let Some(image) = self.shared.find(reference) else { return Ok(()) };
         self.shared.forget(&image)?;
         self.shared.collect_garbage()
     }
 
     /// Forgets that a runtime handler needs an image, and the image with the last that does. The empty one stands for all.
     pub fn remove_for(&self, reference: &str, handler: &str) -> Result<(), ImageError> {
-        let Some(image) = self.resolve(reference) else { return Ok(()) };
+        let Some(image) = self.shared.find(reference) else { return Ok(()) };
         match handler.is_empty() || !self.shared.forget_handler(&image, handler)? {
             true => self.remove(reference),
             false => Ok(()),
@@ -247,29 +183,43 @@ impl Images {
 
     /// Keeps the image's layers for a container.
     pub fn acquire(&self, id: &ImageId, holder: &str) -> Result<(), ImageError> {
-        let mut leases = self.shared.leases.lock();
-        // Looked up under the lock that a collection takes: either it is forgotten already or the lease is seen.
-        let image = self.shared.image(id);
-        let image = image.ok_or_else(|| ImageError::Unknown { id: id.to_string() })?;
-        let held = leases.entry(holder.to_owned()).or_default();
-        if held.iter().all(|known| known.id != image.id) {
-            held.push(image);
-        }
-        Ok(())
+        let image = {
+            let mut leases = self.shared.leases.lock();
+            // Looked up under the lock that a collection takes: either it is forgotten already or the lease is seen.
+            let image = self.shared.image(id);
+            let image = image.ok_or_else(|| ImageError::Unknown { id: id.to_string() })?;
+            let held = leases.entry(holder.to_owned()).or_default();
+            if held.iter().any(|known| known.id == image.id) {
+                return Ok(());
+            }
+            held.push(image.clone());
+            image
+        };
+        self.shared.ground.add(holder, &image)
     }
 
     /// Gives them back. Idempotent.
     pub fn release(&self, holder: &str) -> Result<(), ImageError> {
         let held = self.shared.leases.lock().remove(holder);
+        let alone = self.shared.ground.remove(holder)?;
         let forgotten = |image: &Arc<Image>| !self.shared.known.read().contains_key(&image.id);
-        match held.iter().flatten().any(forgotten) {
-            true => self.settle(),
+        match alone || held.iter().flatten().any(forgotten) {
+            true => {
+                self.shared.let_go()?;
+                self.shared.collect_garbage()
+            }
             false => self.shared.clear_retired(),
         }
     }
 
+    /// Whose leases an earlier daemon left.
+    pub fn holders(&self) -> Vec<String> {
+        self.shared.ground.holders()
+    }
+
     /// At start, once every container has its lease again: clears images and layers that nobody has. Blocks.
     pub fn settle(&self) -> Result<(), ImageError> {
+        self.shared.ground.settle();
         self.shared.let_go()?;
         self.shared.collect_garbage()
     }
@@ -296,6 +246,21 @@ impl Images {
 }
 
 impl Shared {
+    /// By any name, also one that is not whole.
+    pub(crate) fn find(&self, reference: &str) -> Option<Arc<Image>> {
+        lookup::find(&self.known.read(), reference)
+    }
+
+    /// Also those that are not whole.
+    pub(crate) fn all(&self) -> Vec<Arc<Image>> {
+        self.known.read().values().cloned().collect()
+    }
+
+    fn is_whole(&self, image: &Image) -> bool {
+        let gone = self.gone.lock();
+        gone.is_empty() || !image.layers.iter().any(|layer| gone.contains(layer))
+    }
+
     /// By id, also one that was removed and that containers have.
     fn image(&self, id: &ImageId) -> Option<Arc<Image>> {
         let known = self.known.read().get(id).cloned();
@@ -387,6 +352,7 @@ impl Shared {
         // what the image's other layers write. Lost in a power cut, the layer is one that was never here.
         self.store.put(Table::Layers, id.as_str(), &record, Durability::Ordinary)?;
         self.layers.lock().insert(id.clone(), record);
+        self.gone.lock().remove(id);
         Ok(())
     }
 
@@ -399,11 +365,13 @@ impl Shared {
                 self.known.read().values().flat_map(|image| image.layers.clone()).collect();
             used.extend(self.removed.lock().values().flat_map(|image| image.layers.clone()));
             used.extend(leases.values().flatten().flat_map(|image| image.layers.clone()));
+            used.extend(self.ground.layers());
             let mut layers = self.layers.lock();
             let unused = layers.keys().filter(|id| !used.contains(*id) && !wanted.contains_key(*id));
             let unused: Vec<_> = unused.cloned().collect();
             for id in &unused {
                 layers.remove(id);
+                self.gone.lock().remove(id);
             }
             unused
         };

@@ -408,3 +408,58 @@ fn what_nobody_holds_is_pruned_and_what_it_frees_is_told_before() {
     assert!(images.resolve("r.io/held:1").is_some() && images.resolve("r.io/pinned:1").is_some());
     assert!(images.prune(true).unwrap().images.is_empty());
 }
+
+/// A lost record or directory below a container: its other layers stay, and one pull or import mends it.
+#[test]
+fn what_containers_stand_on_stays_when_records_are_lost() {
+    let first = tar(&[("a", b"1")]);
+    let layers = [first.clone(), tar(&[("b", b"2")])];
+    let bytes = archive("r.io/a:1", &layers);
+    let lost: [(&str, &[Table], bool); 5] = [
+        ("a layer's record", &[Table::Layers], false),
+        ("the image's record", &[Table::Images], false),
+        ("both", &[Table::Layers, Table::Images], false),
+        ("a layer's directory", &[], true),
+        ("that and the image's record", &[Table::Images], true),
+    ];
+    for (what, tables, directory) in lost {
+        let rig = Rig::new();
+        let images = rig.open();
+        let image = images.import(rig.file(&bytes)).unwrap().remove(0);
+        images.acquire(&image.id, "c").unwrap();
+        drop(images);
+        let path = |n: usize| rig.directory.path().join("images/layers").join(image.layers[n].hex());
+        let store = Store::open(&rig.directory.path().join("db")).unwrap();
+        for table in tables {
+            let id = if *table == Table::Layers { image.layers[0].to_string() } else { image.id.to_string() };
+            store.put(*table, &id, &"damaged", Durability::Ordinary).unwrap();
+        }
+        drop(store);
+        if directory {
+            std::fs::remove_dir_all(path(0)).unwrap();
+        }
+        for _start in 0..2 {
+            let images = rig.open();
+            let _ = images.acquire(&image.id, "c");
+            assert_eq!(images.holders(), ["c"], "{what}");
+            images.settle().unwrap();
+            assert_eq!(path(0).exists(), !directory, "{what}");
+            assert!(path(1).join("fs/b").exists(), "{what}");
+            let seen = !directory && !tables.contains(&Table::Images);
+            assert_eq!(images.resolve("r.io/a:1").is_some(), seen, "{what}");
+            assert_eq!(images.list().len(), usize::from(seen), "{what}");
+        }
+        let images = rig.open();
+        let _ = images.acquire(&image.id, "c");
+        images.settle().unwrap();
+        let marker = path(1).join("tree.zst").metadata().unwrap().modified().unwrap();
+        images.import(rig.file(&bytes)).unwrap();
+        assert_eq!(images.resolve("r.io/a:1").unwrap().id, image.id, "{what}");
+        assert!(verify(&images, None, false).iter().all(|layer| layer.state == LayerState::Whole), "{what}");
+        assert_eq!(path(1).join("tree.zst").metadata().unwrap().modified().unwrap(), marker, "{what}");
+        images.remove("r.io/a:1").unwrap();
+        assert!(path(1).exists(), "{what}: removed below a container");
+        images.release("c").unwrap();
+        assert_eq!((rig.layers(), images.fs_usage().used_bytes), (0, 0), "{what}");
+    }
+}

@@ -164,6 +164,11 @@ fn measure(top: &Path) -> io::Result<(FsUsage, Filesystem)> {
     Ok((usage, filesystem))
 }
 
+/// Bytes and entries of a tree.
+pub(crate) fn of(top: &Path) -> io::Result<(u64, u64)> {
+    measure(top).map(|(usage, _)| (usage.used_bytes, usage.inodes_used))
+}
+
 fn filesystem(top: &OwnedFd, device: u64) -> io::Result<Filesystem> {
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
     let numbers = format!("{major}:{minor}");

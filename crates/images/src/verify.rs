@@ -46,9 +46,9 @@ impl Images {
         let images = match reference {
             Some(reference) => {
                 let unknown = || ImageError::Unknown { id: reference.to_owned() };
-                vec![self.resolve(reference).ok_or_else(unknown)?]
+                vec![self.shared.find(reference).ok_or_else(unknown)?]
             }
-            None => self.list(),
+            None => self.shared.all(),
         };
         let layers: BTreeSet<Digest> = images.iter().flat_map(|image| image.layers.iter().cloned()).collect();
         let all: Vec<Digest> = layers.iter().cloned().collect();
@@ -60,7 +60,7 @@ impl Images {
             let found = found.unwrap_or_else(|_| Err(ImageError::Lost { reference: layer.to_string() }))?;
             // Every image that has it may know a place to fetch it from.
             let having: Vec<Arc<Image>> =
-                self.list().into_iter().filter(|image| image.layers.contains(&layer)).collect();
+                self.shared.all().into_iter().filter(|image| image.layers.contains(&layer)).collect();
             let state = match found {
                 Found::Whole => LayerState::Whole,
                 Found::Unrecorded if !repair => LayerState::Unrecorded,
@@ -91,6 +91,7 @@ fn examine(shared: &Arc<Shared>, id: &Digest) -> Result<Found, ImageError> {
         Ok(None) => return Ok(Found::Unrecorded),
         Ok(Some(checked)) if checked.count == 0 => {
             shared.mark(id, false)?;
+            shared.gone.lock().remove(id);
             return Ok(Found::Whole);
         }
         Ok(Some(checked)) => {
@@ -107,6 +108,9 @@ fn examine(shared: &Arc<Shared>, id: &Digest) -> Result<Found, ImageError> {
     };
     tracing::error!(layer = %id, found = what.join("; "), "a layer is damaged");
     shared.mark(id, true)?;
+    if !shared.layer_path(id).is_dir() {
+        shared.gone.lock().insert(id.clone());
+    }
     Ok(Found::Damaged(what))
 }
 

@@ -77,6 +77,11 @@ impl Images for ImagePort {
                     );
                 }
             }
+            for stale in images.holders() {
+                if !live.iter().any(|(container, _)| container.as_str() == stale) {
+                    images.release(&stale)?;
+                }
+            }
             for stale in images.rootfs_ids()? {
                 if !live.iter().any(|(container, _)| *container == stale) {
                     images.remove_rootfs(&stale)?;

@@ -55,7 +55,8 @@ impl Images {
         to: Option<&str>,
         login: Option<Login>,
     ) -> Result<Pushed, ImageError> {
-        let image = self.resolve(source).ok_or_else(|| ImageError::Unknown { id: source.to_owned() })?;
+        let unknown = || ImageError::Unknown { id: source.to_owned() };
+        let image = self.shared.find(source).ok_or_else(unknown)?;
         let to = match to {
             Some(to) => to.parse::<Reference>()?,
             None => {
