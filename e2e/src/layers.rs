@@ -5,15 +5,19 @@ mod archives;
 mod damage;
 mod disks;
 mod faults;
+mod original;
 pub(crate) mod proxy;
 mod races;
 mod records;
 mod resume;
+mod sweep;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use self::proxy::Proxy;
 use crate::checks::{Checks, until};
@@ -32,9 +36,11 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
 
 async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Registry) -> Result<()> {
     archives::run(checks, daemon).await?;
+    original::run(checks, daemon).await?;
     damage::run(checks, daemon, registry).await?;
     records::run(checks, daemon, registry).await?;
     faults::run(checks, daemon, registry).await?;
+    sweep::run(checks, daemon, registry).await?;
     resume::run(checks, daemon, registry).await?;
     races::run(checks, daemon, registry).await
 }
@@ -108,12 +114,32 @@ pub(crate) fn layers(daemon: &Daemon) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Every layer of a daemon is as it was unpacked.
+/// Every layer of each of a daemon's images is named as being as it was unpacked; of no image nothing is.
 pub(crate) fn whole(daemon: &Daemon) -> Result<(), String> {
-    let verified = daemon.typed(&["image", "verify"]).and_then(|mut command| said(&mut command));
-    match verified {
-        Ok(verified) if verified.ok => Ok(()),
-        Ok(verified) => Err(format!("{} {}", verified.out, verified.err)),
-        Err(error) => Err(format!("{error:#}")),
+    verified(daemon).map_err(|error| format!("{error:#}"))
+}
+
+fn verified(daemon: &Daemon) -> Result<()> {
+    let listed = said(&mut daemon.typed(&["image", "list", "-q"])?)?;
+    let ids: Vec<&str> = listed.out.lines().collect();
+    ensure!(listed.ok && !ids.is_empty(), "there is no image: {} {}", listed.out, listed.err);
+    let inspected = said(daemon.typed(&["image", "inspect", "--json"])?.args(&ids))?;
+    let inspected: Vec<Value> = serde_json::from_str(&inspected.out).context(inspected.err)?;
+    ensure!(inspected.len() == ids.len(), "{} of {} images", inspected.len(), ids.len());
+    let verified = said(&mut daemon.typed(&["image", "verify", "--json"])?)?;
+    ensure!(verified.ok, "{} {}", verified.out, verified.err);
+    let verified: Vec<Value> = serde_json::from_str(&verified.out).context(verified.err)?;
+    let whole: BTreeSet<&str> = verified
+        .iter()
+        .filter(|layer| layer["state"] == "whole")
+        .filter_map(|layer| layer["layer"].as_str())
+        .collect();
+    for image in &inspected {
+        let layers = image["layers"].as_array().filter(|layers| !layers.is_empty());
+        for layer in layers.with_context(|| format!("{} has no layers", image["id"]))? {
+            let id = layer["diff_id"].as_str().unwrap_or_default();
+            ensure!(whole.contains(id), "layer {id} of {} is not whole: {verified:?}", image["id"]);
+        }
     }
+    Ok(())
 }

@@ -197,7 +197,10 @@ async fn tidy(images: Images) {
         let images = images.clone();
         let done = tokio::task::spawn_blocking(move || images.tidy()).await;
         if let Ok(Err(error)) = done {
-            tracing::warn!(error = &error as &dyn std::error::Error, "parts of layers are kept for longer");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what is left of failed pulls is kept for longer"
+            );
         }
     }
 }

@@ -40,10 +40,12 @@ pub enum ImageError {
     /// The text begins as CRI's well-known error does (cri-api `errors`).
     #[error("ImageVolumeMountFailed: image {id}, path {sub_path:?}")]
     Volume { id: String, sub_path: String, source: Arc<io::Error> },
+    /// Neither made again nor fetched again.
     #[error(
-        "layer {layer} cannot be made into a tar stream again: an older Berth unpacked it, or its archive replaces its own files"
+        "layer {layer} cannot be made into a tar stream again (an older Berth unpacked it, or its archive replaces its own \
+         files), and where its image came from does not give it: {why}"
     )]
-    Unrestorable { layer: Digest },
+    Unrestorable { layer: Digest, why: String },
     #[error("layer {layer} is damaged: berth image verify --repair")]
     Damaged { layer: Digest },
     #[error("write the archive")]
@@ -78,6 +80,18 @@ impl ImageError {
             ),
             _ => false,
         }
+    }
+
+    /// Its cause is a disk, or a quota, that is full.
+    pub(crate) fn is_of_space(&self) -> bool {
+        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        let found = causes.filter_map(|cause| {
+            let shared = cause.downcast_ref::<Arc<io::Error>>().map(Arc::as_ref);
+            shared.or_else(|| cause.downcast_ref::<io::Error>())
+        });
+        found
+            .map(io::Error::kind)
+            .any(|kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
     pub(crate) fn push(reference: &str, problem: &'static str) -> Self {
@@ -127,6 +141,27 @@ impl Classify for ImageError {
             | Self::Mount { .. }
             | Self::Source { .. }
             | Self::Lost { .. } => ErrorClass::Internal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_known_whatever_is_around_it() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let unpack = |source| ImageError::Unpack { layer: "l".to_owned(), source: Arc::new(source) };
+        let create = UnpackError::Create { name: "f".to_owned(), source: full() };
+        for (error, expected) in [
+            (ImageError::file("sync", "/x")(full()), true),
+            (unpack(create), true),
+            (unpack(UnpackError::Record { source: full() }), true),
+            (ImageError::file("sync", "/x")(io::ErrorKind::NotFound.into()), false),
+            (unpack(UnpackError::TooLarge { limit: 1 }), false),
+        ] {
+            assert_eq!(error.is_of_space(), expected, "{error:?}");
         }
     }
 }

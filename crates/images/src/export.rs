@@ -1,10 +1,11 @@
-//! Images to an archive that is an OCI layout and a `docker save` in one: `docker load`, containerd, skopeo and we read
-//! it. Layers are made into the tar streams they came as, so the image keeps its id.
+//! Images to an archive that is an OCI layout and a `docker save` in one (`docker load`, containerd, skopeo and we read it), or
+//! to a directory that is an OCI layout. Layers are made into the tar streams they came as, so the image keeps its id.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use berth_ids::Digest;
 use berth_model::PartState;
@@ -14,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::layers::Wanted;
 use crate::progress::LayerProgress;
+use crate::sink::{Compression, Sink};
 use crate::work::Work;
 use crate::{Image, ImageError, Images, Shared};
 
@@ -27,19 +29,25 @@ pub struct Exported {
     /// Each with what the archive calls it.
     pub images: Vec<(Arc<Image>, Vec<String>)>,
     pub layers: u64,
-    /// Of the archive.
+    /// Of the archive as it was written, or of a directory's files.
     pub bytes: u64,
 }
 
 impl Images {
     /// [`export_as`](Self::export_as), with nobody watching.
     pub fn export(&self, references: &[String], to: File) -> Result<Exported, ImageError> {
-        self.export_as(references, to, &Work::unwatched())
+        self.export_as(references, to, None, &Work::unwatched())
     }
 
-    /// Writes the images that `references` name, each layer once. A name that is given by tag is what the archive calls the
+    /// Writes the images that `references` name, each layer once: into a directory as an OCI layout, else as an archive. A name that is given by tag is what the archive calls the
     /// image; by id, it is called by all its names. Blocks.
-    pub fn export_as(&self, references: &[String], to: File, work: &Work) -> Result<Exported, ImageError> {
+    pub fn export_as(
+        &self,
+        references: &[String],
+        to: File,
+        compression: Option<Compression>,
+        work: &Work,
+    ) -> Result<Exported, ImageError> {
         let mut wanted = Vec::new();
         for reference in references {
             let unknown = || ImageError::Unknown { id: reference.clone() };
@@ -53,9 +61,13 @@ impl Images {
         }
         let layers: Vec<Digest> = wanted.iter().flat_map(|(image, _)| image.layers.clone()).collect();
         let _wanted = Wanted::new(&self.shared, &layers);
-        let mut archive = Archive { out: BufWriter::with_capacity(1 << 18, to), work, bytes: 0 };
+        let bytes = Arc::<AtomicU64>::default();
+        let sink = Sink::new(to, compression, work.ended().clone(), bytes.clone())?;
+        let mut archive = Archive { sink, work };
         let layers = export(&self.shared, &wanted, &mut archive)?;
-        Ok(Exported { images: wanted, layers, bytes: archive.bytes })
+        let more =
+            archive.sink.end().map_err(|error| work.check().err().unwrap_or(ImageError::export(error)))?;
+        Ok(Exported { images: wanted, layers, bytes: bytes.load(Ordering::Relaxed) + more })
     }
 }
 
@@ -115,8 +127,9 @@ fn export(
     let index = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": index });
     archive.file("index.json", index.to_string().as_bytes()).map_err(write)?;
-    archive.file("manifest.json", Value::from(saved).to_string().as_bytes()).map_err(write)?;
-    archive.end().map_err(write)?;
+    if !archive.sink.is_directory() {
+        archive.file("manifest.json", Value::from(saved).to_string().as_bytes()).map_err(write)?;
+    }
     Ok(sizes.len() as u64)
 }
 
@@ -124,11 +137,10 @@ fn blob(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// A tar file on its way out.
+/// What is on its way out.
 struct Archive<'a> {
-    out: BufWriter<File>,
+    sink: Sink,
     work: &'a Work,
-    bytes: u64,
 }
 
 impl Archive<'_> {
@@ -146,25 +158,10 @@ impl Archive<'_> {
         new.into_iter().zip(parts).collect()
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.bytes += bytes.len() as u64;
-        self.out.write_all(bytes)
-    }
-
-    fn header(&mut self, name: &str, size: u64) -> io::Result<()> {
-        let header = berth_unpack::file_header(name, size)?;
-        self.write(&header)
-    }
-
-    fn pad(&mut self, size: u64) -> io::Result<()> {
-        let fill = size.next_multiple_of(512) - size;
-        self.write(&[0; 512][..fill as usize])
-    }
-
     fn file(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.header(name, bytes.len() as u64)?;
-        self.write(bytes)?;
-        self.pad(bytes.len() as u64)
+        self.sink.begin(name, bytes.len() as u64)?;
+        self.sink.write(bytes)?;
+        self.sink.end_file(bytes.len() as u64)
     }
 
     /// A layer's size stands before it. Where an older Berth did not write that down, the stream is made twice; the second
@@ -193,27 +190,22 @@ impl Archive<'_> {
             part.size(size);
             part.enter(PartState::Moving);
         }
-        self.header(&blob(id), size).map_err(ImageError::export)?;
+        self.sink.begin(&blob(id), size).map_err(ImageError::export)?;
         let work = self.work;
         let written = pass(shared, id, work, |piece| {
             if let Some(part) = part {
                 part.add(piece.len() as u64);
             }
-            self.write(piece)
+            self.sink.write(piece)
         })?;
         if written != (size, id.clone()) {
             return Err(damaged());
         }
-        self.pad(size).map_err(ImageError::export)?;
+        self.sink.end_file(size).map_err(ImageError::export)?;
         if let Some(part) = part {
             part.done();
         }
         Ok(size)
-    }
-
-    fn end(&mut self) -> io::Result<()> {
-        self.write(&[0; 1024])?;
-        self.out.flush()
     }
 }
 
@@ -224,7 +216,7 @@ fn pass(
     work: &Work,
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<(u64, Digest), ImageError> {
-    let mut stream = shared.stream(id)?;
+    let mut stream = shared.tar(id, work.ended())?;
     let (mut hash, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 18]);
     loop {
         work.check()?;

@@ -29,17 +29,45 @@ fn bounded(images: usize) -> Result<(), ImageError> {
     }
 }
 
+/// What of an archive's images is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Take {
+    All,
+    /// Images, and names, that are not here: names that have moved on since stay where they are.
+    Missing,
+}
+
+impl Take {
+    /// Leaves the image the names that it is to be given; false where it is not wanted at all.
+    fn wants(self, shared: &Shared, image: &mut Image) -> bool {
+        if self == Self::All {
+            return true;
+        }
+        if image.repo_tags.is_empty() {
+            return shared.whole(&image.id.to_string()).is_none();
+        }
+        image.repo_tags.retain(|tag| shared.whole(tag).is_none());
+        !image.repo_tags.is_empty()
+    }
+}
+
 pub(crate) fn import(
     shared: &Arc<Shared>,
     archive: File,
     work: &Work,
+    what: Take,
 ) -> Result<Vec<Arc<Image>>, ImageError> {
     let contents = Contents::read(&shared.root, archive, work)?;
     // Its layers take the place of the archive that was copied.
     work.progress.parts(std::iter::empty());
     let (mut images, mut shown) = (Vec::new(), HashSet::new());
-    let all = each(&contents, &mut |described| {
+    let mut some = false;
+    let all = each(&contents, &mut |mut described| {
         work.check()?;
+        some = true;
+        if !what.wants(shared, &mut described.image) {
+            return Ok(());
+        }
         images.push(finish(shared, &contents, described, work, &mut shown)?);
         Ok(())
     });
@@ -48,9 +76,9 @@ pub(crate) fn import(
         shared.collect_garbage()?;
     }
     all?;
-    match images.is_empty() {
-        true => Err(broken("it has no image for this platform")),
-        false => Ok(images),
+    match some {
+        false => Err(broken("it has no image for this platform")),
+        true => Ok(images),
     }
 }
 
@@ -116,11 +144,22 @@ impl IndexEntry {
         &self.media_type
     }
 
-    /// containerd and docker write the full name; the OCI one may be a bare tag.
+    /// containerd and docker write the full name; the OCI one may be a bare tag, or a bare name as docker knows it.
     pub(crate) fn name(&self) -> Option<&String> {
         let keys = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
-        keys.iter().filter_map(|key| self.annotations.get(*key)).find(|name| name.contains(['/', ':']))
+        let names = || keys.iter().filter_map(|key| self.annotations.get(*key));
+        names().find(|name| name.contains(['/', ':'])).or_else(|| names().find(|name| !is_a_tag(name)))
     }
+}
+
+/// A version, or a word that is a tag everywhere. The image spec calls any bare `ref.name` a tag; docker's `busybox` is none.
+fn is_a_tag(name: &str) -> bool {
+    let version = name.trim_start_matches(['v', 'V']);
+    version.starts_with(|first: char| first.is_ascii_digit())
+        || matches!(
+            name,
+            "latest" | "stable" | "edge" | "main" | "master" | "dev" | "nightly" | "release" | "test"
+        )
 }
 
 /// The entries of an OCI layout; `None` for what is none.

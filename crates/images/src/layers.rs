@@ -229,9 +229,9 @@ impl Shared {
         }
     }
 
-    /// The layer's tar stream, made again from what is on disk. The caller keeps the layer from being collected, and
-    /// compares what it read with the digest.
-    pub(crate) fn stream(&self, id: &Digest) -> Result<Restored<std::fs::File>, ImageError> {
+    /// The layer's tar stream, made again from what is on disk; `None` where that is not enough. The caller keeps the layer
+    /// from being collected, and compares what it read with the digest.
+    pub(crate) fn stream(&self, id: &Digest) -> Result<Option<Restored<std::fs::File>>, ImageError> {
         let path = self.root.join("layers").join(id.hex());
         let directory = path.join("fs");
         let opened = match std::fs::File::open(&directory) {
@@ -241,12 +241,10 @@ impl Shared {
             opened => opened.map_err(ImageError::file("open", &directory))?,
         };
         let tape = match std::fs::File::open(path.join(TAPE)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(ImageError::Unrestorable { layer: id.clone() });
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(ImageError::file("open", path.join(TAPE)))?,
         };
-        Restored::new(opened.into(), tape).map_err(ImageError::file("read", path.join(TAPE)))
+        Restored::new(opened.into(), tape).map(Some).map_err(ImageError::file("read", path.join(TAPE)))
     }
 
     /// Compares a layer with what was written down when it was unpacked; `None` where an older release did not.

@@ -17,6 +17,7 @@ mod inspect;
 mod layers;
 mod lookup;
 mod open;
+mod original;
 mod partial;
 mod pins;
 mod preload;
@@ -24,6 +25,7 @@ mod progress;
 mod pull;
 mod push;
 mod rootfs;
+mod sink;
 mod spool;
 mod usage;
 mod verify;
@@ -48,6 +50,7 @@ pub use pins::Pin;
 pub use preload::Preloaded;
 pub use push::{Pushed, PushedLayer};
 pub use rootfs::Mapped;
+pub use sink::Compression;
 pub use verify::{LayerReport, LayerState};
 pub use work::{Wanting, Work};
 
@@ -109,7 +112,7 @@ pub(crate) struct Shared {
 impl Images {
     /// By id, short id, tag or digest; from memory. One that is not whole is not there.
     pub fn resolve(&self, reference: &str) -> Option<Arc<Image>> {
-        self.shared.find(reference).filter(|image| self.shared.is_whole(image))
+        self.shared.whole(reference)
     }
 
     pub fn image(&self, id: &ImageId) -> Result<Arc<Image>, ImageError> {
@@ -162,7 +165,7 @@ impl Images {
 
     /// Reads every image of an OCI archive or a `docker save` tarball, from a file or a pipe. Blocks.
     pub fn import_as(&self, archive: std::fs::File, work: &Work) -> Result<Vec<Arc<Image>>, ImageError> {
-        import::import(&self.shared, archive, work)
+        import::import(&self.shared, archive, work, import::Take::All)
     }
 
     /// Forgets an image under all its names. Its layers go once nobody uses them. Unknown: no error.
@@ -224,9 +227,10 @@ impl Images {
         self.shared.collect_garbage()
     }
 
-    /// Once in a while: forgets what was kept of pulls that nobody takes up again. Blocks.
+    /// Once in a while: forgets what was kept of pulls that nobody takes up again, parts of layers and whole ones. Blocks.
     pub fn tidy(&self) -> Result<(), ImageError> {
-        self.shared.partials.trim()
+        self.shared.partials.trim()?;
+        self.shared.collect_garbage()
     }
 
     /// What images take on disk, from records: nothing is walked.
@@ -249,6 +253,11 @@ impl Shared {
     /// By any name, also one that is not whole.
     pub(crate) fn find(&self, reference: &str) -> Option<Arc<Image>> {
         lookup::find(&self.known.read(), reference)
+    }
+
+    /// By any name, where it is whole.
+    pub(crate) fn whole(&self, reference: &str) -> Option<Arc<Image>> {
+        self.find(reference).filter(|image| self.is_whole(image))
     }
 
     /// Also those that are not whole.

@@ -1,4 +1,4 @@
-//! Archives in a directory that are images of every node: taken in at start, once.
+//! Archives in a directory that are images of every node: taken in at start, and again what is missing of them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use berth_model::Direction;
 use serde::{Deserialize, Serialize};
 
+use crate::import::{Take, import};
 use crate::{ImageError, Images};
 
 /// Below the root of images: which archives were taken in.
@@ -34,8 +35,9 @@ struct Seen {
 }
 
 impl Images {
-    /// Takes in every `*.tar*` of `directory` that is new or changed, in the order of their names. An image of it that was
-    /// removed stays removed until its archive changes. A directory that is not there has none. Blocks.
+    /// Takes in every `*.tar*` of `directory` that is new or changed, in the order of their names. Of one that did not change,
+    /// images come back that are not here any more: a node without a registry has them from nowhere else once the kubelet has
+    /// collected them as unused. A directory that is not there has none. Blocks.
     pub fn preload(&self, directory: &Path) -> Result<Vec<Preloaded>, ImageError> {
         let entries = match std::fs::read_dir(directory) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -84,17 +86,22 @@ impl Images {
             inode: metadata.ino(),
             images: before.map(|before| before.images.clone()).unwrap_or_default(),
         };
-        if before.is_some_and(|before| *before == now) {
+        let known = before.filter(|before| **before == now);
+        if known.is_some_and(|known| known.images.iter().all(|name| self.resolve(name).is_some())) {
             note(now);
             return Ok(None);
         }
         let work = self.begin(Direction::Import, archive.to_string_lossy().into_owned());
-        let images = self.import_as(file, &work)?;
+        let what = if known.is_some() { Take::Missing } else { Take::All };
+        let images = import(&self.shared, file, &work, what)?;
         let name = |image: &std::sync::Arc<crate::Image>| {
             image.repo_tags.first().cloned().unwrap_or_else(|| image.id.to_string())
         };
         let images: Vec<String> = images.iter().map(name).collect();
-        note(Seen { images: images.clone(), ..now });
+        note(match known {
+            Some(known) => known.clone(),
+            None => Seen { images: images.clone(), ..now },
+        });
         Ok(Some(images))
     }
 }

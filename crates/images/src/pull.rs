@@ -54,6 +54,9 @@ pub(crate) async fn pull(
             let reference = reference.clone();
             tokio::spawn(async move {
                 let result = whole(&work, &reference, wish, &progress).await;
+                if result.as_ref().is_err_and(ImageError::is_of_space) {
+                    give_back(work).await;
+                }
                 drop((landing, progress));
                 tell.send_replace(Some(result));
             });
@@ -64,6 +67,17 @@ pub(crate) async fn pull(
     match landed.as_deref() {
         Ok(Some(result)) => result.clone(),
         _ => Err(ImageError::Lost { reference: reference.to_string() }),
+    }
+}
+
+/// Layers that a failed pull finished spare the next attempt their transfer, but for a disk that has no room for them.
+async fn give_back(shared: Arc<Shared>) {
+    let done = tokio::task::spawn_blocking(move || shared.collect_garbage()).await;
+    if let Ok(Err(error)) = done {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "layers of a failed pull are kept for longer"
+        );
     }
 }
 

@@ -258,7 +258,11 @@ fn archives_may_be_compressed_or_directories() {
 
 fn verify(images: &Images, reference: Option<&str>, repair: bool) -> Vec<LayerReport> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    runtime.block_on(images.verify(reference, repair)).unwrap()
+    let done = match repair {
+        true => runtime.block_on(images.repair(reference, None)),
+        false => runtime.block_on(images.verify(reference)),
+    };
+    done.unwrap()
 }
 
 #[test]
@@ -313,7 +317,7 @@ fn a_damaged_layer_is_found_and_comes_back_with_the_next_import() {
 }
 
 #[test]
-fn preloaded_archives_are_taken_in_once() {
+fn preloaded_archives_are_taken_in_when_they_are_new_or_missing() {
     let rig = Rig::new();
     let images = rig.open();
     let directory = rig.directory.path().join("preload");
@@ -330,7 +334,13 @@ fn preloaded_archives_are_taken_in_once() {
     let second = images.preload(&directory).unwrap();
     assert!(second.len() == 1 && second[0].images.is_err(), "{second:?}");
     images.remove("r.io/a:1").unwrap();
-    assert_eq!(images.preload(&directory).unwrap().len(), 1, "removed on purpose");
+    let third = images.preload(&directory).unwrap();
+    assert_eq!(third[0].images.as_ref().unwrap(), &["r.io/a:1"], "removed: {third:?}");
+    // A name that has moved on stays where it is, also when another of the archive comes back.
+    images.import(rig.file(&archive("r.io/a:1", &[tar(&[("a", b"newer")])]))).unwrap();
+    let newer = images.resolve("r.io/a:1").unwrap();
+    assert_eq!(images.preload(&directory).unwrap().len(), 1);
+    assert_eq!(images.resolve("r.io/a:1").unwrap().id, newer.id);
     std::fs::write(directory.join("a.tar"), archive("r.io/a:2", &[tar(&[("a", b"2")])])).unwrap();
     let changed = images.preload(&directory).unwrap();
     assert_eq!(changed[0].images.as_ref().unwrap(), &["r.io/a:2"]);

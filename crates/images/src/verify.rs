@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use berth_ids::{Digest, chain};
-use berth_registry::Reference;
+use berth_registry::{LayerDescriptor, Login, Reference, Session};
 use berth_store::{Durability, Table};
 
 use crate::fetch;
@@ -36,12 +36,25 @@ pub struct LayerReport {
 }
 
 impl Images {
-    /// Reads every layer of an image, or of all, and compares it with its record. With `repair` a damaged one, or one without
-    /// a record, is fetched again, with this machine's credentials, from a registry that one of its images came from.
-    pub async fn verify(
+    /// Reads every layer of an image, or of all, and compares it with its record.
+    pub async fn verify(&self, reference: Option<&str>) -> Result<Vec<LayerReport>, ImageError> {
+        self.examined(reference, None).await
+    }
+
+    /// [`verify`](Self::verify), and a layer that is damaged, or without a record, is fetched again from a registry that one of
+    /// its images came from, with these credentials or else with this machine's.
+    pub async fn repair(
         &self,
         reference: Option<&str>,
-        repair: bool,
+        login: Option<Login>,
+    ) -> Result<Vec<LayerReport>, ImageError> {
+        self.examined(reference, Some(login)).await
+    }
+
+    async fn examined(
+        &self,
+        reference: Option<&str>,
+        repair: Option<Option<Login>>,
     ) -> Result<Vec<LayerReport>, ImageError> {
         let images = match reference {
             Some(reference) => {
@@ -61,15 +74,17 @@ impl Images {
             // Every image that has it may know a place to fetch it from.
             let having: Vec<Arc<Image>> =
                 self.shared.all().into_iter().filter(|image| image.layers.contains(&layer)).collect();
-            let state = match found {
-                Found::Whole => LayerState::Whole,
-                Found::Unrecorded if !repair => LayerState::Unrecorded,
-                Found::Unrecorded => self.shared.record_again(&layer, &having).await?,
-                Found::Damaged(what) if !repair => LayerState::Damaged(what),
-                Found::Damaged(what) => match self.shared.fetch_again(&layer, &having).await {
-                    Ok(()) => LayerState::Repaired(what),
-                    Err(why) => LayerState::Unrepaired(what, why),
-                },
+            let state = match (found, &repair) {
+                (Found::Whole, _) => LayerState::Whole,
+                (Found::Unrecorded, None) => LayerState::Unrecorded,
+                (Found::Unrecorded, Some(login)) => self.shared.record_again(&layer, &having, login).await?,
+                (Found::Damaged(what), None) => LayerState::Damaged(what),
+                (Found::Damaged(what), Some(login)) => {
+                    match self.shared.fetch_again(&layer, &having, login).await {
+                        Ok(()) => LayerState::Repaired(what),
+                        Err(why) => LayerState::Unrepaired(what, why),
+                    }
+                }
             };
             let images = having.iter().map(|image| image.called()).collect();
             reports.push(LayerReport { layer, images, state });
@@ -129,6 +144,7 @@ impl Shared {
         self: &Arc<Self>,
         layer: &Digest,
         having: &[Arc<Image>],
+        login: &Option<Login>,
     ) -> Result<LayerState, ImageError> {
         let mark = async |damaged: bool| -> Result<(), ImageError> {
             let (shared, id) = (self.clone(), layer.clone());
@@ -136,7 +152,7 @@ impl Shared {
             marked.unwrap_or_else(|_| Err(ImageError::Lost { reference: layer.to_string() }))
         };
         mark(true).await?;
-        match self.fetch_again(layer, having).await {
+        match self.fetch_again(layer, having, login).await {
             Ok(()) => Ok(LayerState::Repaired(vec!["nothing was written down of it".to_owned()])),
             Err(why) => {
                 tracing::warn!(%layer, why, "a layer without a record cannot be fetched again");
@@ -147,11 +163,16 @@ impl Shared {
     }
 
     /// From the first place that has it; else why the last one did not give it.
-    async fn fetch_again(self: &Arc<Self>, layer: &Digest, images: &[Arc<Image>]) -> Result<(), String> {
+    async fn fetch_again(
+        self: &Arc<Self>,
+        layer: &Digest,
+        images: &[Arc<Image>],
+        login: &Option<Login>,
+    ) -> Result<(), String> {
         let mut why = "no registry is known that has it: import its image again".to_owned();
         for image in images {
             for pinned in &image.repo_digests {
-                match self.fetch_from(layer, image, pinned).await {
+                match self.fetch_from(layer, image, pinned, login.clone()).await {
                     Ok(()) => return Ok(()),
                     Err(error) => why = chain(&error),
                 }
@@ -165,17 +186,32 @@ impl Shared {
         layer: &Digest,
         image: &Image,
         pinned: &str,
+        login: Option<Login>,
     ) -> Result<(), ImageError> {
+        let (session, blob) = self.place(layer, image, pinned, login).await?;
+        let parts = Progress::unwatched(pinned.to_owned()).begin(std::slice::from_ref(&blob));
+        let part =
+            parts.into_iter().next().ok_or_else(|| ImageError::Lost { reference: pinned.to_owned() })?;
+        fetch::layer(self, &session, layer.clone(), blob, &part).await
+    }
+
+    /// The blob of an image's layer where the image came from.
+    pub(crate) async fn place(
+        &self,
+        layer: &Digest,
+        image: &Image,
+        pinned: &str,
+        login: Option<Login>,
+    ) -> Result<(Session, LayerDescriptor), ImageError> {
         let reference: Reference = pinned.parse()?;
-        let session = self.client.session(&reference, None).await?;
+        let session = self.client.session(&reference, login).await?;
         let manifest = session.resolve(None).await?.manifest;
         let problem = || ImageError::Config { problem: format!("{pinned} is another image now") };
         if manifest.config != image.id.0 || manifest.layers.len() != image.layers.len() {
             return Err(problem());
         }
         let at = image.layers.iter().position(|id| id == layer).ok_or_else(problem)?;
-        let parts = Progress::unwatched(reference.to_string()).begin(&manifest.layers);
-        let (blob, part) = manifest.layers.into_iter().zip(parts).nth(at).ok_or_else(problem)?;
-        fetch::layer(self, &session, layer.clone(), blob, &part).await
+        let blob = manifest.layers.into_iter().nth(at).ok_or_else(problem)?;
+        Ok((session, blob))
     }
 }

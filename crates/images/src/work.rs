@@ -49,6 +49,11 @@ impl Work {
         Wanting { ended: self.ended.clone() }
     }
 
+    /// True once nobody wants it any more.
+    pub(crate) fn ended(&self) -> &Arc<AtomicBool> {
+        &self.ended
+    }
+
     pub(crate) fn lost(&self) -> ImageError {
         ImageError::Lost { reference: self.called.clone() }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use berth_cri_api::v1::ImageFsInfoRequest;
 use bytes::Buf as _;
 use serde_json::{Value, json};
 use tonic::client::Grpc;
@@ -55,6 +56,20 @@ pub(super) async fn listed(daemon: &Daemon) -> Result<[Series; 2]> {
         ensure!(whole > 50 * IMAGES && sum >= whole, "the answers have {whole} and {sum} bytes");
     }
     Ok([unary, streamed])
+}
+
+/// ImageFsInfo, and the bytes that it says.
+pub(super) async fn asked(daemon: &Daemon) -> Result<(Series, u64)> {
+    let mut client = Client::connect(&daemon.socket()).await?;
+    let (mut series, mut told) = (Series::default(), 0);
+    for _ in 0..ROUNDS {
+        let since = Instant::now();
+        let answer = client.images.image_fs_info(ImageFsInfoRequest::default()).await?.into_inner();
+        series.push(since.elapsed());
+        let used = answer.image_filesystems.first().and_then(|found| found.used_bytes);
+        told = used.map_or(0, |used| used.value);
+    }
+    Ok((series, told))
 }
 
 /// Requests of nothing, and answers of which only the length is wanted.

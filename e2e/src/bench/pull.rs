@@ -87,6 +87,10 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
     let before = received()?;
     let (one, all) = together(&daemon, &registry).await?;
     let shared = received()? - before;
+    let pid = daemon.pid().and_then(|pid| i32::try_from(pid).ok()).context("no daemon runs")?;
+    let crowded = peak_memory(pid)?;
+    let (mut asked, told) = images::asked(&daemon).await?;
+    let on_disk = used(&daemon.path("root/images/layers"))?.0;
     daemon.reset().await?;
     let mut daemon = fresh(kept.path(), ROUNDS + 1).await?;
     let [mut unary, mut streamed] = images::listed(&daemon).await?;
@@ -113,6 +117,10 @@ pub(crate) async fn run(checks: &mut Checks) -> Result<()> {
     report.line(&format!("{NAMES} names of it at once"), all, f64::NAN, "ms", None);
     report.line("  as a share of one pull", all / one.min(took), f64::NAN, "", Some(1.25));
     report.line("  bytes, as a share of one pull's", shared as f64 / moved as f64, f64::NAN, "", Some(1.05));
+    report.line("  peak memory of the daemon", crowded as f64 / 1024.0, f64::NAN, "KiB", Some(65536.0));
+    report.line("ImageFsInfo with it", asked.quantile(0.5), f64::NAN, "ms", Some(5.0));
+    let apart = (told as f64 / on_disk as f64 - 1.0).abs();
+    report.line("  what it says is apart from the disk by a share of", apart, f64::NAN, "", Some(0.02));
     let unary = [unary.quantile(0.5), streamed.quantile(0.5)];
     report.line(&format!("ListImages of {} images", images::IMAGES), unary[0], f64::NAN, "ms", Some(5.0));
     report.line(&format!("StreamImages of {}", images::IMAGES), unary[1], f64::NAN, "ms", Some(5.0));

@@ -140,12 +140,37 @@ async fn ended(checks: &mut Checks, shell: &Shell<'_>, daemon: &Daemon, archive:
     .await?;
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT)?;
     child.wait()?;
+    let over = going("its end", |status| status["exports"].as_array().is_some_and(Vec::is_empty)).await;
+    checks.note("an export to a pipe that nobody reads ends with its client", over);
     // What was on its way, and no more.
     let mut rest = Vec::new();
     unread.read_to_end(&mut rest)?;
     let few = rest.len() < BIG / 2;
     checks.that("an export goes no further without its client", few, format!("{} bytes", rest.len()));
-    let over = going("its end", |status| status["exports"].as_array().is_some_and(Vec::is_empty)).await;
-    checks.note("  and has ended", over);
+    interrupted(checks, shell, daemon)
+}
+
+/// Ctrl-C in an export to a file: stopped by a fifo in the file's place, which the client opens as it would the file.
+fn interrupted(checks: &mut Checks, shell: &Shell<'_>, daemon: &Daemon) -> Result<()> {
+    let home = daemon.path("interrupted");
+    std::fs::create_dir(&home)?;
+    let (to, beside) = (home.join("out.tar"), home.join("out.tar.part"));
+    nix::unistd::mkfifo(&beside, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+    // Read and write: neither side waits for the other to open it, and nobody reads.
+    let held = std::fs::File::options().read(true).write(true).open(&beside)?;
+    let mut command = shell.command(&["image", "export", NAME, "-o", &to.display().to_string()])?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().context("its errors")?).read_line(&mut said)?;
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT)?;
+    let status = child.wait()?;
+    let left: Vec<_> = std::fs::read_dir(&home)?.collect::<std::io::Result<_>>()?;
+    let holds = left.is_empty() && std::os::unix::process::ExitStatusExt::signal(&status) == Some(2);
+    checks.that(
+        "Ctrl-C in an export to a file: nothing is left of it",
+        holds,
+        format!("{said} {status} {left:?}"),
+    );
+    drop(held);
     Ok(())
 }

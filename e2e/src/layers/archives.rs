@@ -61,6 +61,7 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> 
     checks.that("export | import", from.wait()?.success() && into.ok && into.out.contains(OTHER), &into.err);
 
     forms(checks, daemon, &exported, &before).await?;
+    written(checks, daemon, &before).await?;
     preload(checks, daemon, &exported, &before).await
 }
 
@@ -110,6 +111,57 @@ async fn forms(checks: &mut Checks, daemon: &Daemon, plain: &Path, before: &[Str
     remove(daemon, &["lane.test/third:3"]).await
 }
 
+/// Every form that an export has, and each read back.
+async fn written(checks: &mut Checks, daemon: &Daemon, before: &[String]) -> Result<()> {
+    const GZIP: &[u8] = b"\x1f\x8b";
+    const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+    const PLAIN: &[u8] = b"oci-layout";
+    let path = |name: &str| daemon.path(name).to_string_lossy().into_owned();
+    let directory = path("as-layout");
+    for (what, to, words, magic) in [
+        ("a directory in OCI layout", format!("{directory}/"), &[][..], None),
+        ("an archive of the suffix .gz", path("by-suffix.tar.gz"), &[], Some(GZIP)),
+        ("an archive of the suffix .tgz", path("by-suffix.tgz"), &[], Some(GZIP)),
+        ("an archive of the suffix .zst", path("by-suffix.tar.zst"), &[], Some(ZSTD)),
+        ("--compress gzip", path("gzip.tar"), &["--compress", "gzip"], Some(GZIP)),
+        ("--compress zstd", path("zstd.tar"), &["--compress", "zstd"], Some(ZSTD)),
+        (
+            "--compress none in spite of the suffix",
+            path("plain.tar.gz"),
+            &["--compress", "none"],
+            Some(PLAIN),
+        ),
+    ] {
+        let done = said(daemon.typed(&["image", "export", IMAGE, OTHER, "-o", &to])?.args(words))?;
+        checks.that(&format!("export as {what}"), done.ok, &done.err);
+        if let Some(magic) = magic {
+            let bytes = std::fs::read(&to)?;
+            checks.that("  it is", bytes.starts_with(magic), bytes.len());
+            if magic == GZIP {
+                let tested = said(Command::new("gzip").arg("-t").stdin(std::fs::File::open(&to)?))?;
+                checks.that("  gzip -t", tested.ok, &tested.err);
+            }
+        } else {
+            let copied = said(
+                Command::new("skopeo")
+                    .args(["copy", "--quiet", "--insecure-policy"])
+                    .arg(format!("oci:{directory}:2"))
+                    .arg(format!("dir:{}", path("copied-layout"))),
+            )?;
+            checks.that("  skopeo reads it, every digest holds", copied.ok, &copied.err);
+            let again = said(&mut daemon.typed(&["image", "export", IMAGE, "-o", &to])?)?;
+            checks.that("  not over what is there", !again.ok && again.err.contains("not empty"), &again.err);
+        }
+        remove(daemon, &[IMAGE, OTHER]).await?;
+        daemon.import_file(Path::new(&to))?;
+        checks.that("  read back: the same ids", ids(daemon).await? == before, format!("{before:?}"));
+    }
+    let refused =
+        said(&mut daemon.typed(&["image", "export", IMAGE, "-o", "/tmp/", "--compress", "gzip"])?)?;
+    checks.that("a directory is not compressed", refused.code == Some(64), &refused.err);
+    Ok(())
+}
+
 async fn preload(checks: &mut Checks, daemon: &mut Daemon, plain: &Path, before: &[String]) -> Result<()> {
     remove(daemon, &[IMAGE, OTHER]).await?;
     let directory = daemon.path("root/preload");
@@ -141,10 +193,23 @@ async fn preload(checks: &mut Checks, daemon: &mut Daemon, plain: &Path, before:
     })
     .await?;
     checks.that(
-        "  an archive that did not change is not taken in again",
-        client.images().await? == 1,
-        "images",
+        "  an image that was removed is there again",
+        ids(daemon).await? == before,
+        client.images().await?,
     );
+    let taken = std::fs::read_to_string(&log)?.matches(" preloaded").count();
+    let told = std::fs::read_to_string(&log)?.matches("not preloaded").count();
+    daemon.kill()?;
+    client = daemon.start().await?;
+    until("the directory to be looked at once more", || {
+        let log = log.clone();
+        async move { Ok((std::fs::read_to_string(log)?.matches("not preloaded").count() > told).then_some(())) }
+    })
+    .await?;
+    // "not preloaded" has it, too.
+    let now = std::fs::read_to_string(&log)?.matches(" preloaded").count();
+    checks.that("  an archive of which nothing is missing is not taken in again", now == taken + 1, now);
+    client.remove_image(OTHER).await?;
     std::fs::remove_dir_all(directory)?;
     Ok(())
 }

@@ -215,7 +215,10 @@ impl Backend for CriBackend {
 
     async fn pull_image(&self, image: ImageSpec, auth: Option<RegistryAuth>) -> Result<String, Failure> {
         let login = auth.map(login).transpose()?;
-        Ok(self.images.pull(&image.image, &image.runtime_handler, login).await?.id.to_string())
+        let pulled = self.images.pull(&image.image, &image.runtime_handler, login).await;
+        // Of every other class the kubelet shows a person the code alone, or takes the text's prefix for none of its own.
+        let told = |error| Failure { class: ErrorClass::Unknown, ..Failure::from(error) };
+        Ok(pulled.map_err(told)?.id.to_string())
     }
 
     async fn image_status(&self, image: &ImageSpec, verbose: bool) -> Result<Option<ImageInfo>, Failure> {

@@ -10,15 +10,19 @@ pub(crate) enum ImageVerb {
     Import {
         called: String,
     },
-    /// Names or ids, to the descriptor that travels beside it.
+    /// Names or ids, to the descriptor that travels beside it: a directory, or what an archive is written to.
     Export {
         images: Vec<String>,
         called: String,
+        #[serde(default)]
+        compress: Option<Compress>,
     },
-    /// Compares the layers of one image, or of all, with what was unpacked.
+    /// Compares the layers of one image, or of all, with what was unpacked; to repair them the registries are told who asks.
     Verify {
         image: Option<String>,
         repair: bool,
+        #[serde(default)]
+        login: Option<Password>,
     },
     /// What a reference stands for on another platform: `os/architecture[/variant]`.
     Pull {
@@ -70,6 +74,13 @@ impl ImageVerb {
     pub(super) fn ends_with_client(&self) -> bool {
         self.carries().is_some() || matches!(self, Self::Push { .. } | Self::Explain { .. })
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Compress {
+    Gzip,
+    Zstd,
 }
 
 /// An image in an archive.

@@ -15,7 +15,9 @@ use std::fs::File;
 
 use async_trait::async_trait;
 
-pub(crate) use images::{ArchivedImage, ExportedArchive, ImageVerb, Password, VerifiedLayer, VerifiedState};
+pub(crate) use images::{
+    ArchivedImage, Compress, ExportedArchive, ImageVerb, Password, VerifiedLayer, VerifiedState,
+};
 pub(crate) use network::{ConnectedPod, NetworkCheck, NetworkReport, PodNetwork, PodPlugins};
 
 /// Any error; a person reads it, nobody matches on it.

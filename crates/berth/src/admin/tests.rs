@@ -104,7 +104,7 @@ async fn an_export_writes_to_the_clients_own_descriptor() {
     let (mut read, write) = std::io::pipe().unwrap();
     let archive = File::from(std::os::fd::OwnedFd::from(write));
     let images = vec!["a:1".into(), "b:2".into()];
-    let request = Request::Image { ask: ImageVerb::Export { images, called: "x".into() } };
+    let request = Request::Image { ask: ImageVerb::Export { images, called: "x".into(), compress: None } };
     let (reply, _) = ask(Recorder::default(), request, Some(archive)).await;
     assert_eq!(reply, Reply::Done { value: json!(7) });
     let mut text = String::new();

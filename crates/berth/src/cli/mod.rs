@@ -43,6 +43,8 @@ enum CliError {
     Terminal,
     #[error("the archive goes to standard output, where --json would go: use -o FILE")]
     TwoOutputs,
+    #[error("a directory is not compressed")]
+    CompressedDirectory,
     #[error("{}", errors.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))]
     Several { errors: Vec<CliError> },
     #[error("with --archive there is one destination")]
@@ -63,6 +65,7 @@ impl CliError {
             Self::Config(_)
             | Self::Terminal
             | Self::TwoOutputs
+            | Self::CompressedDirectory
             | Self::OneDestination
             | Self::Unconfirmed { .. }
             | Self::UnconfirmedNetwork { .. } => EX_USAGE,

@@ -78,7 +78,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         form: Form::Text,
         default: Default::Derived(|s| Value::Text(format!("{}/preload", s.text("root"))), "root"),
         help: "Directory whose *.tar* archives (OCI or `docker save`, plain, gzip or zstd) are imported at start, each once \
-               until it changes. It need not be there. Follows the root directory.",
+               until it changes or an image of it is missing. It need not be there. Follows the root directory.",
     },
     Setting {
         key: "socket",

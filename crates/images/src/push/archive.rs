@@ -9,10 +9,11 @@ use berth_model::Direction;
 use berth_registry::{Login, Reference, Section};
 use serde::Deserialize;
 
-use super::stored::{Opened, compressed};
+use super::stored::compressed;
 use super::{Job, MANIFEST, Pushed, PushedLayer, Sender, blocking};
 use crate::archive::{Contents, blob_name, broken};
 use crate::import::{self, Described};
+use crate::original::Tar;
 use crate::{ImageError, Images, Shared};
 
 /// Documents of one image: an index and what it leads to.
@@ -242,7 +243,7 @@ async fn saved(job: &Job, contents: &Arc<Contents>, described: Box<Described>) -
         let name = layer.map(|layer| layer.name.as_str()).unwrap_or_default();
         let part = std::io::BufReader::with_capacity(1 << 18, contents.part(name)?);
         let tar = berth_unpack::decoder(part).map_err(|error| broken(format!("{name}: {error}")))?;
-        Ok(Box::new(tar) as Opened)
+        Ok(Box::new(tar) as Tar)
     };
     compressed(job, &Arc::new(image), Arc::new(open)).await
 }

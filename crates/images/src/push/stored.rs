@@ -1,6 +1,5 @@
 //! An image whose layers are unpacked, here or in an archive as plain tar files.
 
-use std::io::Read;
 use std::sync::Arc;
 
 use berth_ids::Digest;
@@ -15,14 +14,14 @@ use tokio::task::JoinSet;
 use super::{CONFIG, Job, LAYER, MANIFEST, Pushed, PushedLayer, Sender};
 use crate::image::KnownManifest;
 use crate::layers::Wanted;
+use crate::original::Tar;
 use crate::{Image, ImageError, spool};
 
 /// Layers at a time: one is compressed while another is sent.
 const PARALLEL: usize = 2;
 
 /// The tar stream of a layer, opened by whoever compresses it.
-pub(super) type Opened = Box<dyn Read + Send>;
-pub(super) type Open = dyn Fn(&Digest) -> Result<Opened, ImageError> + Send + Sync;
+pub(super) type Open = dyn Fn(&Digest) -> Result<Tar, ImageError> + Send + Sync;
 
 pub(super) async fn push(job: &Job, image: &Arc<Image>) -> Result<Pushed, ImageError> {
     let shared = job.shared.clone();
@@ -35,8 +34,8 @@ pub(super) async fn push(job: &Job, image: &Arc<Image>) -> Result<Pushed, ImageE
             return finish(job, image, layers, known.document.clone(), true).await;
         }
     }
-    let stored = job.shared.clone();
-    let open = move |id: &Digest| Ok(Box::new(stored.stream(id)?) as Opened);
+    let (stored, ended) = (job.shared.clone(), job.ended.clone());
+    let open = move |id: &Digest| stored.tar(id, &ended);
     compressed(job, image, Arc::new(open)).await
 }
 

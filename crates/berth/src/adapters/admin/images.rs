@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use berth_images::{Credentials, Image, Inspected, LayerReport, LayerState, Login};
+use berth_images::{Compression, Credentials, Image, Inspected, LayerReport, LayerState, Login};
 use berth_model::{ContainerFilter, Direction};
 use serde_json::{Value, json};
 
 use super::Admin;
 use crate::admin::{
-    ArchivedImage, ExportedArchive, Failure, ImageVerb, Password, VerifiedLayer, VerifiedState,
+    ArchivedImage, Compress, ExportedArchive, Failure, ImageVerb, Password, VerifiedLayer, VerifiedState,
 };
 
 fn login(password: Option<Password>) -> Option<Login> {
@@ -30,9 +30,14 @@ impl Admin {
         let archive = || archive.ok_or("the request came without a descriptor");
         Ok(match verb {
             ImageVerb::Import { called } => self.import(archive()?, called).await?,
-            ImageVerb::Export { images, called } => self.export(images, archive()?, called).await?,
-            ImageVerb::Verify { image, repair } => {
-                let reports = images.verify(image.as_deref(), repair).await?;
+            ImageVerb::Export { images, called, compress } => {
+                self.export(images, archive()?, compress, called).await?
+            }
+            ImageVerb::Verify { image, repair, login: who } => {
+                let reports = match repair {
+                    true => images.repair(image.as_deref(), login(who)).await?,
+                    false => images.verify(image.as_deref()).await?,
+                };
                 serde_json::to_value(reports.into_iter().map(verified).collect::<Vec<_>>())?
             }
             ImageVerb::Pull { image, platform, login: who } => {
@@ -74,11 +79,22 @@ impl Admin {
         Ok(serde_json::to_value(imported.iter().map(one).collect::<Vec<_>>())?)
     }
 
-    async fn export(&self, references: Vec<String>, archive: File, called: String) -> Result<Value, Failure> {
+    async fn export(
+        &self,
+        references: Vec<String>,
+        archive: File,
+        compress: Option<Compress>,
+        called: String,
+    ) -> Result<Value, Failure> {
+        let compression = compress.map(|compress| match compress {
+            Compress::Gzip => Compression::Gzip,
+            Compress::Zstd => Compression::Zstd,
+        });
         let (images, work) = (self.images.clone(), self.images.begin(Direction::Export, called));
         let _wanting = work.wanting();
         let exported =
-            tokio::task::spawn_blocking(move || images.export_as(&references, archive, &work)).await??;
+            tokio::task::spawn_blocking(move || images.export_as(&references, archive, compression, &work))
+                .await??;
         let one = |(image, names): &(Arc<Image>, Vec<String>)| archived(image, names.clone());
         let images = exported.images.iter().map(one).collect();
         let (layers, bytes) = (exported.layers, exported.bytes);

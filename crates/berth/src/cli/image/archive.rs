@@ -1,8 +1,8 @@
 //! Images as archives, and what is unpacked of them.
 
-use std::fs::File;
 use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::Instant;
 
 use berth_client::{Show, readable};
@@ -10,11 +10,12 @@ use berth_model::Direction;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value, json};
 
+use super::unfinished::Unfinished;
 use super::watch::Watched;
-use super::{CliError, about, open, print};
+use super::{CliError, about, open, password, print};
 use crate::admin::client::AskError;
 use crate::admin::protocol::chain;
-use crate::admin::{ArchivedImage, ExportedArchive, ImageVerb, VerifiedLayer, VerifiedState};
+use crate::admin::{ArchivedImage, Compress, ExportedArchive, ImageVerb, VerifiedLayer, VerifiedState};
 use crate::config::Config;
 
 /// The exit code of a verification that found damage.
@@ -35,7 +36,7 @@ pub(super) fn commands() -> [Command; 3] {
             "One that fails does not keep the others. Ctrl-C ends the import; images that were whole by then stay.",
         );
     let export = Command::new("export")
-        .about("Write images as one archive that is an OCI layout and can be loaded by docker, too")
+        .about("Write images as one archive that is an OCI layout and can be loaded by docker, too, or as a directory")
         .arg(Arg::new("IMAGE").required(true).num_args(1..).help("A name or an id"))
         .arg(
             Arg::new("output")
@@ -43,7 +44,14 @@ pub(super) fn commands() -> [Command; 3] {
                 .long("output")
                 .value_name("FILE")
                 .required(true)
-                .help("- is standard output"),
+                .help("- is standard output; a directory, or a name that ends in /, has them as an OCI layout"),
+        )
+        .arg(
+            Arg::new("compress")
+                .long("compress")
+                .value_name("HOW")
+                .value_parser(["gzip", "zstd", "none"])
+                .help("Else as the name says: .gz, .tgz, .zst"),
         )
         .arg(super::json_flag("An object about it at its end, for programs; no progress"))
         .after_help("Ctrl-C ends the export, and nothing is left under the file's name.");
@@ -56,6 +64,7 @@ pub(super) fn commands() -> [Command; 3] {
                 .action(ArgAction::SetTrue)
                 .help("Fetch damaged layers again, each alone, from where their images came"),
         )
+        .args(berth_client::login_arguments().map(|argument| argument.requires("repair")))
         .arg(super::json_flag("A list of layers, for programs"));
     [import, export, verify]
 }
@@ -121,14 +130,35 @@ fn understood<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, CliErr
     Ok(serde_json::from_value(answer).map_err(|source| AskError::Decode { source })?)
 }
 
-/// Into the caller's own file or pipe. A file is written beside and renamed, so that half an archive is never found under
+/// How a file of this name is compressed.
+fn suffix(path: &str) -> Option<Compress> {
+    let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| path.ends_with(suffix));
+    match () {
+        () if ends(&[".gz", ".tgz"]) => Some(Compress::Gzip),
+        () if ends(&[".zst", ".tzst"]) => Some(Compress::Zstd),
+        () => None,
+    }
+}
+
+/// Into the caller's own file, directory or pipe. A file is written beside and renamed, so that half an archive is never found under
 /// the name.
 pub(in super::super) fn export(config: &Config, matches: &ArgMatches) -> Result<(), CliError> {
     let (socket, as_json, begin) = (config.admin_socket(), matches.get_flag("json"), Instant::now());
     let path = matches.get_one::<String>("output").map_or("-", String::as_str);
     let called = called(path, "standard output");
     let images = matches.get_many::<String>("IMAGE").into_iter().flatten().cloned().collect();
-    let verb = ImageVerb::Export { images, called: called.clone() };
+    let is_directory = path.ends_with('/') || Path::new(path).is_dir();
+    let compress = match matches.get_one::<String>("compress").map(String::as_str) {
+        Some("gzip") => Some(Compress::Gzip),
+        Some("zstd") => Some(Compress::Zstd),
+        Some(_) => None,
+        None if is_directory => None,
+        None => suffix(path),
+    };
+    if is_directory && compress.is_some() {
+        return Err(CliError::CompressedDirectory);
+    }
+    let verb = ImageVerb::Export { images, called: called.clone(), compress };
     let watched = Watched { socket: &socket, direction: Direction::Export, of: Some(&called) };
     if path == "-" {
         let out = std::io::stdout();
@@ -140,17 +170,10 @@ pub(in super::super) fn export(config: &Config, matches: &ArgMatches) -> Result<
         return Ok(());
     }
     let failed = |source| CliError::Open { path: path.to_owned(), source };
-    let beside = format!("{path}.part");
-    let file = File::create(&beside).map_err(failed)?;
-    let done = watched.ask(verb, Some(file.as_fd()), show(as_json));
-    let done = done.and_then(|answer| {
-        std::fs::rename(&beside, path).map_err(failed)?;
-        understood::<ExportedArchive>(answer)
-    });
-    let exported = done.inspect_err(|_| {
-        // What is left of it is of no use to anybody.
-        let _ = std::fs::remove_file(&beside);
-    })?;
+    let to = if is_directory { Unfinished::directory(path) } else { Unfinished::file(path) };
+    let (unfinished, file) = to.map_err(failed)?;
+    let exported: ExportedArchive = understood(watched.ask(verb, Some(file.as_fd()), show(as_json))?)?;
+    unfinished.done().map_err(failed)?;
     if as_json {
         let mut said = json!(exported);
         (said["archive"], said["seconds"]) = (json!(path), json!(begin.elapsed().as_secs_f64()));
@@ -165,7 +188,8 @@ pub(in super::super) fn export(config: &Config, matches: &ArgMatches) -> Result<
 
 pub(in super::super) fn verify(config: &Config, matches: &ArgMatches) -> Result<u8, CliError> {
     let image = matches.get_one::<String>("IMAGE").cloned();
-    let reply = about(config, ImageVerb::Verify { image, repair: matches.get_flag("repair") })?;
+    let login = password(matches, "image verify")?;
+    let reply = about(config, ImageVerb::Verify { image, repair: matches.get_flag("repair"), login })?;
     let json = matches.get_flag("json").then(|| format!("{reply:#}\n"));
     let layers: Vec<VerifiedLayer> = understood(reply)?;
     match json {

@@ -3,6 +3,7 @@
 mod archive;
 mod draw;
 mod push;
+mod unfinished;
 mod watch;
 
 use std::fs::File;
