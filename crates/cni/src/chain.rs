@@ -7,12 +7,11 @@ use std::time::Duration;
 use berth_ids::{Classify, ErrorClass};
 use serde_json::{Map, Value, json};
 
+use crate::conf::declared;
 use crate::program::{Bounds, Environment, beginning};
 use crate::record::{Record, UsedPlugin};
 use crate::turns::Cut;
-use crate::{
-    Call, CniResult, InProcess, InUse, Known, PluginConf, PluginError, ProgramError, Programs, Version,
-};
+use crate::{Call, CniResult, InProcess, InUse, Known, PluginError, ProgramError, Programs, Version};
 
 /// How long a plugin may take to say what it speaks.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,16 +85,19 @@ impl Chain {
         netns: BorrowedFd<'_>,
         keep: impl Fn(&Record) -> Result<(), E>,
     ) -> Result<CniResult, E> {
+        let mut known = Vec::new();
+        for plugin in &record.plugins {
+            let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };
+            let one = plugin.in_process.then(|| step.known()).transpose();
+            known.push(one.map_err(|source| step.failed("ADD", source))?);
+        }
         if let Some(plugin) = record.plugins.first() {
             let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };
-            let come = || -> Result<(), Failure> {
-                let known = if plugin.in_process { Some(step.known()?) } else { None };
-                Ok(self.in_process.come(known.as_ref(), netns)?)
-            };
-            come().map_err(|source| step.failed("ADD", source))?;
+            let come = self.in_process.come(known.first().and_then(Option::as_ref), netns);
+            come.map_err(|source| step.failed("ADD", source.into()))?;
         }
         let mut previous: Option<CniResult> = None;
-        for at in 0..record.plugins.len() {
+        for (at, known) in known.iter().enumerate() {
             let plugin = &record.plugins[at];
             if let Some(result) = &previous
                 && !plugin.in_process
@@ -109,7 +111,7 @@ impl Chain {
                 kind: kind(&record.plugins[at]),
                 netns: Some(netns),
             };
-            match self.add_one(&step, previous.as_ref()) {
+            match self.add_one(&step, known.as_ref(), previous.as_ref()) {
                 Ok((value, result)) => (record.result, previous) = (value, Some(result)),
                 Err(source) => {
                     let error = step.failed("ADD", source);
@@ -127,13 +129,13 @@ impl Chain {
     fn add_one(
         &self,
         step: &Step<'_>,
+        known: Option<&Known>,
         previous: Option<&CniResult>,
     ) -> Result<(Option<Value>, CniResult), Failure> {
         let version = step.record.version;
-        if step.plugin.in_process {
-            let known = step.known()?;
+        if let Some(known) = known {
             let runtime = step.runtime();
-            return Ok((None, self.in_process.add(&known, &step.call(&runtime, previous))?));
+            return Ok((None, self.in_process.add(known, &step.call(&runtime, previous))?));
         }
         let input = step.input(step.record.result.as_ref());
         let answer = self.run(step, "ADD", &input, self.programs.timeout)?;
@@ -383,8 +385,7 @@ impl Step<'_> {
     }
 
     fn runtime(&self) -> crate::RuntimeConfig {
-        let conf = PluginConf::read(self.plugin.conf.clone());
-        self.record.runtime.declared(&conf.map(|conf| conf.capabilities).unwrap_or_default())
+        self.record.runtime.declared(&declared(&self.plugin.conf).unwrap_or_default())
     }
 
     fn input(&self, previous: Option<&Value>) -> Map<String, Value> {

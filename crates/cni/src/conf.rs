@@ -72,6 +72,18 @@ pub struct NetworkConf {
     pub plugins: Vec<PluginConf>,
 }
 
+/// The capabilities that a plugin's configuration declares. `None`: not as an object.
+pub(crate) fn declared(conf: &Map<String, Value>) -> Option<BTreeSet<String>> {
+    match conf.get("capabilities") {
+        None | Some(Value::Null) => Some(BTreeSet::new()),
+        Some(Value::Object(all)) => {
+            let on = all.iter().filter(|(_, on)| **on == Value::Bool(true));
+            Some(on.map(|(name, _)| name.clone()).collect())
+        }
+        Some(_) => None,
+    }
+}
+
 impl PluginConf {
     pub(crate) fn read(mut conf: Map<String, Value>) -> Result<Self, String> {
         let kind = match conf.get("type") {
@@ -91,13 +103,8 @@ impl PluginConf {
                 return Err(format!("plugin {kind}: {key} is not for files, the runtime makes it"));
             }
         }
-        let capabilities = match conf.get("capabilities") {
-            None | Some(Value::Null) => BTreeSet::new(),
-            Some(Value::Object(all)) => {
-                all.iter().filter(|(_, on)| **on == Value::Bool(true)).map(|(name, _)| name.clone()).collect()
-            }
-            Some(_) => return Err(format!("plugin {kind}: capabilities is no object")),
-        };
+        let no_object = || format!("plugin {kind}: capabilities is no object");
+        let capabilities = declared(&conf).ok_or_else(no_object)?;
         let known = Known::read(&conf);
         Ok(Self { kind, capabilities, conf, known })
     }
