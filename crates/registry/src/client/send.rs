@@ -45,7 +45,8 @@ impl Session {
     }
 
     /// Follows redirects. Once one leaves the place, nothing that belongs to it goes along: no credentials, no headers
-    /// of hosts.toml, no client certificate.
+    /// of hosts.toml, no client certificate. A challenge from there is an error and never an answer: answered, it would
+    /// have the place's credentials sent to a token service of a stranger's choice (as in CVE-2020-15157).
     pub(crate) async fn follow(
         &self,
         place: &Place,
@@ -72,6 +73,10 @@ impl Session {
             let response = self.patiently(place, &message.body, sending).await?;
             let response = response.map_err(|source| self.unreachable(place, source))?;
             let status = response.status().as_u16();
+            if status == 401 && !at_home {
+                let to = address_of(&url);
+                return Err(problem(format!("to {to}, which asks for credentials and is given none")));
+            }
             if !matches!(status, 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
