@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use reqwest::Url;
 
 use crate::RegistryError;
+use crate::client::address_of;
 use crate::hosts::{Endpoint, is_loopback};
 
 const CONNECT: Duration = Duration::from_secs(30);
@@ -20,14 +21,37 @@ const KEPT: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     pub(crate) own: reqwest::Client,
-    /// Without the client's certificate.
-    pub(crate) stranger: reqwest::Client,
+    /// Other ports of the place's host: without the client's certificate.
+    near: reqwest::Client,
+    /// The host's name.
+    name: String,
+    strangers: Strangers,
+}
+
+impl Connection {
+    /// To an address that the place names: its authorities, and that it is not verified, hold for its own host alone.
+    pub(crate) fn away(&self, to: &Url) -> &reqwest::Client {
+        match to.host_str() {
+            Some(name) if name == self.name => &self.near,
+            _ if is_loopback(&address_of(to)) => &self.strangers.here,
+            _ => &self.strangers.far,
+        }
+    }
+}
+
+/// What goes to hosts that no file says anything about.
+#[derive(Debug, Clone)]
+struct Strangers {
+    far: reqwest::Client,
+    /// On this machine: through no proxy.
+    here: reqwest::Client,
 }
 
 /// Connections by everything that they are made from, the files' times included.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     known: Mutex<HashMap<String, Connection>>,
+    strangers: OnceLock<Strangers>,
 }
 
 impl Connections {
@@ -37,13 +61,27 @@ impl Connections {
         if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(known.clone());
         }
-        let made = Connection { own: make(place, true)?, stranger: make(place, false)? };
+        let own = made(settled(place, true)?, place)?;
+        let near = if place.client.is_some() { made(settled(place, false)?, place)? } else { own.clone() };
+        let name = Url::parse(&place.base).ok().and_then(|url| Some(url.host_str()?.to_owned()));
+        let name = name.unwrap_or_default();
+        let made = Connection { own, near, name, strangers: self.strangers(place)? };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KEPT {
             known.clear();
         }
         known.insert(key, made.clone());
         Ok(made)
+    }
+
+    /// The same for all places; `place` is named where they cannot be made.
+    fn strangers(&self, place: &Endpoint) -> Result<Strangers, RegistryError> {
+        if let Some(known) = self.strangers.get() {
+            return Ok(known.clone());
+        }
+        let far = made(plain().connect_timeout(CONNECT), place)?;
+        let here = made(plain().connect_timeout(CONNECT).no_proxy(), place)?;
+        Ok(self.strangers.get_or_init(|| Strangers { far, here }).clone())
     }
 }
 
@@ -67,15 +105,24 @@ fn pem(path: &PathBuf) -> Result<Vec<u8>, RegistryError> {
     Ok(bytes)
 }
 
-fn make(place: &Endpoint, with_client: bool) -> Result<reqwest::Client, RegistryError> {
+fn made(builder: reqwest::ClientBuilder, place: &Endpoint) -> Result<reqwest::Client, RegistryError> {
     let tls = |source: reqwest::Error| RegistryError::Tls { host: place.authority().to_owned(), source };
-    // Redirects are followed by `client.rs`, which knows what may go along.
-    let mut builder = reqwest::Client::builder()
+    builder.build().map_err(tls)
+}
+
+/// Redirects are followed by `client/send.rs`, which knows what may go along.
+fn plain() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
         .user_agent(concat!("berth/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(place.dial_timeout.unwrap_or(CONNECT))
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .referer(false)
+}
+
+/// With what the place's files say of it.
+fn settled(place: &Endpoint, with_client: bool) -> Result<reqwest::ClientBuilder, RegistryError> {
+    let mut builder = plain()
+        .connect_timeout(place.dial_timeout.unwrap_or(CONNECT))
         .tls_danger_accept_invalid_certs(place.skip_verify);
     // As Go has it, and everybody expects: this machine is not asked for through a proxy.
     if is_loopback(place.authority()) {
@@ -102,12 +149,12 @@ fn make(place: &Endpoint, with_client: bool) -> Result<reqwest::Client, Registry
         })?;
         builder = builder.identity(identity);
     }
-    builder.build().map_err(tls)
+    Ok(builder)
 }
 
 /// The proxy that the environment names for an address, without its password.
 pub(crate) fn proxy(url: &Url) -> Option<Url> {
-    if is_loopback(&crate::client::address_of(url)) {
+    if is_loopback(&address_of(url)) {
         return None;
     }
     let address = url.as_str().parse().ok()?;

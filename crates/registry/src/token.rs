@@ -88,7 +88,7 @@ pub(crate) async fn fetch(
     let service = address_of(&realm);
     // Only the place's own service sees its client certificate.
     let near = service == host;
-    let connection = if near { &place.connection.own } else { &place.connection.stranger };
+    let connection = if near { &place.connection.own } else { place.connection.away(&realm) };
     let service_pair = Some(("service", request.service)).filter(|(_, value)| !value.is_empty());
     let built = match request.credentials {
         Some(Credentials::Identity { token }) => {

@@ -60,7 +60,7 @@ impl Session {
         };
         let (mut url, mut at_home) = (message.url.clone(), true);
         for _ in 0..=REDIRECTS {
-            let client = if at_home { &place.connection.own } else { &place.connection.stranger };
+            let client = if at_home { &place.connection.own } else { place.connection.away(&url) };
             let mut request = client.request(message.method.clone(), url.clone());
             request = request.headers(message.headers.clone());
             if at_home {
