@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use berth_ids::Digest;
-use berth_registry::{LayerDescriptor, Session};
+use berth_registry::{LayerDescriptor, RegistryError, Session, Sources};
 use berth_unpack::read_buffered;
 use bytes::{Buf as _, Bytes};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -41,14 +41,27 @@ pub(crate) async fn layer(
     let lost = || ImageError::Lost { reference: session.reference().to_string() };
     let slot = shared.in_flight.clone().acquire_owned().await.map_err(|_| lost())?;
     let mut rights = Rights { _turn: turn, _slot: slot };
+    let mut sources = Sources::default();
     loop {
-        let again;
-        (again, rights) = attempt(shared, session, (&id, &blob), rights, progress).await?;
-        if !again {
+        let ended = attempt(shared, session, (&id, &blob), (&mut sources, rights), progress).await?;
+        let Some(fault) = ended.fault else {
             progress.done();
             return Ok(());
+        };
+        match fault {
+            Fault::Kept => {
+                tracing::warn!(blob = %blob.digest, "what was kept of the layer is not part of it; it is fetched from its beginning");
+            }
+            Fault::Wrong(error) if sources.blame(session) => {
+                tracing::warn!(
+                    blob = %blob.digest,
+                    error = &error as &dyn std::error::Error,
+                    "a place gives other bytes than the layer's; the next is asked"
+                );
+            }
+            Fault::Wrong(error) => return Err(error),
         }
-        tracing::warn!(blob = %blob.digest, "what was kept of the layer is not part of it; it is fetched from its beginning");
+        rights = ended.rights;
         progress.anew();
     }
 }
@@ -59,14 +72,27 @@ struct Rights {
     _slot: OwnedSemaphorePermit,
 }
 
-/// One transfer from what is there to the end. True: what was there was wrong and is gone.
+/// A transfer that nothing of this machine's hindered.
+struct Ended {
+    fault: Option<Fault>,
+    rights: Rights,
+}
+
+enum Fault {
+    /// What was there of an earlier one was wrong, and is gone.
+    Kept,
+    /// What came was not the layer.
+    Wrong(ImageError),
+}
+
+/// One transfer from what is there to the end.
 async fn attempt(
     shared: &Arc<Shared>,
     session: &Session,
     (id, blob): (&Digest, &LayerDescriptor),
-    rights: Rights,
+    (sources, rights): (&mut Sources, Rights),
     progress: &LayerProgress,
-) -> Result<(bool, Rights), ImageError> {
+) -> Result<Ended, ImageError> {
     let lost = || ImageError::Lost { reference: session.reference().to_string() };
     let (send, receive) = mpsc::channel(PIECES);
     let (tell, found) = oneshot::channel();
@@ -82,18 +108,28 @@ async fn attempt(
         if !pieces.cut {
             pieces.partial.discard();
         }
-        match added {
-            Err(error) if resumed && !pieces.cut && error.is_of_content() => Ok((true, rights)),
-            added => added.map(|()| (false, rights)),
-        }
+        (added, pieces.cut, resumed, rights)
     });
     let transferred = match found.await {
-        Ok(found) => transfer(session, blob, found, send, progress).await,
+        Ok(found) => transfer(session, blob, found, sources, send, progress).await,
         Err(_) => Ok(()),
     };
-    let unpacked = unpacking.await.unwrap_or_else(|_| Err(lost()));
+    let (added, cut, resumed, rights) = unpacking.await.map_err(|_| lost())?;
     // Why the stream ended early says more than that it did.
-    transferred.and(unpacked)
+    let fault = match transferred.and(added) {
+        Ok(()) => None,
+        Err(error) if resumed && !cut && error.is_of_content() => Some(Fault::Kept),
+        // Of bytes with the right digest that are no layer, no place has others.
+        Err(ImageError::DiffId { blob, wanted, found }) => {
+            return Err(ImageError::DiffId { blob, wanted, found });
+        }
+        Err(error) if !cut && error.is_of_content() => Some(Fault::Wrong(error)),
+        Err(ImageError::Registry(error)) if matches!(*error, RegistryError::Size { .. }) => {
+            Some(Fault::Wrong(ImageError::Registry(error)))
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Ended { fault, rights })
 }
 
 struct Piece {
@@ -107,6 +143,7 @@ async fn transfer(
     session: &Session,
     blob: &LayerDescriptor,
     found: Option<Range<u64>>,
+    sources: &mut Sources,
     send: mpsc::Sender<io::Result<Piece>>,
     progress: &LayerProgress,
 ) -> Result<(), ImageError> {
@@ -121,7 +158,7 @@ async fn transfer(
     };
     let feed = async {
         for part in around.into_iter().flatten() {
-            let mut stream = session.blob(blob, part).await?;
+            let mut stream = session.blob(blob, part, sources).await?;
             while let Some(bytes) = stream.chunk().await? {
                 progress.received(bytes.len() as u64);
                 let size = u32::try_from(bytes.len().min(WINDOW)).unwrap_or(u32::MAX);

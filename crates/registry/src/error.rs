@@ -60,6 +60,11 @@ impl RegistryError {
         }
     }
 
+    /// Nobody is there. Whoever was there a moment ago may be starting anew.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if source.is_connect())
+    }
+
     /// How long the registry asks to be left alone.
     pub(crate) fn after(&self) -> Option<Duration> {
         match self {

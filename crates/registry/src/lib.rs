@@ -4,6 +4,7 @@
 //! they are for and nowhere else. Stores nothing.
 
 mod auth;
+mod blob;
 mod body;
 mod client;
 mod connect;
@@ -23,11 +24,12 @@ mod retry;
 mod token;
 
 pub use auth::{Credentials, Login};
+pub use blob::{Blob, Sources};
 pub use body::{Body, Section};
 pub use client::{Client, ClientConfig, Session};
 pub use error::RegistryError;
 pub use explain::{ExplainedPlace, Explanation, Step};
-pub use fetch::{Blob, Resolved};
+pub use fetch::Resolved;
 pub use manifest::{LayerDescriptor, Manifest};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};

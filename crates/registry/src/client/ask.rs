@@ -49,11 +49,15 @@ pub(crate) struct Ask {
     pub(crate) digest: Option<Digest>,
     /// Bytes of the whole.
     pub(crate) size: Option<u64>,
+    /// Places that are not asked, by their numbers.
+    pub(crate) without: Vec<usize>,
 }
 
 /// What came.
 pub(crate) struct Reply {
     pub(crate) host: String,
+    /// The place's number.
+    pub(crate) place: usize,
     pub(crate) kind: String,
     /// For [`Ask::small`].
     pub(crate) bytes: Bytes,
@@ -64,18 +68,26 @@ pub(crate) struct Reply {
 }
 
 impl Session {
+    /// The places for something, with their numbers.
+    pub(crate) fn places<'a>(
+        &'a self,
+        need: Need,
+        without: &'a [usize],
+    ) -> impl Iterator<Item = (usize, &'a Place)> {
+        let places = self.inner.places.iter().enumerate();
+        places.filter(move |(at, place)| need.of(&place.endpoint) && !without.contains(at))
+    }
+
     /// Tries the places in order, and what did not work for a reason that passes once more after a while. What the host
     /// itself said is the answer, or else the last place; "not there" only when none went wrong in another way.
     pub(crate) async fn ask(&self, ask: &Ask) -> Result<Reply, RegistryError> {
-        let places: Vec<&Place> =
-            self.inner.places.iter().filter(|place| ask.need.of(&place.endpoint)).collect();
-        let mut open: Vec<&Place> = places;
+        let mut open: Vec<(usize, &Place)> = self.places(ask.need, &ask.without).collect();
         let mut settled = None;
         for round in 0.. {
             let (mut failures, mut again) = (Vec::new(), Vec::new());
-            for place in open {
+            for (at, place) in open {
                 match self.try_place(place, ask).await {
-                    Ok(reply) => return Ok(reply),
+                    Ok(reply) => return Ok(Reply { place: at, ..reply }),
                     Err(error) => {
                         tracing::debug!(
                             endpoint = place.endpoint.base,
@@ -83,7 +95,7 @@ impl Session {
                             "not from here"
                         );
                         if error.passes() {
-                            again.push(place);
+                            again.push((at, place));
                         }
                         failures.push(error);
                     }
@@ -155,7 +167,7 @@ impl Session {
             return Err(RegistryError::Size { host, digest, wanted, found });
         }
         let Some((what, limit)) = ask.small else {
-            return Ok(Reply { host, kind, bytes: Bytes::new(), body: Some(response), from });
+            return Ok(Reply { host, place: 0, kind, bytes: Bytes::new(), body: Some(response), from });
         };
         let large = || RegistryError::Large { what, host: host.clone(), reference: self.name(), limit };
         if response.content_length().is_some_and(|length| length > limit) {
@@ -179,6 +191,6 @@ impl Session {
         if let Some(wanted) = ask.digest.clone().or(claimed).filter(|wanted| *wanted != found) {
             return Err(RegistryError::Digest { what, reference: self.name(), wanted, found });
         }
-        Ok(Reply { host, kind, bytes: bytes.into(), body: None, from })
+        Ok(Reply { host, place: 0, kind, bytes: bytes.into(), body: None, from })
     }
 }
