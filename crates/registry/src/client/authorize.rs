@@ -70,7 +70,15 @@ impl Session {
             .ok_or_else(|| refused("it wants an authentication that Berth does not know"))?;
         let found = self.credentials(place).await?.map(|found| found.credentials);
         match (challenge, found) {
-            (_, Some(Credentials::Bearer { .. })) => Err(refused("the registry token is not accepted")),
+            (_, Some(Credentials::Bearer { token })) => {
+                let header = secret(&format!("Bearer {token}"))
+                    .ok_or_else(|| refused("the registry token is none for a header"))?;
+                match self.beforehand(place) {
+                    Some(sent) if sent == header => Err(refused("the registry token is not accepted")),
+                    // Of a file, which is read when somebody asks.
+                    _ => Ok((header, token::password_holds())),
+                }
+            }
             (Challenge::Basic, Some(Credentials::Basic { username, password })) => {
                 let header = basic(&username, &password)
                     .ok_or_else(|| refused("the user or password is none for a header"))?;
