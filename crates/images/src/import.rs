@@ -19,6 +19,8 @@ use crate::{Image, ImageError, Shared};
 /// Images in one archive.
 const IMAGES: usize = 1000;
 const NESTED: usize = 4;
+/// Manifests looked at on the way to one.
+const LOOKED_AT: usize = 16;
 /// Layers of an image; the overlay takes 500.
 const LAYERS: usize = 500;
 
@@ -209,18 +211,25 @@ fn from_layout(
     Ok(())
 }
 
-/// Through indexes down to this platform's manifest; `None` when there is none for it.
+/// Through indexes down to this platform's manifest, as a registry is asked (berth-registry's `resolve`): depth first, the best
+/// entry first. `None` when there is none for it.
 fn manifest(contents: &Contents, digest: &Digest) -> Result<Option<Manifest>, ImageError> {
-    let mut wanted = digest.clone();
-    for _ in 0..NESTED {
+    let (mut open, mut looked) = (vec![(digest.clone(), 0)], 0);
+    while let Some((wanted, depth)) = open.pop() {
+        looked += 1;
         let bytes = contents.blob(&wanted)?;
         match Manifest::read(&bytes, wanted.clone()).map_err(|e| broken(format!("manifest {wanted}: {e}")))? {
             Ok(manifest) => return Ok(Some(manifest)),
-            Err(Some(next)) => wanted = next,
-            Err(None) => return Ok(None),
+            Err(_) if depth >= NESTED => {
+                return Err(broken(format!("indexes are nested deeper than {NESTED}")));
+            }
+            Err(next) => open.extend(next.into_iter().rev().map(|next| (next, depth + 1))),
+        }
+        if looked >= LOOKED_AT && !open.is_empty() {
+            return Err(broken(format!("an index leads to more than {LOOKED_AT} manifests")));
         }
     }
-    Err(broken(format!("indexes are nested deeper than {NESTED}")))
+    Ok(None)
 }
 
 #[derive(Deserialize)]

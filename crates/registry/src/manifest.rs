@@ -160,6 +160,12 @@ impl Manifest {
         if let Some(layer) = layers.iter().find(|layer| layer.media_type.contains("encrypted")) {
             return Err(format!("layer {} is encrypted, and no key is known here", layer.digest));
         }
+        // Every layer's type says in one way or another that it is a tar, also those that nobody specifies.
+        let other = |l: &&Descriptor| !l.media_type.is_empty() && !l.media_type.contains("tar");
+        if let Some(layer) = layers.iter().find(other) {
+            let kind: String = layer.media_type.chars().take(100).collect();
+            return Err(format!("layer {} is of type {kind:?}, which is no tar of files", layer.digest));
+        }
         let layers = layers.into_iter().map(|l| LayerDescriptor { digest: l.digest, size: l.size }).collect();
         let mut annotated = 0;
         let mut annotations = document.annotations.unwrap_or_default();
@@ -170,11 +176,11 @@ impl Manifest {
         Ok(Parsed::Manifest(Self { digest, config: config.digest, layers, annotations }))
     }
 
-    /// As a registry's answer is read, for readers of archives: for this machine.
-    pub fn read(bytes: &[u8], digest: Digest) -> Result<Result<Self, Option<Digest>>, String> {
+    /// As a registry's answer is read, for readers of archives: for this machine. Of an index, its manifests, the best first.
+    pub fn read(bytes: &[u8], digest: Digest) -> Result<Result<Self, Vec<Digest>>, String> {
         match Self::parse(bytes, digest, "", &Platform::host())? {
             Parsed::Manifest(manifest) => Ok(Ok(manifest)),
-            Parsed::Index(next, _) => Ok(Err(next.into_iter().next())),
+            Parsed::Index(next, _) => Ok(Err(next)),
         }
     }
 }
@@ -304,6 +310,11 @@ mod tests {
                 ),
                 "",
                 "encrypted",
+            ),
+            (
+                layer(serde_json::json!({"mediaType": "application/vnd.wasm.content.layer.v1+wasm"})),
+                "",
+                "\"application/vnd.wasm.content.layer.v1+wasm\", which is no tar",
             ),
             (serde_json::json!({"schemaVersion": 1, "fsLayers": []}), "", "schema 1"),
             (serde_json::json!({}), "application/vnd.docker.distribution.manifest.v1+prettyjws", "schema 1"),
