@@ -92,7 +92,7 @@ pub(crate) fn basic(username: &str, password: &str) -> Option<HeaderValue> {
 /// Challenges of one answer that are looked at.
 const CHALLENGES: usize = 8;
 /// Bytes of one header.
-const HEADER_MAX: usize = 8192;
+pub(crate) const HEADER_MAX: usize = 8192;
 
 /// What a 401 asks for (RFC 9110, WWW-Authenticate; distribution spec, token authentication).
 #[derive(Debug, Clone, PartialEq, Eq)]

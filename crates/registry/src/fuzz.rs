@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use berth_ids::Digest;
+use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
-use crate::auth::Challenge;
+use crate::auth::{Challenge, HEADER_MAX};
 use crate::docker_config;
 use crate::hosts;
 use crate::manifest::{Manifest, Parsed};
@@ -24,13 +25,36 @@ pub fn hosts(text: &str) -> Option<(Vec<String>, usize)> {
     Some((found.endpoints.into_iter().map(|endpoint| endpoint.base).collect(), own))
 }
 
-/// The words of the challenges that a header has.
-pub fn challenges(header: &str) -> Vec<String> {
-    let words = |challenge| match challenge {
-        Challenge::Basic => Vec::new(),
-        Challenge::Bearer { realm, service, scope, error } => vec![realm, service, scope, error],
+/// What a header asks for.
+pub struct Challenges {
+    /// Each as RFC 9110 writes it.
+    pub all: Vec<String>,
+    /// The same of those written out and read again; `None` when that is too long for a header.
+    pub again: Option<Vec<String>>,
+    /// The one that is answered; `None` too when the text is none for a header.
+    pub answered: Option<String>,
+}
+
+pub fn challenges(header: &str) -> Challenges {
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let written = |challenge: Challenge| match challenge {
+        Challenge::Basic => "Basic".to_owned(),
+        Challenge::Bearer { realm, service, scope, error } => {
+            let pairs = [("realm", realm), ("service", service), ("scope", scope), ("error", error)];
+            let pairs = pairs.map(|(name, value)| format!("{name}=\"{}\"", quoted(&value)));
+            format!("Bearer {}", pairs.join(", "))
+        }
     };
-    Challenge::all(header).into_iter().flat_map(words).collect()
+    let read = |text: &str| Challenge::all(text).into_iter().map(written).collect::<Vec<_>>();
+    let all = read(header);
+    let text = all.join(", ");
+    let mut headers = HeaderMap::new();
+    headers.extend(HeaderValue::from_str(header).ok().map(|value| (WWW_AUTHENTICATE, value)));
+    Challenges {
+        again: (text.len() <= HEADER_MAX).then(|| read(&text)),
+        answered: Challenge::of(&headers).map(written),
+        all,
+    }
 }
 
 /// In how many ways a docker config.json has credentials for a host; an error is shown to a person.
