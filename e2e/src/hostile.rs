@@ -32,6 +32,8 @@ use tree::Outside;
 const NAME: &str = "berth.test/hostile:1";
 /// Bytes of memory that the daemon may ever take, whatever the image.
 const MEMORY: u64 = 64 << 20;
+/// Tarballs that there are at the least.
+const ROWS: usize = 60;
 const REPOSITORY: &str = "lane/hostile";
 
 pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
@@ -47,11 +49,18 @@ async fn run(checks: &mut Checks, daemon: &Daemon) -> Result<()> {
     let before = Footprint::take(daemon)?;
     let mut lane = Lane { checks, daemon, registry, client, outside, before };
     let out = daemon.path("outside").to_string_lossy().into_owned();
-    lane.layers("links", links::cases(&out)).await?;
-    lane.layers("names", names::cases()).await?;
-    lane.layers("headers", headers::cases()).await?;
-    lane.layers("attributes", attributes::cases()).await?;
-    lane.layers("bombs", bombs::cases()?).await?;
+    let tables = [
+        ("links", links::cases(&out)),
+        ("names", names::cases()),
+        ("headers", headers::cases()),
+        ("attributes", attributes::cases()),
+        ("bombs", bombs::cases()?),
+    ];
+    let rows: usize = tables.iter().map(|(_, cases)| cases.len()).sum();
+    anyhow::ensure!(rows >= ROWS, "the tables have {rows} tarballs, not {ROWS}");
+    for (kind, cases) in tables {
+        lane.layers(kind, cases).await?;
+    }
     lane.documents().await?;
     lane.agreement().await?;
     lane.settings(&out).await

@@ -3,12 +3,17 @@
 
 mod cases;
 mod explain;
+mod files;
 mod image;
+mod kinds;
+mod mirrors;
 mod platforms;
+mod proxy;
 mod push;
 mod real;
 mod semantics;
 mod server;
+mod strangers;
 mod tokens;
 mod uploads;
 

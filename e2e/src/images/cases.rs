@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::image::{INDEX, MANIFEST, NAME, Served};
+use super::kinds;
 use super::server::{How, Reply, Request};
 use crate::image::digest;
 
@@ -29,14 +30,14 @@ pub(super) struct Case {
     pub(super) pinned: bool,
 }
 
-struct Table(Vec<Case>);
+pub(super) struct Table(Vec<Case>);
 
 fn is_manifest(request: &Request) -> bool {
     request.path.contains("/manifests/")
 }
 
 impl Table {
-    fn push(
+    pub(super) fn push(
         &mut self,
         what: &'static str,
         end: End,
@@ -79,7 +80,7 @@ impl Table {
     }
 
     /// The registry is true to the protocol; what it has is wrong.
-    fn content(
+    pub(super) fn content(
         &mut self,
         what: &'static str,
         parts: &'static [&'static str],
@@ -118,6 +119,7 @@ pub(super) fn all() -> Result<Vec<Case>> {
     configs(&mut table)?;
     layers(&mut table)?;
     contents(&mut table)?;
+    kinds::add(&mut table)?;
     Ok(table.0)
 }
 

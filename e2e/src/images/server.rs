@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
 
 /// A request as it came.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +35,7 @@ impl Request {
 }
 
 /// How the body goes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum How {
     /// With its length.
     Whole,
@@ -54,6 +55,10 @@ pub(super) enum How {
     Noise,
     /// Nothing: the connection ends.
     Nothing,
+    /// As a cut, and the port is closed for [`AWAY`].
+    Away(usize),
+    /// What comes and goes from here on is another address's, as a proxy has it.
+    Tunnel(String),
 }
 
 #[derive(Debug, Clone)]
@@ -81,6 +86,9 @@ impl Reply {
     }
 }
 
+/// How long a port is closed.
+const AWAY: Duration = Duration::from_millis(500);
+
 /// Answers a request; the number counts those for the same path from 1.
 pub(super) type Answer = Arc<dyn Fn(&Request, usize) -> Reply + Send + Sync>;
 
@@ -105,12 +113,32 @@ impl Server {
         let seen = Arc::<Mutex<Vec<Request>>>::default();
         let answer = Arc::new(Mutex::new(answer));
         let (known, answers) = (seen.clone(), answer.clone());
+        let (leave, mut leaving) = mpsc::channel::<oneshot::Sender<()>>(1);
+        let own = address.clone();
         let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (known, answers) = (known.clone(), answers.clone());
+            let mut listener = listener;
+            loop {
+                let stream = tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, _)) => stream,
+                        Err(_) => break,
+                    },
+                    Some(left) = leaving.recv() => {
+                        drop(listener);
+                        // Whoever asked for it goes on when the port is closed.
+                        let _ = left.send(());
+                        tokio::time::sleep(AWAY).await;
+                        listener = match TcpListener::bind(&own).await {
+                            Ok(listener) => listener,
+                            Err(_) => break,
+                        };
+                        continue;
+                    }
+                };
+                let (known, answers, leave) = (known.clone(), answers.clone(), leave.clone());
                 // A client that goes ends its connection; that is no failure here.
                 tokio::spawn(async move {
-                    let _ = serve(stream, &known, &answers).await;
+                    let _ = serve(stream, &known, &answers, &leave).await;
                 });
             }
         });
@@ -135,6 +163,7 @@ async fn serve(
     mut stream: TcpStream,
     seen: &Mutex<Vec<Request>>,
     answers: &Mutex<Answer>,
+    leave: &mpsc::Sender<oneshot::Sender<()>>,
 ) -> std::io::Result<()> {
     let Some(request) = read(&mut stream).await? else { return Ok(()) };
     let count = {
@@ -144,7 +173,19 @@ async fn serve(
     };
     let answer = answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let reply = answer(&request, count);
+    if let How::Tunnel(to) = &reply.how {
+        let mut far = TcpStream::connect(to).await?;
+        stream.write_all(b"HTTP/1.1 200 X\r\n\r\n").await?;
+        return tokio::io::copy_bidirectional(&mut stream, &mut far).await.map(drop);
+    }
+    let away = matches!(reply.how, How::Away(_));
     write(&mut stream, &request, reply).await?;
+    if away {
+        let (left, gone) = oneshot::channel();
+        if leave.send(left).await.is_ok() {
+            let _ = gone.await;
+        }
+    }
     stream.shutdown().await
 }
 
@@ -195,7 +236,7 @@ async fn write(stream: &mut TcpStream, request: &Request, reply: Reply) -> std::
         return Ok(());
     }
     match how {
-        How::Cut(bytes) => stream.write_all(&body[..bytes.min(body.len())]).await,
+        How::Cut(bytes) | How::Away(bytes) => stream.write_all(&body[..bytes.min(body.len())]).await,
         How::Stall(bytes) => {
             stream.write_all(&body[..bytes.min(body.len())]).await?;
             stream.flush().await?;
