@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_ids::{Digest, chain};
-use berth_registry::{LayerDescriptor, Session};
+use berth_registry::{LayerDescriptor, Session, Sources};
 use sha2::{Digest as _, Sha256};
 
 use crate::spool::unnamed;
@@ -62,7 +62,8 @@ impl Shared {
     ) -> Result<File, ImageError> {
         let fail = |error| ImageError::file("write a layer that is fetched again to", &self.root)(error);
         let (mut file, mut hash) = (unnamed(&self.root)?, Sha256::new());
-        let mut stream = session.blob(blob, 0..blob.size).await?;
+        let mut sources = Sources::default();
+        let mut stream = session.blob(blob, 0..blob.size, &mut sources).await?;
         let mut piece = Vec::with_capacity(PIECE);
         loop {
             let bytes = stream.chunk().await?;

@@ -29,7 +29,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// To an address that the place names: its authorities, and that it is not verified, hold for its own host alone.
+    /// To an address that the place names. That it is not verified holds for its own host alone; its authorities hold: who runs
+    /// a registry with one of their own has its token service under it too, often by another name.
     pub(crate) fn away(&self, to: &Url) -> &reqwest::Client {
         match to.host_str() {
             Some(name) if name == self.name => &self.near,
@@ -65,7 +66,8 @@ impl Connections {
         let near = if place.client.is_some() { made(settled(place, false)?, place)? } else { own.clone() };
         let name = Url::parse(&place.base).ok().and_then(|url| Some(url.host_str()?.to_owned()));
         let name = name.unwrap_or_default();
-        let made = Connection { own, near, name, strangers: self.strangers(place)? };
+        let strangers = if place.ca.is_empty() { self.strangers(place)? } else { strangers(place)? };
+        let made = Connection { own, near, name, strangers };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KEPT {
             known.clear();
@@ -74,15 +76,21 @@ impl Connections {
         Ok(made)
     }
 
-    /// The same for all places; `place` is named where they cannot be made.
+    /// The same for all places without authorities of their own; `place` is named where they cannot be made.
     fn strangers(&self, place: &Endpoint) -> Result<Strangers, RegistryError> {
-        if let Some(known) = self.strangers.get() {
-            return Ok(known.clone());
+        match self.strangers.get() {
+            Some(known) => Ok(known.clone()),
+            None => {
+                let made = strangers(place)?;
+                Ok(self.strangers.get_or_init(|| made).clone())
+            }
         }
-        let far = made(plain().connect_timeout(CONNECT), place)?;
-        let here = made(plain().connect_timeout(CONNECT).no_proxy(), place)?;
-        Ok(self.strangers.get_or_init(|| Strangers { far, here }).clone())
     }
+}
+
+fn strangers(place: &Endpoint) -> Result<Strangers, RegistryError> {
+    let plain = || trusting(plain().connect_timeout(CONNECT), place);
+    Ok(Strangers { far: made(plain()?, place)?, here: made(plain()?.no_proxy(), place)? })
 }
 
 fn key(place: &Endpoint) -> String {
@@ -128,15 +136,7 @@ fn settled(place: &Endpoint, with_client: bool) -> Result<reqwest::ClientBuilder
     if is_loopback(place.authority()) {
         builder = builder.no_proxy();
     }
-    for path in &place.ca {
-        let none = |problem: &str| RegistryError::Hosts { path: path.clone(), problem: problem.into() };
-        let found = reqwest::Certificate::from_pem_bundle(&pem(path)?)
-            .map_err(|_| none("it is no certificate in PEM"))?;
-        if found.is_empty() {
-            return Err(none("it has no certificate in PEM"));
-        }
-        builder = found.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
-    }
+    builder = trusting(builder, place)?;
     if let Some((certificate, key)) = place.client.as_ref().filter(|_| with_client) {
         let mut both = pem(certificate)?;
         if let Some(key) = key {
@@ -148,6 +148,23 @@ fn settled(place: &Endpoint, with_client: bool) -> Result<reqwest::ClientBuilder
             problem: "it and its key are no client certificate in PEM".into(),
         })?;
         builder = builder.identity(identity);
+    }
+    Ok(builder)
+}
+
+/// With the place's authorities beside those of the machine.
+fn trusting(
+    mut builder: reqwest::ClientBuilder,
+    place: &Endpoint,
+) -> Result<reqwest::ClientBuilder, RegistryError> {
+    for path in &place.ca {
+        let none = |problem: &str| RegistryError::Hosts { path: path.clone(), problem: problem.into() };
+        let found = reqwest::Certificate::from_pem_bundle(&pem(path)?)
+            .map_err(|_| none("it is no certificate in PEM"))?;
+        if found.is_empty() {
+            return Err(none("it has no certificate in PEM"));
+        }
+        builder = found.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
     }
     Ok(builder)
 }
