@@ -26,6 +26,7 @@ pub fn hosts(text: &str) -> Option<(Vec<String>, usize)> {
 }
 
 /// What a header asks for.
+#[derive(Debug)]
 pub struct Challenges {
     /// Each as RFC 9110 writes it.
     pub all: Vec<String>,
