@@ -98,19 +98,14 @@ impl Chain {
         }
         let mut previous: Option<CniResult> = None;
         for (at, known) in known.iter().enumerate() {
-            let plugin = &record.plugins[at];
             if let Some(result) = &previous
-                && !plugin.in_process
+                && known.is_none()
             {
                 record.result.get_or_insert_with(|| result.write(record.version));
                 keep(record)?;
             }
-            let step = Step {
-                record,
-                plugin: &record.plugins[at],
-                kind: kind(&record.plugins[at]),
-                netns: Some(netns),
-            };
+            let plugin = &record.plugins[at];
+            let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };
             match self.add_one(&step, known.as_ref(), previous.as_ref()) {
                 Ok((value, result)) => (record.result, previous) = (value, Some(result)),
                 Err(source) => {

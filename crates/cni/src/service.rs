@@ -393,7 +393,8 @@ impl Cni {
         }
     }
 
-    /// At start: these pods live, by what was given of them. Programs of an earlier daemon are ended, the ends that it owed or cut off are owed now.
+    /// At start: these pods live, by what was given of them. Programs of an earlier daemon are ended, the ends that it owed or
+    /// cut off are owed now.
     pub fn restore(&self, live: HashMap<String, Record>) {
         match self.chain.programs.settle() {
             Ok(0) => {}

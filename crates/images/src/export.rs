@@ -39,8 +39,8 @@ impl Images {
         self.export_as(references, to, None, &Work::unwatched())
     }
 
-    /// Writes the images that `references` name, each layer once: into a directory as an OCI layout, else as an archive. A name that is given by tag is what the archive calls the
-    /// image; by id, it is called by all its names. Blocks.
+    /// Writes the images that `references` name, each layer once: into a directory as an OCI layout, else as an archive. A name
+    /// that is given by tag is what the archive calls the image; by id, it is called by all its names. Blocks.
     pub fn export_as(
         &self,
         references: &[String],

@@ -41,7 +41,16 @@ impl Shared {
         for image in having {
             for pinned in &image.repo_digests {
                 let fetched = match self.place(layer, &image, pinned, None).await {
-                    Ok((session, blob)) => self.spooled(&session, &blob, ended).await,
+                    Ok((session, blob)) => {
+                        let mut sources = Sources::default();
+                        loop {
+                            match self.spooled(&session, &blob, &mut sources, ended).await {
+                                // A place gave other bytes: the next is asked.
+                                Err(ImageError::Blob { .. }) if sources.blame(&session) => {}
+                                done => break done,
+                            }
+                        }
+                    }
                     Err(error) => Err(error),
                 };
                 match fetched {
@@ -58,12 +67,12 @@ impl Shared {
         &self,
         session: &Session,
         blob: &LayerDescriptor,
+        sources: &mut Sources,
         ended: &AtomicBool,
     ) -> Result<File, ImageError> {
         let fail = |error| ImageError::file("write a layer that is fetched again to", &self.root)(error);
         let (mut file, mut hash) = (unnamed(&self.root)?, Sha256::new());
-        let mut sources = Sources::default();
-        let mut stream = session.blob(blob, 0..blob.size, &mut sources).await?;
+        let mut stream = session.blob(blob, 0..blob.size, sources).await?;
         let mut piece = Vec::with_capacity(PIECE);
         loop {
             let bytes = stream.chunk().await?;

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use crate::{Attachment, HostPort, NetworkError, host_ports, plugin};
 
-/// One instance's. The embedded network and the plugins each know the ports in their own table, and a program tells nobody
-/// which ones it leads to pods.
+/// One instance's. The embedded network and the plugins each know the ports in their own table, where a key is one element's, and
+/// a program tells nobody which ones it leads to pods: who comes is asked here, before anything is made.
 #[derive(Debug, Default)]
 pub struct HeldPorts(Mutex<HashMap<SandboxId, Holder>>);
 

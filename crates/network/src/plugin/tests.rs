@@ -89,6 +89,18 @@ impl Pod {
         }
     }
 
+    /// Its port 80 is the host's 8080.
+    fn with_port(number: u8) -> Self {
+        let mut pod = Self::new(number);
+        pod.runtime.port_mappings = Some(vec![PortMapping {
+            host_port: 8080,
+            container_port: 80,
+            protocol: "tcp".into(),
+            host_ip: String::new(),
+        }]);
+        pod
+    }
+
     fn up(
         &self,
         host: &Host,
@@ -213,13 +225,7 @@ fn ports_of_a_pod_that_a_program_connected() {
     // Whose interface it is, this one knows as little as of a program's.
     let state = tempfile::tempdir().unwrap();
     let plugins = host.with(|| Plugins::open("own", state.path()).unwrap());
-    let mut pod = Pod::new(1);
-    pod.runtime.port_mappings = Some(vec![PortMapping {
-        host_port: 8080,
-        container_port: 80,
-        protocol: "tcp".into(),
-        host_ip: String::new(),
-    }]);
+    let pod = Pod::with_port(1);
     let result = pod.up(&host, &bridge, None).unwrap();
     let result = host.with(|| plugins.add(&portmap, &pod.call(Some(&result)))).unwrap();
     let recorded = plugins.rules_of(&pod.id);
@@ -254,13 +260,7 @@ fn a_bridge_of_somebody_elses_is_as_it_was_after_a_reset() {
         (localnet.trim().to_owned(), addresses.iter().filter(|(_, prefix)| *prefix == 128).count())
     };
     let portmap = host.known(json!({ "type": "portmap", "capabilities": { "portMappings": true } }));
-    let mut pod = Pod::new(1);
-    pod.runtime.port_mappings = Some(vec![PortMapping {
-        host_port: 8080,
-        container_port: 80,
-        protocol: "tcp".into(),
-        host_ip: String::new(),
-    }]);
+    let pod = Pod::with_port(1);
     let bridge = host.bridge();
     let result = pod.up(&host, &bridge, None).unwrap();
     let result = pod.up(&host, &portmap, Some(&result)).unwrap();
