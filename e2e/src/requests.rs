@@ -2,6 +2,7 @@
 //! in the log, and nothing made or changed. Then the lists: filters, ids by prefix, an object that is broken.
 
 mod cases;
+mod deadline;
 mod lists;
 
 use std::pin::Pin;
@@ -55,6 +56,7 @@ async fn run(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     };
     client.ended(&there.ended).await?;
     refused(checks, daemon, &client, &there).await?;
+    deadline::run(checks, daemon, &client, &there.running).await?;
     client.remove_pod(&there.pod).await?;
     lists::run(checks, daemon).await
 }

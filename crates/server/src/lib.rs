@@ -7,6 +7,7 @@ mod authority;
 mod backend;
 mod batches;
 mod convert;
+mod deadline;
 mod image;
 mod metrics;
 mod runtime;

@@ -12,6 +12,7 @@ use tonic::transport::Server;
 
 use crate::Backend;
 use crate::authority::AnyAuthority;
+use crate::deadline::Deadline;
 use crate::image::ImageVerbs;
 use crate::runtime::RuntimeVerbs;
 
@@ -55,8 +56,8 @@ pub async fn serve(
             let rpc = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
             tracing::info_span!("cri", rpc, request = requests.fetch_add(1, Ordering::Relaxed))
         })
-        .add_service(runtime)
-        .add_service(image)
+        .add_service(Deadline::new(runtime))
+        .add_service(Deadline::new(image))
         .serve_with_incoming_shutdown(clients, stop)
         .await
         .map_err(|source| ServeError { source })
