@@ -9,11 +9,14 @@ macro_rules! holds {
 mod check;
 mod cuts;
 mod debian;
+mod environment;
 mod failures;
 mod hangs;
+mod owed;
 mod protocol;
 mod recorder;
 mod versions;
+mod watched;
 mod wishes;
 
 use anyhow::Result;
@@ -33,6 +36,7 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     let recorder = Recorder::new(daemon)?;
     daemon.kill()?;
     daemon.flags = recorder.flags();
+    environment::prepare(daemon);
     daemon.start().await?;
     recorder.configure(&recorder::chain("1.1.0"))?;
     recorder.ready(daemon).await?;
@@ -41,10 +45,13 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     versions::all(checks, daemon, &recorder).await?;
     failures::all(checks, daemon, &recorder).await?;
     hangs::all(checks, daemon, &recorder).await?;
+    owed::all(checks, daemon, &recorder).await?;
+    watched::all(checks, daemon, &recorder).await?;
     check::all(checks, daemon, &recorder).await?;
     cuts::all(checks, daemon, &recorder).await?;
     debian::all(checks, daemon, &recorder).await?;
     wishes::all(checks, daemon, &recorder).await?;
+    environment::all(checks, &recorder)?;
     checks.note("no directory, row or descriptor is left", given_back(daemon, &before).await);
     let left = recorder.left(daemon)?;
     let counted = recorder.path("ipam/debian").is_dir();

@@ -29,6 +29,8 @@ pub(crate) struct Daemon {
     pub(crate) flags: Vec<String>,
     /// Variables beside the lane's own.
     pub(crate) environment: Vec<(String, String)>,
+    /// System calls that the kernel refuses it, with EMFILE.
+    pub(crate) refused: Vec<i64>,
     is_reset: bool,
 }
 
@@ -76,6 +78,7 @@ impl Daemon {
             child: None,
             flags: Vec::new(),
             environment: Vec::new(),
+            refused: Vec::new(),
             is_reset: true,
         }
     }
@@ -148,7 +151,9 @@ impl Daemon {
         if !self.flags.iter().any(|flag| flag == "--network-cni-conf-dir") {
             serve.arg("--network-cni-conf-dir").arg(self.path("cni"));
         }
-        let child = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child =
+            if self.refused.is_empty() { serve.spawn()? } else { without(&self.refused, &mut serve)? };
         self.child = Some(child);
         self.is_reset = false;
         let socket = self.socket();
@@ -299,6 +304,36 @@ impl Drop for Daemon {
         }
         let _ = self.kill();
     }
+}
+
+/// Starts a program to which the kernel refuses system calls (seccomp(2)): on a thread that ends, since the filter is the
+/// thread's as well as its children's.
+fn without(calls: &[i64], program: &mut Command) -> Result<Child> {
+    const LOAD: u16 = 0x20;
+    const IS: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let record = |code: u16, then: u8, other: u8, value: u32| {
+        let mut bytes = [0; 8];
+        bytes[..2].copy_from_slice(&code.to_ne_bytes());
+        (bytes[2], bytes[3]) = (then, other);
+        bytes[4..].copy_from_slice(&value.to_ne_bytes());
+        bytes
+    };
+    // The number is the first of what the kernel tells.
+    let mut filter = vec![record(LOAD, 0, 0, 0)];
+    for (at, call) in calls.iter().enumerate() {
+        filter.push(record(IS, u8::try_from(calls.len() - at)?, 0, u32::try_from(*call)?));
+    }
+    let refuse = nix::libc::SECCOMP_RET_ERRNO | nix::libc::EMFILE.cast_unsigned();
+    filter.push(record(RETURN, 0, 0, nix::libc::SECCOMP_RET_ALLOW));
+    filter.push(record(RETURN, 0, 0, refuse));
+    std::thread::scope(|scope| {
+        let started = scope.spawn(|| {
+            berth_sys::process::install_seccomp(&filter.concat(), 0)?;
+            program.spawn()
+        });
+        Ok(started.join().map_err(|_| anyhow::anyhow!("the thread panicked"))??)
+    })
 }
 
 fn imported(import: &mut Command) -> Result<()> {

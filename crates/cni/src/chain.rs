@@ -88,7 +88,12 @@ impl Chain {
         let mut known = Vec::new();
         for plugin in &record.plugins {
             let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };
-            let one = plugin.in_process.then(|| step.known()).transpose();
+            let one = match plugin.in_process {
+                true => step.known().map(Some),
+                false => {
+                    self.in_process.foresee(step.kind, &step.runtime()).map(|()| None).map_err(Failure::from)
+                }
+            };
             known.push(one.map_err(|source| step.failed("ADD", source))?);
         }
         if let Some(plugin) = record.plugins.first() {

@@ -58,6 +58,9 @@ pub enum Does {
 pub trait InProcess: fmt::Debug + Send + Sync {
     /// How much of a plugin's task is done here.
     fn does(&self, plugin: &Known) -> Does;
+    /// Before an ADD in which a program of this name is run: what it would go on in spite of. It is told of no pod that is refused
+    /// here. `runtime`: what it declared and the pod has.
+    fn foresee(&self, kind: &str, runtime: &RuntimeConfig) -> Result<(), PluginError>;
     /// Before anything else of an ADD: lo of every pod is up, whoever connects it, since most configurations count on the
     /// runtime for it. `first`: the chain's first plugin, if that is one of these, which may do it on its way.
     fn come(&self, first: Option<&Known>, netns: BorrowedFd<'_>) -> Result<(), PluginError>;

@@ -54,6 +54,15 @@ pub enum ProgramError {
     Cut,
 }
 
+/// Of the daemon's environment: what is no plugin's business, by its beginning. Of the protocol's own variables a call has what
+/// it is told and nothing else (with `CNI_NETNS_OVERRIDE` a plugin would take its own namespace for a pod's); the others are
+/// addressed to the daemon by whom it was started, systemd among them (sd_notify(3), sd_listen_fds(3)).
+const OURS: [&str; 5] = ["CNI_", "BERTH_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_"];
+
+fn is_ours(name: &std::ffi::OsStr) -> bool {
+    OURS.iter().any(|ours| name.as_encoded_bytes().starts_with(ours.as_bytes()))
+}
+
 fn said(stderr: &str) -> String {
     match stderr.is_empty() {
         true => String::new(),
@@ -188,14 +197,13 @@ impl Programs {
             ("CNI_IFNAME", environment.interface),
             ("CNI_ARGS", environment.args),
             ("CNI_PATH", Some(&paths.join(":"))),
-            // A pod's namespace is never the plugins' own, which is what this would allow.
-            ("CNI_NETNS_OVERRIDE", None),
         ];
+        // The rest is passed on, as by libcni: administrators configure plugins by it (PATH, proxies, what add-ons name).
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(name)) {
+            command.env_remove(name);
+        }
         for (name, value) in told {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
+            value.map(|value| command.env(name, value));
         }
         let child = command.spawn().map_err(|source| ProgramError::Start { path, source })?;
         // Ours closes: the lock is the program's alone.

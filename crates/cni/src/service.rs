@@ -296,6 +296,10 @@ impl Cni {
     /// Disconnects a pod, from what was recorded: here, or by the caller. It always succeeds: what a plugin does not give
     /// back is owed, and tried again until it is too old.
     pub fn detach(&self, container: &str, netns: Option<BorrowedFd<'_>>, given: Option<Record>) {
+        if self.is_owed(container) {
+            // Whoever asks for the end once more does not wait for the same plugin once more.
+            return;
+        }
         {
             let mut debts = self.debts.lock();
             let end = Instant::now() + self.settings.timeout * 2;

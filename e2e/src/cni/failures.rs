@@ -111,7 +111,7 @@ async fn additions(checks: &mut Checks, daemon: &Daemon, recorder: &Recorder) ->
 }
 
 /// Its state unless it has ended.
-fn runs(pid: i32) -> Option<String> {
+pub(super) fn runs(pid: i32) -> Option<String> {
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     (!state.contains(") Z ")).then_some(state)
 }

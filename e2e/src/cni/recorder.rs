@@ -1,5 +1,6 @@
 //! A plugin that writes down what it is told, under several names, and behaves as a file beside it says.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,8 @@ me=${0##*/}
 input=$(cat)
 inode=-
 [ -n "$CNI_NETNS" ] && inode=$(stat -L -c %i "$CNI_NETNS" 2>/dev/null)
+variables=$(env | sed -n 's/^\([A-Za-z_][A-Za-z_0-9]*\)=.*/\1/p' | sort | tr '\n' ' ')
+printf '%s %s\n' "$CNI_COMMAND" "$variables" >> "$home/variables"
 printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$me" "$CNI_COMMAND" "${CNI_CONTAINERID--}" "${CNI_NETNS--}" \
     "${CNI_IFNAME--}" "${CNI_ARGS--}" "${CNI_PATH--}" "$inode" "$input" >> "$home/calls"
 version=$(printf %s "$input" | grep -o '"cniVersion":"[^"]*"' | head -n1 | cut -d'"' -f4)
@@ -155,6 +158,16 @@ impl Recorder {
     pub(super) fn all(&self) -> Result<Vec<Told>> {
         let text = std::fs::read_to_string(self.path("calls")).unwrap_or_default();
         text.lines().map(Told::read).collect()
+    }
+
+    /// The sets of variables' names that calls of each verb had, from the lane's beginning on.
+    pub(super) fn variables(&self) -> Result<BTreeMap<String, BTreeSet<BTreeSet<String>>>> {
+        let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for line in std::fs::read_to_string(self.path("variables"))?.lines() {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            found.entry(words.next().unwrap_or_default()).or_default().insert(words.collect());
+        }
+        Ok(found)
     }
 
     /// Verb and plugin of each call.

@@ -23,10 +23,6 @@ pub(super) const LIMITS: &[Limit] = &[
     programs("datagrams to ::1 reach the first pod", LOOPBACK6),
     programs("datagrams to ::1 reach the second pod", LOOPBACK6),
     programs("at its port on ::1", LOOPBACK6),
-    programs(
-        "one that a process listens on is refused",
-        "portmap asks nobody; its rule comes before the process",
-    ),
 ];
 
 pub(super) struct Leaves {

@@ -49,6 +49,18 @@ fn environment_and_input_are_exact() {
 }
 
 #[test]
+fn the_daemons_own_variables_are_no_plugins_business() {
+    for name in
+        ["CNI_NETNS_OVERRIDE", "CNI_ARGS", "BERTH_ROOT", "NOTIFY_SOCKET", "LISTEN_FDS", "WATCHDOG_USEC"]
+    {
+        assert!(is_ours(name.as_ref()), "{name}");
+    }
+    for name in ["PATH", "HTTPS_PROXY", "KUBECONFIG", "MY_CNI_OPTION", ""] {
+        assert!(!is_ours(name.as_ref()), "{name}");
+    }
+}
+
+#[test]
 fn failures_are_told_apart() {
     let long = Duration::from_secs(20);
     let told = |script: &str| run(script, long).unwrap_err().to_string();

@@ -135,6 +135,14 @@ impl Cni {
         Report { problem, notes, verbose: json!({ "handlers": handlers, "owed": owed }) }
     }
 
+    /// Whether an end was tried, and is tried again in its time.
+    pub(super) fn is_owed(&self, container: &str) -> bool {
+        let debts = self.debts.lock();
+        let owed = debts.owed.contains_key(container) || debts.paying.as_deref() == Some(container);
+        drop(debts);
+        owed && self.records.get(container).is_some_and(|record| record.ending.is_some())
+    }
+
     /// One that was broken may be whole by now: a program that was missing is there.
     pub(super) fn usable(&self, handler: &str) -> Result<Arc<Prepared>, CniError> {
         if !matches!(self.network(handler), Found::Good(..)) {

@@ -20,7 +20,7 @@ mod tuning;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use berth_cni::{Call, CniResult, Does, InProcess, InUse, Ipam, Known, PluginError};
+use berth_cni::{Call, CniResult, Does, InProcess, InUse, Ipam, Known, PluginError, RuntimeConfig};
 use berth_ids::Classify as _;
 
 pub(crate) use self::bridge::name as bridge_name;
@@ -135,6 +135,13 @@ impl InProcess for Plugins {
             Known::Firewall(firewall) => return firewall::does(firewall, &self.forbids),
         };
         if whole { Does::Everything } else { Does::Nothing }
+    }
+
+    fn foresee(&self, kind: &str, runtime: &RuntimeConfig) -> Result<(), PluginError> {
+        match kind {
+            "portmap" => portmap::foresee(runtime),
+            _ => Ok(()),
+        }
     }
 
     fn come(&self, first: Option<&Known>, netns: BorrowedFd<'_>) -> Result<(), PluginError> {

@@ -1,6 +1,6 @@
 //! `portmap`: ports of the host that lead to the pod, as elements of the table.
 
-use berth_cni::{Call, CniResult, PluginError, Portmap};
+use berth_cni::{Call, CniResult, PluginError, Portmap, RuntimeConfig};
 use berth_model::{PortMapping, Protocol};
 use berth_netlink::Routes;
 
@@ -45,6 +45,12 @@ pub(crate) fn host_ports(asked: &[berth_cni::PortMapping]) -> Result<Vec<HostPor
         });
     }
     Ok(wanted(&mappings))
+}
+
+/// The program asks nobody, and its rule comes before a process that listens.
+pub(super) fn foresee(runtime: &RuntimeConfig) -> Result<(), PluginError> {
+    let ports = host_ports(runtime.port_mappings.as_deref().unwrap_or_default())?;
+    Ok(ports.into_iter().try_for_each(HostPort::is_free)?)
 }
 
 pub(super) fn add(call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginError> {
