@@ -7,6 +7,8 @@ mod agreement;
 mod attributes;
 mod bombs;
 mod case;
+mod chance;
+mod content;
 mod documents;
 mod headers;
 mod links;

@@ -126,6 +126,36 @@ pub fn xattrs_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<(CString, V
     Ok(all)
 }
 
+/// Names of the extended attributes of an open file or directory; none where the filesystem has none.
+pub fn xattr_names(file: impl AsFd) -> io::Result<Vec<CString>> {
+    let fd = file.as_fd().as_raw_fd();
+    // Most have none: the kernel only tells the size.
+    // SAFETY: the descriptor is borrowed for the call, and with no buffer nothing is written.
+    let length = unsafe { libc::flistxattr(fd, std::ptr::null_mut(), 0) };
+    let length = match usize::try_from(length) {
+        Ok(0) => return Ok(Vec::new()),
+        Ok(length) => length,
+        Err(_) => {
+            let error = io::Error::last_os_error();
+            let none = error.raw_os_error() == Some(libc::EOPNOTSUPP);
+            return if none { Ok(Vec::new()) } else { Err(error) };
+        }
+    };
+    let mut list = vec![0_u8; length];
+    // SAFETY: the buffer is writable for the length given, and the kernel writes no more than that.
+    let got = unsafe { libc::flistxattr(fd, list.as_mut_ptr().cast(), list.len()) };
+    list.truncate(usize::try_from(got).map_err(|_| io::Error::last_os_error())?);
+    let names = list.split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    names.map(|name| CString::new(name).map_err(io::Error::from)).collect()
+}
+
+/// Takes an extended attribute away from an open file or directory (`fremovexattr(2)`).
+pub fn remove_xattr(file: impl AsFd, name: &CStr) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed for the call, and the name is NUL-terminated.
+    let rc = unsafe { libc::fremovexattr(file.as_fd().as_raw_fd(), name.as_ptr()) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Reads an extended attribute of at most 4096 bytes; `None` where it is not set or not supported.
 pub fn get_xattr(file: impl AsFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     let mut value = vec![0_u8; 4096];

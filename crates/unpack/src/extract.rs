@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use berth_sys::path::{open_in_root, set_xattr, set_xattr_at};
+use berth_sys::path::{open_in_root, remove_xattr, set_xattr, set_xattr_at, xattr_names};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{
@@ -131,6 +131,7 @@ impl<'a, W: Write> Extractor<'a, W> {
         let Some((&last, above)) = path.split_last() else {
             return if entry.kind == Kind::Directory {
                 let root = openat(self.root, c".", DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+                self.undress_directory(&root, b"")?;
                 self.dress_directory(&root, entry, Vec::new())
             } else {
                 Err(Problem::Refused("the root must be a directory"))
@@ -248,7 +249,10 @@ impl<'a, W: Write> Extractor<'a, W> {
         let (parent, name) = (&place.parent.fd, place.name.as_c_str());
         let flags = DIRECTORY | OFlag::O_NOFOLLOW;
         let open = match open_in_root(parent, name, flags, Mode::empty()) {
-            Ok(open) => open,
+            Ok(open) => {
+                self.undress_directory(&open, &place.path())?;
+                open
+            }
             Err(error) => {
                 match error.raw_os_error().map(Errno::from_raw) {
                     Some(Errno::ENOENT) => {}
@@ -260,6 +264,20 @@ impl<'a, W: Write> Extractor<'a, W> {
             }
         };
         self.dress_directory(&open, entry, place.path())
+    }
+
+    /// A directory that is named again has the attributes that are said now and no others, as for tar and umoci. That it shows
+    /// nothing of the layers below is not the entry's to say.
+    fn undress_directory(&mut self, open: &OwnedFd, path: &[u8]) -> Step<()> {
+        let mut has_any = false;
+        for name in xattr_names(open)?.iter().filter(|name| kept(name.to_bytes())) {
+            remove_xattr(open, name)?;
+            has_any = true;
+        }
+        if has_any {
+            self.notes.bare(path)?;
+        }
+        Ok(())
     }
 
     fn dress_directory(&mut self, open: &OwnedFd, entry: &Entry, path: Vec<u8>) -> Step<()> {

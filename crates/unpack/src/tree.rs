@@ -10,6 +10,8 @@ use std::ops::Bound;
 
 use crate::Time;
 
+/// What overlayfs knows an opaque directory by.
+const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 /// Longest field of a record.
 const FIELD: u64 = 1 << 20;
 
@@ -75,6 +77,12 @@ impl<W: Write> Notes<W> {
         self.end(path, b"")
     }
 
+    /// A directory that lost the attributes that it had, but for [`opaque`](Self::opaque).
+    pub(crate) fn bare(&mut self, path: &[u8]) -> io::Result<()> {
+        self.out.write_all(b"n")?;
+        self.end(path, b"")
+    }
+
     /// Removed to make place, with everything below.
     pub(crate) fn gone(&mut self, path: &[u8]) -> io::Result<()> {
         self.out.write_all(b"x")?;
@@ -115,7 +123,12 @@ pub(crate) fn read(stream: impl Read) -> io::Result<Tree> {
             }
             Some(b'o') => {
                 let node = tree.entry(path).or_insert_with(|| root(0));
-                node.xattrs.insert(b"trusted.overlay.opaque".to_vec(), crc(b"y"));
+                node.xattrs.insert(OPAQUE.to_vec(), crc(b"y"));
+            }
+            Some(b'n') => {
+                if let Some(node) = tree.get_mut(&path) {
+                    node.xattrs.retain(|name, _| name == OPAQUE);
+                }
             }
             Some(b'x') => {
                 let below: Vec<u8> = [&path[..], b"/"].concat();
@@ -133,7 +146,7 @@ pub(crate) fn read(stream: impl Read) -> io::Result<Tree> {
                 if let Some(before) =
                     tree.get(&path).filter(|before| before.kind == b'd' && node.kind == b'd')
                 {
-                    // A directory named again keeps what it has and gets more.
+                    // A directory named again keeps what it was not told to lose, and gets more.
                     let mut xattrs = before.xattrs.clone();
                     xattrs.append(&mut node.xattrs);
                     node.xattrs = xattrs;
@@ -212,11 +225,15 @@ mod tests {
         notes.made(b"older", &file).unwrap();
         notes.gone(b"old").unwrap();
         notes.made(b"a", &node).unwrap();
+        notes.made(b"bare", &Node { xattrs: xattrs.clone(), ..node.clone() }).unwrap();
+        notes.opaque(b"bare").unwrap();
+        notes.bare(b"bare").unwrap();
         notes.opaque(b"").unwrap();
         let stream = notes.into_inner().finish().unwrap();
         let tree = read(&stream[..]).unwrap();
         let paths: Vec<_> = tree.keys().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
-        assert_eq!(paths, ["", "a", "a/f\n", "g", "older"]);
+        assert_eq!(paths, ["", "a", "a/f\n", "bare", "g", "older"]);
+        assert_eq!(tree[&b"bare"[..]].xattrs.keys().collect::<Vec<_>>(), [OPAQUE]);
         assert_eq!((&tree[&b"g"[..]], tree[&b"g"[..]].sum), (&tree[&b"a/f\n"[..]], 0xdead_beef));
         assert_eq!(tree[&b"a"[..]].xattrs, xattrs, "a directory named again");
         assert!(tree[&b""[..]].xattrs.contains_key(&b"trusted.overlay.opaque"[..]));

@@ -43,6 +43,20 @@ pub(super) fn cases() -> Vec<Case> {
             &["d d"],
         ),
         becomes(
+            "a directory that is named again has what is said last, as for GNU tar and umoci",
+            with(&[("user.a", b"1"), ("trusted.b", b"2")])
+                .dir("d")
+                .pax(&[("SCHILY.xattr.user.c", b"3")])
+                .dir("d")
+                .end(),
+            &["d d user.c=3"],
+        ),
+        becomes(
+            "and hides what it hid",
+            with(&[("user.a", b"1")]).dir("d").file("d/.wh..wh..opq", "").dir("d").end(),
+            &["d d trusted.overlay.opaque=y"],
+        ),
+        becomes(
             "labels of another host",
             with(&[
                 ("security.selinux", b"system_u:object_r:etc_t:s0"),

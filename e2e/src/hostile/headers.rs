@@ -1,7 +1,8 @@
 //! Headers that lie, contradict each other, overflow or stop.
 
 use super::case::{Case, becomes, refused};
-use super::tarball::{GID, MAGIC, MAJOR, MODE, MTIME, SIZE, Tar, UID, entry, records};
+use super::content;
+use super::tarball::{GID, MAGIC, MAJOR, MODE, MTIME, SIZE, Tar, UID, binary, entry, records};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = numbers();
@@ -9,16 +10,6 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(ends());
     cases.extend(kinds());
     cases
-}
-
-/// A field in base 256: the highest bit set, then a two's complement number.
-fn binary(value: i128, length: usize) -> Vec<u8> {
-    let bytes = value.to_be_bytes();
-    let mut field = vec![if value < 0 { 0xff } else { 0 }; length];
-    let taken = length.min(bytes.len());
-    field[length - taken..].copy_from_slice(&bytes[bytes.len() - taken..]);
-    field[0] |= 0x80;
-    field
 }
 
 fn numbers() -> Vec<Case> {
@@ -105,7 +96,7 @@ fn sizes() -> Vec<Case> {
         becomes(
             "GHSA-3cv2-h65g-fgmm: a PAX size is not that of a long name",
             long,
-            &["f long 512 bytes", "f after in"],
+            &[&format!("f long {}", content::shown(&[b'x'; 512])), "f after in"],
         ),
         refused(
             "a PAX size beyond the archive",

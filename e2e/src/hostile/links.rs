@@ -1,6 +1,7 @@
 //! Links that lead out, and what is written, linked, hidden or removed through them.
 
 use super::case::{Case, become_each, becomes, refused};
+use super::content;
 use super::tarball::{MODE, Tar, entry};
 
 /// A link to nothing inside is not followed and not replaced by the path's directories.
@@ -89,9 +90,7 @@ fn through(out: &str, up: &str) -> Vec<Case> {
 }
 
 fn replaced(out: &str, secret: &str) -> Vec<Case> {
-    let shown = |path: &str, to: &str| {
-        format!("l {path} -> {}", if to.len() > 60 { format!("{} bytes", to.len()) } else { to.to_owned() })
-    };
+    let shown = |path: &str, to: &str| format!("l {path} -> {}", content::shown(to.as_bytes()));
     vec![
         becomes(
             "CVE-2014-9356: a file over a link replaces the link",
@@ -152,10 +151,7 @@ fn replaced(out: &str, secret: &str) -> Vec<Case> {
 
 fn hard(out: &str, secret: &str, up: &str) -> Vec<Case> {
     let above = format!("{up}/secret");
-    let shown = format!(
-        "l s -> {}",
-        if secret.len() > 60 { format!("{} bytes", secret.len()) } else { secret.to_owned() }
-    );
+    let shown = format!("l s -> {}", content::shown(secret.as_bytes()));
     vec![
         refused(
             "CVE-2014-9356: a hard link to an absolute path",

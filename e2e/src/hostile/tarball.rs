@@ -37,6 +37,16 @@ pub(super) fn entry(kind: u8, name: impl AsRef<[u8]>) -> Entry {
         .field(MAGIC, b"ustar\x0000")
 }
 
+/// A field in base 256: the highest bit set, then a two's complement number.
+pub(super) fn binary(value: i128, length: usize) -> Vec<u8> {
+    let bytes = value.to_be_bytes();
+    let mut field = vec![if value < 0 { 0xff } else { 0 }; length];
+    let taken = length.min(bytes.len());
+    field[length - taken..].copy_from_slice(&bytes[bytes.len() - taken..]);
+    field[0] |= 0x80;
+    field
+}
+
 impl Entry {
     pub(super) fn field(mut self, (at, length): (usize, usize), bytes: impl AsRef<[u8]>) -> Self {
         let bytes = bytes.as_ref();
@@ -140,6 +150,31 @@ impl Tar {
     /// GNU's way to say more: a long name (`L`) or link target (`K`).
     pub(super) fn long(self, kind: u8, text: impl AsRef<[u8]>) -> Self {
         self.entry(entry(kind, "././@LongLink").data([text.as_ref(), &[0]].concat()))
+    }
+
+    /// A sparse file as GNU tar wrote it before PAX: the first four pieces in the header, the others in blocks after it.
+    pub(super) fn old_sparse(self, made: Entry, size: u64, pieces: &[(u64, Vec<u8>)]) -> Self {
+        const HEADER: (usize, usize) = (386, 4);
+        const BLOCK: (usize, usize) = (0, 21);
+        let data: Vec<u8> = pieces.iter().flat_map(|(_, data)| data.clone()).collect();
+        let (first, rest) = pieces.split_at(HEADER.1.min(pieces.len()));
+        let map = |mut to: Entry, (at, _): (usize, usize), pieces: &[(u64, Vec<u8>)]| {
+            for (n, (offset, data)) in pieces.iter().enumerate() {
+                let field = at + 24 * n;
+                to = to.number((field, 12), *offset).number((field + 12, 12), data.len() as u64);
+            }
+            to
+        };
+        let made = made.field(MAGIC, b"ustar  \0").number(SIZE, data.len() as u64).number((483, 12), size);
+        let mut tar = self.entry(map(made, HEADER, first).field((482, 1), [u8::from(!rest.is_empty())]));
+        let blocks: Vec<_> = rest.chunks(BLOCK.1).collect();
+        for (n, pieces) in blocks.iter().enumerate() {
+            let block = Entry { header: [0; 512], data: Vec::new(), is_summed: false };
+            let goes_on = u8::from(n + 1 < blocks.len());
+            tar = tar.raw(map(block, BLOCK, pieces).field((504, 1), [goes_on]).header);
+        }
+        let fill = data.len().next_multiple_of(512) - data.len();
+        tar.raw(data).raw(vec![0; fill])
     }
 
     /// Whatever it is.

@@ -1,6 +1,7 @@
 //! What is in a directory, one line an entry, so that two of them can be compared.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -8,18 +9,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-/// Bytes of a content or target that are shown.
-const SHOWN: usize = 60;
-
-fn text(bytes: &[u8]) -> String {
-    match bytes.len() {
-        0..=SHOWN => bytes.escape_ascii().to_string(),
-        more => format!("{} bytes", more),
-    }
-}
+use super::content;
 
 /// Everything below `top`, in order: `KIND PATH DETAIL`, then what is not usual: mode, owner, other names of the same file,
-/// extended attributes. Contents are read unless a file is larger than a mebibyte.
+/// extended attributes. Of a content or target that is long, the detail is its length and digest.
 pub(super) fn list(top: &Path) -> Result<Vec<String>> {
     listed(top, false)
 }
@@ -45,13 +38,13 @@ fn listed(top: &Path, with_times: bool) -> Result<Vec<String>> {
                 open.push(path.clone());
                 ('d', 0o755, String::new())
             } else if kind.is_symlink() {
-                ('l', 0o777, format!(" -> {}", text(std::fs::read_link(&path)?.as_os_str().as_bytes())))
+                (
+                    'l',
+                    0o777,
+                    format!(" -> {}", content::shown(std::fs::read_link(&path)?.as_os_str().as_bytes())),
+                )
             } else if kind.is_file() {
-                let content = match found.len() {
-                    0..=0x10_0000 => text(&std::fs::read(&path)?),
-                    more => format!("{more} bytes"),
-                };
-                ('f', 0o644, format!(" {content}"))
+                ('f', 0o644, format!(" {}", content::of_file(&File::open(&path)?, found.len())?))
             } else if kind.is_fifo() {
                 ('p', 0o644, String::new())
             } else {
