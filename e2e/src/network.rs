@@ -19,6 +19,7 @@ mod others;
 mod people;
 mod pods;
 mod ports;
+mod rates;
 mod restarts;
 mod switch;
 mod thousand;
@@ -40,10 +41,15 @@ pub(crate) async fn lane(checks: &mut Checks, only: Option<&str>) -> Result<()> 
         println!("  {}", kind.name());
         let done = async {
             if kind != Kind::Embedded {
-                fields.push(fields::of(&daemon, &machine).await?);
+                let mut of_kind = Vec::new();
+                for scene in &fields::SCENES {
+                    of_kind.push(fields::of(&daemon, &machine, kind, scene).await?);
+                }
+                fields.push(of_kind);
             }
             pods::all(checks, &machine, &mut daemon, kind).await?;
             ports::all(checks, &machine, &mut daemon, kind).await?;
+            rates::all(checks, &machine, &daemon).await?;
             restarts::all(checks, &machine, &mut daemon, kind).await?;
             churn::all(checks, &daemon, kind).await?;
             match kind {
@@ -60,13 +66,19 @@ pub(crate) async fn lane(checks: &mut Checks, only: Option<&str>) -> Result<()> 
         }
         .await;
         daemon.finish(done).await?;
+        if kind != Kind::Embedded {
+            checks.note("  a bridge that was there is not removed", fields::away());
+        }
         kind::clear(checks, |_| kind == Kind::Programs);
         let left = machine.left().await;
         checks.that("  after the reset the machine's network is as it was", left.is_empty(), left.join("; "));
     }
     match (&fields[..], only) {
         ([in_process, programs], _) => {
-            fields::compare(checks, in_process, programs);
+            for (scene, (in_process, programs)) in fields::SCENES.iter().zip(in_process.iter().zip(programs))
+            {
+                fields::compare(checks, scene, in_process, programs);
+            }
             switch::all(checks, &machine).await?;
         }
         (_, Some(only)) => println!("  {} alone: compared with nothing", only.name()),

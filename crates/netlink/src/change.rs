@@ -43,6 +43,8 @@ pub struct NewRoute {
     pub prefix: u8,
     /// `None`: whoever is there is on the link itself.
     pub gateway: Option<IpAddr>,
+    /// The address that is used on the way. `None`: the kernel's choice.
+    pub source: Option<IpAddr>,
     /// The interface's number.
     pub interface: u32,
     /// Bytes.
@@ -54,12 +56,31 @@ pub struct NewRoute {
     pub scope: Option<u8>,
 }
 
+impl NewRoute {
+    /// Without anything special.
+    pub fn to(interface: u32, destination: IpAddr, prefix: u8) -> Self {
+        Self {
+            destination,
+            prefix,
+            gateway: None,
+            source: None,
+            interface,
+            mtu: None,
+            advmss: None,
+            priority: None,
+            table: None,
+            scope: None,
+        }
+    }
+}
+
 /// One of them.
 #[derive(Debug, Clone)]
 pub struct Change {
     pub(crate) message: RouteNetlinkMessage,
     pub(crate) flags: u16,
-    pub(crate) may_be_there: bool,
+    /// The refusal that is as good as success.
+    pub(crate) forgiven: Option<i32>,
 }
 
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
@@ -79,12 +100,12 @@ fn set_up(link: &mut LinkMessage) {
 
 impl Change {
     pub(crate) fn new(message: RouteNetlinkMessage, flags: u16) -> Self {
-        Self { message, flags, may_be_there: false }
+        Self { message, flags, forgiven: None }
     }
 
     /// That it is there already is as good as making it.
     pub fn or_there(self) -> Self {
-        Self { may_be_there: true, ..self }
+        Self { forgiven: Some(nix::libc::EEXIST), ..self }
     }
 
     /// One change makes the pair, moves the peer, connects ours to the bridge and may set it up.
@@ -182,6 +203,18 @@ impl Change {
         Self::new(RouteNetlinkMessage::NewRoute(message), NEW)
     }
 
+    /// Removes the route that the kernel makes of an address by itself, if there is one.
+    pub fn no_network(index: u32, network: IpAddr, prefix: u8) -> Self {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(network);
+        message.header.destination_prefix_length = prefix;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        // Of any.
+        message.header.scope = RouteScope::NoWhere;
+        message.attributes = vec![RouteAttribute::Oif(index), RouteAttribute::Destination(network.into())];
+        Self { forgiven: Some(nix::libc::ESRCH), ..Self::new(RouteNetlinkMessage::DelRoute(message), 0) }
+    }
+
     pub fn route(route: &NewRoute) -> Self {
         let mut message = RouteMessage::default();
         message.header.address_family = family(route.destination);
@@ -196,6 +229,7 @@ impl Change {
             attributes.push(RouteAttribute::Destination(route.destination.into()));
         }
         attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+        attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
         attributes.extend(route.priority.map(RouteAttribute::Priority));
         attributes.extend(route.table.map(RouteAttribute::Table));
         let metrics: Vec<_> = [route.mtu.map(RouteMetric::Mtu), route.advmss.map(RouteMetric::Advmss)]

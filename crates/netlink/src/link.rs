@@ -32,6 +32,10 @@ pub struct Link {
     /// The other end of a veth, by its number in the other's namespace.
     pub peer: Option<u32>,
     pub promiscuous: bool,
+    /// It takes what is sent to any group.
+    pub all_multicast: bool,
+    /// In packets.
+    pub queue_length: u32,
     pub received: Counters,
     pub sent: Counters,
 }
@@ -66,6 +70,8 @@ impl Link {
             master: None,
             peer: None,
             promiscuous: message.header.flags.contains(LinkFlags::Promisc),
+            all_multicast: message.header.flags.contains(LinkFlags::Allmulti),
+            queue_length: 0,
             received: Counters::default(),
             sent: Counters::default(),
         };
@@ -74,6 +80,7 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(mac) => link.mac = mac,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::TxQueueLen(length) => link.queue_length = length,
                 LinkAttribute::Controller(master) => link.master = Some(master),
                 LinkAttribute::Link(peer) => link.peer = Some(peer),
                 LinkAttribute::LinkInfo(infos) => {
@@ -226,10 +233,24 @@ impl Routes {
     }
 
     pub fn set_promiscuous(&self, index: u32, on: bool) -> io::Result<()> {
+        self.switch(index, LinkFlags::Promisc, on)
+    }
+
+    /// Whether it takes what is sent to any group.
+    pub fn set_all_multicast(&self, index: u32, on: bool) -> io::Result<()> {
+        self.switch(index, LinkFlags::Allmulti, on)
+    }
+
+    /// In packets.
+    pub fn set_queue_length(&self, index: u32, length: u32) -> io::Result<()> {
+        self.change(index, vec![LinkAttribute::TxQueueLen(length)])
+    }
+
+    fn switch(&self, index: u32, flag: LinkFlags, on: bool) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.header.index = index;
-        link.header.flags = if on { LinkFlags::Promisc } else { LinkFlags::empty() };
-        link.header.change_mask = LinkFlags::Promisc;
+        link.header.flags = if on { flag } else { LinkFlags::empty() };
+        link.header.change_mask = flag;
         self.call(RouteNetlinkMessage::SetLink(link), 0)
     }
 

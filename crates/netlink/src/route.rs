@@ -72,7 +72,7 @@ impl Routes {
             let last = if changes.peek().is_none() { NLM_F_ACK } else { 0 };
             let (sequence, message) = self.encode(change.message, change.flags | last);
             bytes.extend(message);
-            sent.push((sequence, change.may_be_there));
+            sent.push((sequence, change.forgiven));
         }
         let Some((last, _)) = sent.last().copied() else { return Ok(()) };
         self.socket.send(&bytes)?;
@@ -80,12 +80,12 @@ impl Routes {
         loop {
             let datagram = self.socket.receive()?;
             for (kind, number, body) in messages(&datagram) {
-                let Some((_, may_be_there)) = sent.iter().find(|(sequence, _)| *sequence == number) else {
+                let Some((_, forgiven)) = sent.iter().find(|(sequence, _)| *sequence == number) else {
                     continue;
                 };
                 if kind == ERROR {
-                    let there = |e: &io::Error| *may_be_there && e.kind() == io::ErrorKind::AlreadyExists;
-                    first = first.and(verdict(body).or_else(|e| if there(&e) { Ok(()) } else { Err(e) }));
+                    let is_good = |e: &io::Error| forgiven.is_some() && e.raw_os_error() == *forgiven;
+                    first = first.and(verdict(body).or_else(|e| if is_good(&e) { Ok(()) } else { Err(e) }));
                     if number == last {
                         return first;
                     }

@@ -225,17 +225,23 @@ impl Network {
         made
     }
 
+    /// Frees addresses of so many pods that have ended where the kernel has cleared them. False: there are none.
+    fn look_after(&self, most: usize, routes: &Routes) -> bool {
+        let leaving = self.addresses.lock().leaving(most);
+        let any = !leaving.is_empty();
+        for one in leaving {
+            let there = routes.index(&one.interface).map(|index| index.is_some());
+            self.addresses.lock().seen(one, there.unwrap_or(true));
+        }
+        any
+    }
+
     /// Addresses for a pod. Where only those of pods that have ended are left, it waits for the kernel to clear them.
     fn take(&self, id: &SandboxId, routes: &Routes) -> Result<Vec<IpAddr>, NetworkError> {
         let end = Instant::now() + CLEARED;
         let mut most = LOOKED_AFTER;
         loop {
-            let leaving = self.addresses.lock().leaving(most);
-            let waiting = !leaving.is_empty();
-            for one in leaving {
-                let there = routes.index(&one.interface).map(|index| index.is_some());
-                self.addresses.lock().seen(one, there.unwrap_or(true));
-            }
+            let waiting = self.look_after(most, routes);
             match self.addresses.lock().take(id) {
                 Err(NetworkError::Exhausted { .. }) if waiting && Instant::now() < end => {}
                 done => return done,

@@ -1,10 +1,13 @@
 //! Many pods come and go.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use berth_cri_api::v1::*;
 use tokio::task::JoinSet;
 
-use super::kind::Kind;
+use super::kind::{Kind, own_in_use, taken};
+use super::pods::Served;
 use super::ports::tcp;
 use super::restarts::{CLEARED, empty};
 use crate::audit::{Footprint, given_back};
@@ -12,11 +15,21 @@ use crate::checks::Checks;
 use crate::client::{Client, pod};
 use crate::daemon::Daemon;
 
+/// Pods that come and go.
+fn pods(kind: Kind) -> usize {
+    match kind {
+        Kind::Embedded | Kind::InProcess => 300,
+        // Each takes some 14 programs, half a second of a core: as many as a minute has.
+        Kind::Programs => 150,
+    }
+}
+
 const AT_ONCE: usize = 8;
 
 pub(super) async fn all(checks: &mut Checks, daemon: &Daemon, kind: Kind) -> Result<()> {
-    let pods = kind.pods_of_churn();
+    let pods = pods(kind);
     let before = Footprint::take(daemon)?;
+    seen(checks, daemon, kind).await?;
     let mut work = JoinSet::new();
     for lane in 0..AT_ONCE {
         let (socket, logs) = (daemon.socket(), daemon.path("logs"));
@@ -42,4 +55,19 @@ pub(super) async fn all(checks: &mut Checks, daemon: &Daemon, kind: Kind) -> Res
     checks.note("  no interface, no rule and no address of theirs is left", empty(daemon, CLEARED).await);
     checks.note("  nor a directory, a row or a descriptor", given_back(daemon, &before).await);
     Ok(())
+}
+
+/// What a pod has is seen, else that none is left would say nothing.
+async fn seen(checks: &mut Checks, daemon: &Daemon, kind: Kind) -> Result<()> {
+    let one = Served::new(daemon, "seen", &[]).await?;
+    let (own, given) = (own_in_use(daemon)?, taken(daemon));
+    let counted = match kind {
+        Kind::Embedded => {
+            own.len() == 2 && own.iter().all(|used| used.starts_with("1 of ")) && given.is_empty()
+        }
+        _ => own.is_empty() && one.ips.iter().all(|ip| given.contains(&ip.to_string())),
+    };
+    let has = empty(daemon, Duration::ZERO).await.is_err();
+    checks.that("addresses of a pod are counted as taken", counted && has, format!("{own:?} {given:?}"));
+    one.gone(daemon).await
 }

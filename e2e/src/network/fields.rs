@@ -1,70 +1,25 @@
 //! What a pod gets in-process beside what it gets by programs, from the same configuration, field by field.
 
+mod scenes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use berth_cri_api::v1::*;
 use berth_sys::netns::run_in;
 use serde_json::Value;
 
-use super::kind::{BRIDGE, ipam};
+pub(super) use self::scenes::{SCENES, Scene};
+use super::kind::Kind;
 use super::machine::{Machine, tool};
 use super::pods::Served;
 use super::ports::tcp;
 use crate::checks::{Checks, until};
 use crate::client::{Client, pod};
+use crate::conflist::in_use;
 use crate::daemon::Daemon;
-
-/// What leads a pod's packets to where they wait, with more that is done to them.
-macro_rules! filter {
-    ($more:literal) => {
-        concat!(
-            r#"port.filter {"chain":0,"kind":"u32","options":{"actions":["#,
-            r#"{"bind":1,"control_action":{"type":"stolen"},"direction":"egress","index":1,"kind":"mirred","mirred_action":"redirect","order":1,"ref":1,"to_dev":"IFB"}"#,
-            $more,
-            r#"],"bkt":"0","fh":"800::800","flowid":"1:1","key_ht":"800","match":{"mask":"0","off":0,"offmask":"","value":"0"},"not_in_hw":true,"order":2048},"pref":1,"protocol":"all"}"#
-        )
-    };
-}
-
-/// What may differ, and why it does: fields, and members of lists by the beginning of their text.
-const ALLOWED: &[(&str, &str)] = &[
-    ("bridge.addresses.addr_info {\"family\":\"inet6\",\"local\":\"STAND-IN\"", STAND_IN),
-    ("host.routes6 {\"dev\":\"lane0\",\"dst\":\"STAND-IN\"", STAND_IN),
-    ("bridge.addresses.addr_info {\"family\":\"inet6\",\"local\":\"fd00:77::1\"", AT_ONCE),
-    ("bridge.tunables.ipv6.accept_dad", AT_ONCE),
-    ("pod.addresses.addr_info {\"family\":\"inet6\",\"local\":\"fd00:77::2\"", AT_ONCE),
-    ("pod.tunables.eth0.ipv6.accept_ra", "no pod tells another its routes (CVE-2020-10749)"),
-    ("port.tunables.ipv6.accept_ra", PORT),
-    ("port.tunables.ipv6.disable_ipv6", PORT),
-    ("port.addresses.addr_info {\"family\":\"inet6\",\"local\":\"LINK-LOCAL\"", PORT),
-    ("host.routes6 {\"dev\":\"HOST\",\"dst\":\"LINK-LOCAL\"", PORT),
-    ("host.routes6 {\"dev\":\"HOST\",\"dst\":\"LINK-LOCAL/64\"", PORT),
-    ("host.routes6 {\"dev\":\"HOST\",\"dst\":\"ff00::/8\"", PORT),
-    (
-        "ifb.tunables.ipv6.accept_ra",
-        "the host goes on to learn routes while it forwards; the program's forgets its own",
-    ),
-    ("pod.link.txqlen", QUEUE),
-    ("ifb.link.txqlen", QUEUE),
-    (filter!(""), TWICE),
-    (
-        filter!(
-            r#",{"bind":1,"control_action":{"type":"pass"},"direction":"egress","index":2,"kind":"mirred","mirred_action":"redirect","order":2,"ref":1,"to_dev":"IFB"}"#
-        ),
-        TWICE,
-    ),
-    ("ipam.lock.mode", "nobody executes a lock"),
-];
-
-const STAND_IN: &str = "it stands for ::1 on the way to a pod, which the program does not lead there";
-const AT_ONCE: &str = "one gives all addresses of the network, so nobody is asked for duplicates";
-const PORT: &str = "a port of a bridge speaks no IPv6 itself, and is up sooner without";
-const TWICE: &str = "the program redirects each packet twice";
-const QUEUE: &str = "the kernel's own length; the program asks for none";
 
 /// Of numbers and times that are others with each pod.
 const CHANGING: [&str; 6] =
@@ -128,6 +83,10 @@ fn flatten(at: &str, value: &Value, names: &Names, into: &mut Fields) {
                 into.insert(format!("{at} {}", names.plain(&one.to_string())), "there".into());
             }
         }
+        // What was up before its first port tells no state: it works as well.
+        leaf if at == "bridge.link.operstate" && leaf == "UNKNOWN" => {
+            into.insert(at.to_owned(), r#""UP""#.into());
+        }
         leaf => drop(into.insert(at.to_owned(), names.plain(&leaf.to_string()))),
     }
 }
@@ -151,8 +110,8 @@ fn addresses(at: &str, interface: &str, names: &Names, into: &mut Fields) -> Res
 }
 
 /// The address that Berth gives the bridge beside the gateways.
-fn stand_in() -> Result<Option<String>> {
-    let found: Value = serde_json::from_str(&tool(&format!("ip -j address show dev {BRIDGE}"))?)?;
+fn stand_in(bridge: &str) -> Result<Option<String>> {
+    let found: Value = serde_json::from_str(&tool(&format!("ip -j address show dev {bridge}"))?)?;
     let all = found[0]["addr_info"].as_array().context("no addr_info")?;
     let one = all.iter().find(|one| one["prefixlen"] == 128).and_then(|one| one["local"].as_str());
     Ok(one.map(str::to_owned))
@@ -189,16 +148,18 @@ fn inside(names: &Names) -> Result<Fields> {
     Ok(found)
 }
 
-fn outside(host: &str, ifb: &str, names: &Names, into: &mut Fields) -> Result<()> {
-    for (at, interface) in [("bridge", BRIDGE), ("port", host), ("ifb", ifb)] {
+/// The host's side: its interfaces by what they are to the pod.
+fn outside(links: &[(&str, &str)], names: &Names, into: &mut Fields) -> Result<()> {
+    for (at, interface) in links {
         shown(&format!("{at}.link"), &format!("ip -d -j link show dev {interface}"), names, into)?;
         addresses(&format!("{at}.addresses"), interface, names, into)?;
         shown(&format!("{at}.queue"), &format!("tc -j qdisc show dev {interface}"), names, into)?;
         tunables(&format!("{at}.tunables"), interface, into)?;
+        if *at == "port" {
+            shown("port.filter", &format!("tc -j filter show dev {interface} parent ffff:"), names, into)?;
+        }
     }
-    shown("port.filter", &format!("tc -j filter show dev {host} parent ffff:"), names, into)?;
-    shown("host.routes4", "ip -j -4 route show table all", names, into)?;
-    shown("host.routes6", "ip -j -6 route show table all", names, into)?;
+    routes(names, into)?;
     for version in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         let value = std::fs::read_to_string(format!("/proc/sys/net/{version}"))?;
         into.insert(format!("host.{version}"), value.trim().to_owned());
@@ -206,48 +167,101 @@ fn outside(host: &str, ifb: &str, names: &Names, into: &mut Fields) -> Result<()
     Ok(())
 }
 
-/// host-local's files: names, modes, contents.
-fn leases(directory: &Path, names: &Names, into: &mut Fields) -> Result<()> {
-    for entry in std::fs::read_dir(directory)? {
+fn routes(names: &Names, into: &mut Fields) -> Result<()> {
+    for version in ["4", "6"] {
+        let line = format!("ip -j -{version} route show table all");
+        shown(&format!("host.routes{version}"), &line, names, into)?;
+    }
+    Ok(())
+}
+
+/// Files that a plugin keeps: names, modes, contents.
+fn files(at: &str, directory: &Path, names: &Names, into: &mut Fields) -> Result<()> {
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
         let path = entry?.path();
         let mode = std::fs::metadata(&path)?.permissions().mode() & 0o777;
         let text = format!("{:?}", std::fs::read_to_string(&path)?);
-        let at = format!("ipam.{}", path.file_name().unwrap_or_default().to_string_lossy());
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let at = format!("{at}.{}", names.plain(&name));
         into.insert(format!("{at}.mode"), format!("{mode:o}"));
         into.insert(format!("{at}.text"), names.plain(&text));
     }
     Ok(())
 }
 
-/// All that can be seen of the first pod of a daemon.
-pub(super) async fn of(daemon: &Daemon, machine: &Machine) -> Result<Fields> {
-    let limited = |way: &str| (format!("kubernetes.io/{way}-bandwidth"), "80M".to_owned());
-    let config = PodSandboxConfig {
-        port_mappings: vec![tcp(8080)],
-        annotations: [limited("ingress"), limited("egress")].into(),
-        ..pod("fields", &daemon.path("logs"))
+/// All that can be seen of the first pod of a scene.
+pub(super) async fn of(daemon: &Daemon, machine: &Machine, kind: Kind, scene: &Scene) -> Result<Fields> {
+    scene.before.iter().try_for_each(|line| tool(line).map(drop))?;
+    // Comes before the lane's own by its name.
+    let file = daemon.path("cni/00-scene.conflist");
+    if let Some(conf) = scene.conf {
+        std::fs::write(daemon.path("resolv.conf"), scenes::RESOLV_CONF)?;
+        std::fs::write(&file, conf(&daemon.path("")).to_string())?;
+        in_use(daemon, |shown| {
+            let plugins = shown["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let all = plugins.iter().all(|one| one["in_process"] == (kind == Kind::InProcess));
+            shown["network"] == scene.network && shown["problem"].is_null() && all
+        })
+        .await?;
+    }
+    let hardware = || -> Result<Option<Value>> {
+        let Some(bridge) = scene.bridge.filter(|_| !scene.before.is_empty()) else { return Ok(None) };
+        let found: Value = serde_json::from_str(&tool(&format!("ip -j link show dev {bridge}"))?)?;
+        Ok(Some(found[0]["address"].clone()))
     };
+    let before = hardware()?;
+    let mut found = seen(daemon, machine, scene).await?;
+    if let (Some(before), Some(after)) = (before, hardware()?) {
+        found.insert("bridge.keeps its address".into(), (before == after).to_string());
+    }
+    if scene.conf.is_some() {
+        std::fs::remove_file(&file)?;
+        kind.ready(daemon).await?;
+    }
+    Ok(found)
+}
+
+async fn seen(daemon: &Daemon, machine: &Machine, scene: &Scene) -> Result<Fields> {
+    let limited = |way: &str| (format!("kubernetes.io/{way}-bandwidth"), "80M".to_owned());
+    let mut config = pod("fields", &daemon.path("logs"));
+    if scene.asks {
+        config.port_mappings = vec![tcp(8080)];
+        config.annotations = [limited("ingress"), limited("egress")].into();
+    }
+    let before = run_in(machine.own.as_fd(), || {
+        let mut found = Fields::new();
+        Ok(routes(&Names(Vec::new()), &mut found).map(|()| found))
+    })??;
     let served = Served::of(daemon, "fields", config).await?;
     let info = Client::connect(&daemon.socket()).await?.pod_info(&served.id).await?;
     let record = &info["network"]["cni"];
     let interfaces = record["result"]["interfaces"].as_array().context("no interfaces")?;
-    let named = |at: usize| interfaces.get(at).and_then(|one| one["name"].as_str()).unwrap_or_default();
-    let (host, ifb) = (named(1).to_owned(), named(3).to_owned());
+    let names = interfaces.iter().filter(|one| one["sandbox"].as_str().is_none_or(str::is_empty));
+    let names: Vec<&str> = names.filter_map(|one| one["name"].as_str()).collect();
+    let of_ifb = |name: &&&str| name.starts_with("bwp");
+    let host = names.iter().find(|name| Some(**name) != scene.bridge && !of_ifb(name));
+    let host = *host.context("no interface of the host's")?;
+    let ifb = names.iter().find(of_ifb).copied();
+    let links: Vec<(&str, &str)> = [("bridge", scene.bridge), ("port", Some(host)), ("ifb", ifb)]
+        .into_iter()
+        .filter_map(|(at, name)| Some((at, name?)))
+        .collect();
     let netns = record["sandbox"].as_str().unwrap_or_default().to_owned();
     // The kernel asks for duplicates a while, where it is to.
     until("the addresses to be settled", || async {
         Ok((tool("ip -j -6 address show tentative")?.trim() == "[]").then_some(()))
     })
     .await?;
-    let stand_in = stand_in()?.unwrap_or_else(|| "no stand-in".to_owned());
-    let names = Names(vec![
-        (stand_in, "STAND-IN"),
+    let stand_in = scene.bridge.map(stand_in).transpose()?.flatten();
+    let mut plain = vec![
         (netns, "NETNS"),
         (served.id.clone(), "POD"),
-        (host.clone(), "HOST"),
-        (ifb.clone(), "IFB"),
+        (host.to_owned(), "HOST"),
         (daemon.path("").display().to_string(), "HOME/"),
-    ]);
+    ];
+    plain.extend(stand_in.map(|ip| (ip, "STAND-IN")));
+    plain.extend(ifb.map(|name| (name.to_owned(), "IFB")));
+    let names = Names(plain);
     let mut found = Fields::new();
     for (key, value) in record["result"].as_object().context("no result")? {
         match value.as_array() {
@@ -263,19 +277,32 @@ pub(super) async fn of(daemon: &Daemon, machine: &Machine) -> Result<Fields> {
     found.extend(inside?);
     let outside = run_in(machine.own.as_fd(), || {
         let mut found = Fields::new();
-        Ok(outside(&host, &ifb, &names, &mut found).map(|()| found))
+        Ok(outside(&links, &names, &mut found).map(|()| found))
     })?;
     found.extend(outside?);
-    leases(&ipam(daemon), &names, &mut found)?;
+    // Those of other networks are not this pod's; their flags change as their pods go.
+    let others: Vec<String> = SCENES
+        .iter()
+        .filter_map(|other| other.bridge.filter(|bridge| Some(*bridge) != scene.bridge))
+        .map(|bridge| format!("{{\"dev\":\"{bridge}\","))
+        .collect();
+    found.retain(|field, _| !before.contains_key(field) && !others.iter().any(|dev| field.contains(dev)));
+    files("ipam", &daemon.path("ipam").join(scene.network), &names, &mut found)?;
+    files("tuning", &daemon.path("tuning"), &names, &mut found)?;
     served.gone(daemon).await?;
     Ok(found)
 }
 
-pub(super) fn compare(checks: &mut Checks, in_process: &Fields, programs: &Fields) {
+/// What was prepared goes.
+pub(super) fn away() -> Result<()> {
+    tool(&format!("ip link delete {}", scenes::FOUND)).map(drop)
+}
+
+pub(super) fn compare(checks: &mut Checks, scene: &Scene, in_process: &Fields, programs: &Fields) {
     let all: BTreeSet<&String> = in_process.keys().chain(programs.keys()).collect();
     let differing: Vec<&String> =
         all.iter().copied().filter(|field| in_process.get(*field) != programs.get(*field)).collect();
-    let allowed = |field: &str| ALLOWED.iter().find(|(name, _)| is(field, name));
+    let allowed = |field: &str| scene.allowed.iter().find(|(name, _)| is(field, name));
     let value = |fields: &Fields, field: &str| fields.get(field).cloned().unwrap_or_else(|| "nothing".into());
     let show = |field: &&String| {
         format!("{field}: {} in-process, {} by programs", value(in_process, field), value(programs, field))
@@ -284,15 +311,20 @@ pub(super) fn compare(checks: &mut Checks, in_process: &Fields, programs: &Field
     let count = all.len();
     checks.that(
         &format!(
-            "{count} fields of a pod are the same in-process and by programs, but for {}",
-            ALLOWED.len()
+            "{}: {count} fields of a pod are the same in-process and by programs, but for {}",
+            scene.what,
+            scene.allowed.len()
         ),
-        other.is_empty() && count > 500,
+        other.is_empty() && count > scene.least,
         other.join("\n      "),
     );
-    for (name, why) in ALLOWED {
+    for (name, why) in scene.allowed {
         let differs = differing.iter().any(|field| is(field, name));
         checks.that(&format!("  {name}: {why}"), differs, "no difference any more");
+    }
+    for (field, wanted) in scene.in_process {
+        let found = value(in_process, field);
+        checks.that(&format!("  {field} in-process is {wanted}"), found == *wanted, found);
     }
 }
 

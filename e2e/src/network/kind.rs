@@ -15,8 +15,10 @@ use crate::daemon::Daemon;
 /// The network's name in its configuration.
 pub(super) const NETWORK: &str = "lane";
 pub(super) const BRIDGE: &str = "lane0";
-/// Beginnings of the addresses that the configurations give pods: this one, and that of the other bridge.
-pub(super) const OF_PODS: [&str; 4] = ["10.77.0.", "fd00:77::", "10.78.0.", "fd00:78::"];
+/// Beginnings of the addresses that the configurations give pods: this one, that of the other bridge, and those that are
+/// compared.
+pub(super) const OF_PODS: [&str; 8] =
+    ["10.77.0.", "fd00:77::", "10.78.0.", "fd00:78::", "10.79.0.", "fd00:79::", "10.80.0.", "fd00:80::"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -135,14 +137,6 @@ impl Kind {
         }
     }
 
-    /// How many pods come and go; a program takes a hundred times as long.
-    pub(super) fn pods_of_churn(self) -> usize {
-        match self {
-            Self::Embedded | Self::InProcess => 300,
-            Self::Programs => 40,
-        }
-    }
-
     /// Notes what was found. Of what the kind cannot do by its design the opposite is expected, so that the reason stays true.
     pub(super) fn note<E: Display>(self, checks: &mut Checks, what: &str, result: Result<(), E>) {
         let limit = LIMITS.iter().find(|limit| limit.kind == self && limit.what == what.trim_start());
@@ -171,7 +165,21 @@ pub(super) fn ipam(daemon: &Daemon) -> PathBuf {
     daemon.path("ipam").join(NETWORK)
 }
 
-/// Addresses that are taken in any network, as files of host-local.
+/// Networks of Berth's own with addresses in use, and how many, as people are told.
+pub(super) fn own_in_use(daemon: &Daemon) -> Result<Vec<String>> {
+    let (_, text) = daemon.says(&["network", "inspect", "--json"])?;
+    let report: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    let mut found = Vec::new();
+    for one in report["own"]["subnets"].as_array().with_context(|| text.clone())? {
+        match one["used"].as_u64().with_context(|| text.clone())? {
+            0 => {}
+            used => found.push(format!("{used} of {}", one["subnet"])),
+        }
+    }
+    Ok(found)
+}
+
+/// Addresses that are taken in any network of a configuration, as files of host-local.
 pub(super) fn taken(daemon: &Daemon) -> Vec<String> {
     let entries = |directory| std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
     let files = entries(daemon.path("ipam")).flat_map(|network| entries(network.path()));

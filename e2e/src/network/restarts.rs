@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use berth_cri_api::v1::*;
 
-use super::kind::{Kind, OF_PODS, taken};
+use super::kind::{Kind, OF_PODS, own_in_use, taken};
 use super::machine::{Machine, OWN, ip, tool};
 use super::pods::Served;
 use super::ports::tcp;
@@ -143,7 +143,8 @@ pub(super) async fn empty(daemon: &Daemon, patience: Duration) -> Result<()> {
         let of_pod = |line: &str| OF_PODS.iter().any(|of| line.contains(of));
         let rules: Vec<&str> =
             rules.lines().filter(|line| of_pod(line) || line.contains("elements") && !stays(line)).collect();
-        let taken = taken(daemon);
+        let mut taken = taken(daemon);
+        taken.extend(own_in_use(daemon)?);
         if links.is_empty() && rules.is_empty() && taken.is_empty() {
             return Ok(());
         }

@@ -14,6 +14,8 @@ impl Network {
     pub fn inspect(&self) -> Result<InstanceView, NetworkError> {
         let reading = || step("look at the instance's network");
         let routes = Routes::open().map_err(reading())?;
+        // Else those of the last pods that ended would be told as in use until the next one comes.
+        self.look_after(usize::MAX, &routes);
         let mut view = InstanceView {
             bridge_name: self.bridge.clone(),
             mtu: self.mtu,

@@ -7,7 +7,7 @@ use berth_cni::{Bridge, Call, Cidr, CniResult, Interface, IpConfig, PluginError}
 use berth_netlink::{Link, PortSettings, Routes};
 use nix::libc::{IFF_PROMISC, IFF_UP};
 
-use super::link::{self, network};
+use super::link::{self, Beyond, network};
 use super::rules::Rules;
 use super::{fail, ipam, refused, settle};
 
@@ -30,6 +30,7 @@ pub(crate) fn name(conf: &Bridge) -> &str {
 }
 
 pub(super) fn status(conf: &Bridge, network: &str) -> Result<(), PluginError> {
+    sensible(conf)?;
     let routes = Routes::open().map_err(fail("open a netlink socket"))?;
     let found = routes.link(name(conf)).map_err(fail("look for the bridge"))?;
     if let Some(other) = found.filter(|link| link.kind != "bridge") {
@@ -39,7 +40,17 @@ pub(super) fn status(conf: &Bridge, network: &str) -> Result<(), PluginError> {
     ipam::status(conf.ipam.as_ref(), network)
 }
 
+/// A port that gets back what it sent, and a bridge that hears everything: a pod would get each packet twice.
+fn sensible(conf: &Bridge) -> Result<(), PluginError> {
+    let both = || {
+        let why = "hairpinMode and promiscMode exclude each other";
+        PluginError::new(PluginError::INVALID_CONFIG, why)
+    };
+    if conf.hairpin_mode && conf.promisc_mode { Err(both()) } else { Ok(()) }
+}
+
 pub(super) fn add(conf: &Bridge, call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginError> {
+    sensible(conf)?;
     let routes = Routes::open().map_err(fail("open a netlink socket"))?;
     let bridge = ensure(conf, &routes, rules)?;
     let leased = ipam::lease(conf.ipam.as_ref(), call)?;
@@ -61,7 +72,6 @@ fn ensure(conf: &Bridge, routes: &Routes, rules: &Rules) -> Result<Link, PluginE
     let bridge = match look()? {
         Some(found) => found,
         None => {
-            // By itself it has the lowest of its ports' addresses, another one each time a pod comes or goes.
             rules.make(name, || routes.add_bridge(name, conf.mtu, crate::names::bridge_mac(name)))?;
             let gone = || refused(format!("bridge {name} was removed while it was being made"));
             look()?.ok_or_else(gone)?
@@ -74,9 +84,14 @@ fn ensure(conf: &Bridge, routes: &Routes, rules: &Rules) -> Result<Link, PluginE
     if conf.promisc_mode && !bridge.promiscuous {
         routes.set_promiscuous(bridge.index, true).map_err(preparing())?;
     }
+    if !rules.made(name) {
+        // By itself it has the lowest of its ports' addresses, another one each time a pod comes or goes.
+        let mac = <[u8; 6]>::try_from(bridge.mac.as_slice()).map_err(io::Error::other);
+        mac.and_then(|mac| routes.set_mac(bridge.index, mac)).map_err(preparing())?;
+    }
+    // No pod tells the host its routes; a kernel without IPv6 has no such file.
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
     if !bridge.is_up {
-        // No pod tells the host its routes; a kernel without IPv6 has no such file.
-        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
         routes.set_up(bridge.index).map_err(preparing())?;
     }
@@ -108,15 +123,13 @@ fn connect(
         }
         rules.forward(&result.ips)?;
     }
-    let pod = link::configure(call, &result, &[])?;
+    let pod = link::configure(call, &result, Beyond::Network)?;
     let bridge = Interface { name: bridge.name.clone(), mac: bridge.mac(), ..Default::default() };
     result.interfaces = vec![bridge, host, pod];
     for ip in &mut result.ips {
         ip.interface = Some(2);
     }
-    if let Some(dns) = &conf.dns {
-        result.dns = dns.clone();
-    }
+    link::name_servers(&mut result, conf.dns.as_ref());
     Ok(result)
 }
 
@@ -155,12 +168,11 @@ fn give(conf: &Bridge, routes: &Routes, bridge: &Link, gateway: Cidr) -> Result<
             return Ok(());
         }
         // IPv6 may have several, of different networks.
-        let other = Cidr::new(ip, prefix).map(network);
+        let wider = prefix.min(gateway.prefix);
+        let of = |ip| Cidr::new(ip, wider).map(network);
         let in_the_way = match ip {
             IpAddr::V4(_) => !gateway.is_ipv6(),
-            IpAddr::V6(v6) => {
-                gateway.is_ipv6() && !v6.is_unicast_link_local() && other == Some(network(gateway))
-            }
+            IpAddr::V6(_) => gateway.is_ipv6() && of(ip) == of(gateway.address),
         };
         if !in_the_way {
             continue;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
-use berth_cni::{Call, Cidr, CniResult, Interface, IpConfig, PluginError, Route};
+use berth_cni::{Call, Cidr, CniResult, Dns, Interface, IpConfig, PluginError, Route};
 use berth_netlink::{Change, Link, NewRoute, PortSettings, Routes, Veth, mac_text};
 use berth_sys::netns::run_in;
 
@@ -75,6 +75,13 @@ pub(super) fn pair(
     Ok(Interface { name, mac: mac_text(&mac), ..Default::default() })
 }
 
+/// The configuration's own come before those of the IPAM.
+pub(super) fn name_servers(result: &mut CniResult, own: Option<&Dns>) {
+    if let Some(own) = own.filter(|own| **own != Dns::default()) {
+        result.dns = own.clone();
+    }
+}
+
 /// Removes the host's end, and so both.
 pub(super) fn remove(routes: &Routes, call: &Call<'_>) {
     let name = host_name(call);
@@ -89,11 +96,20 @@ fn tunable(version: &str, interface: &str, key: &str, value: &str) -> io::Result
     std::fs::write(format!("/proc/sys/net/{version}/conf/{interface}/{key}"), value)
 }
 
+/// Whom a pod's interface leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beyond {
+    /// Everybody of the addresses' networks.
+    Network,
+    /// The gateways alone; the others of the networks are behind them.
+    Gateways,
+}
+
 /// What the pod's end is given, inside the namespace, and lo set up; gives the interface as it was made.
 pub(super) fn configure(
     call: &Call<'_>,
     result: &CniResult,
-    neighbours: &[IpAddr],
+    beyond: Beyond,
 ) -> Result<Interface, PluginError> {
     let (interface, ips, routes) = (call.interface, &result.ips, &result.routes);
     run_in(netns(call)?, || {
@@ -108,13 +124,15 @@ pub(super) fn configure(
                 _ => {}
             }
         }
+        if beyond == Beyond::Network {
+            // Its neighbours may know the address as that of a pod before: it tells them once it is up.
+            tunable("ipv4", interface, "arp_notify", "1")?;
+        }
         let mut changes: Vec<Change> =
             ips.iter().map(|ip| Change::address(index, ip.address.address, ip.address.prefix)).collect();
         changes.extend([Change::up(LOOPBACK), Change::up(index)]);
-        for ip in neighbours {
-            let prefix = if ip.is_ipv4() { 32 } else { 128 };
-            let to = Cidr::new(*ip, prefix).ok_or(io::ErrorKind::InvalidInput)?;
-            changes.push(new_route(index, &route_to(to, None), None));
+        if beyond == Beyond::Gateways {
+            changes.extend(ips.iter().flat_map(|ip| through_gateway(index, ip)));
         }
         for route in routes {
             let gateway = route.gw.or_else(|| gateway(ips, route.dst.is_ipv6()));
@@ -131,21 +149,38 @@ pub(super) fn configure(
     .map_err(fail(format!("configure {interface} in the pod")))
 }
 
+/// Instead of the route to an address's network: one to the gateway, and the network behind it.
+fn through_gateway(index: u32, ip: &IpConfig) -> Vec<Change> {
+    let (address, prefix, own) = (ip.address.address, ip.address.prefix, network(ip.address));
+    let to = |destination, prefix, gateway| {
+        let whole = NewRoute { source: Some(address), ..NewRoute::to(index, destination, prefix) };
+        Change::route(&NewRoute { gateway, ..whole }).or_there()
+    };
+    let mut changes = vec![Change::no_network(index, own, prefix)];
+    changes.extend(ip.gateway.map(|gateway| to(gateway, full(gateway), None)));
+    // An address alone is of no network.
+    changes.extend(ip.gateway.filter(|_| prefix < full(own)).map(|_| to(own, prefix, ip.gateway)));
+    changes
+}
+
+/// The prefix of one address.
+pub(super) fn full(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
+}
+
 fn gateway(ips: &[IpConfig], v6: bool) -> Option<IpAddr> {
     ips.iter().find(|ip| ip.address.is_ipv6() == v6).and_then(|ip| ip.gateway)
 }
 
 fn new_route(interface: u32, route: &Route, gateway: Option<IpAddr>) -> Change {
     let route = NewRoute {
-        destination: network(route.dst),
-        prefix: route.dst.prefix,
         gateway,
-        interface,
         mtu: route.mtu,
         advmss: route.advmss,
         priority: route.priority,
         table: route.table,
         scope: route.scope,
+        ..NewRoute::to(interface, network(route.dst), route.dst.prefix)
     };
     // Two addresses of one network, or the same default route said twice.
     Change::route(&route).or_there()

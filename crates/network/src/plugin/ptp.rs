@@ -1,11 +1,9 @@
 //! `ptp`: a pair of interfaces, routed on the host; a pod's neighbour is the host alone.
 
-use std::net::IpAddr;
-
-use berth_cni::{Call, Cidr, CniResult, PluginError, Ptp};
+use berth_cni::{Call, CniResult, PluginError, Ptp};
 use berth_netlink::{Change, NewRoute, Routes};
 
-use super::link;
+use super::link::{self, Beyond};
 use super::rules::Rules;
 use super::{fail, ipam, refused, settle};
 
@@ -38,38 +36,18 @@ fn connect(
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
     let mut changes = Vec::new();
     for ip in &result.ips {
-        let full = if ip.address.is_ipv6() { 128 } else { 32 };
+        let full = link::full(ip.address.address);
         changes.extend(ip.gateway.map(|gateway| Change::address(index, gateway, full)));
-        changes.push(Change::route(&NewRoute {
-            destination: ip.address.address,
-            prefix: full,
-            gateway: None,
-            interface: index,
-            mtu: None,
-            advmss: None,
-            priority: None,
-            table: None,
-            scope: None,
-        }));
+        let to = NewRoute::to(index, ip.address.address, full);
+        changes.push(Change::route(&NewRoute { scope: Some(nix::libc::RT_SCOPE_HOST), ..to }));
     }
     routes.apply(changes).map_err(fail(format!("lead the pod's addresses to {name}")))?;
     // Inside, the host is the only neighbour: everything of the pod's own network goes through it.
-    let mut inside = result.clone();
-    let gateways: Vec<IpAddr> = result.ips.iter().filter_map(|ip| ip.gateway).collect();
-    for ip in &mut inside.ips {
-        ip.address.prefix = if ip.address.is_ipv6() { 128 } else { 32 };
-    }
-    for ip in &result.ips {
-        let own = Cidr::new(link::network(ip.address), ip.address.prefix);
-        inside.routes.splice(0..0, own.map(|own| link::route_to(own, ip.gateway)));
-    }
-    let pod = link::configure(call, &inside, &gateways)?;
+    let pod = link::configure(call, &result, Beyond::Gateways)?;
     result.interfaces = vec![host, pod];
     for ip in &mut result.ips {
         ip.interface = Some(1);
     }
-    if let Some(dns) = &conf.dns {
-        result.dns = dns.clone();
-    }
+    link::name_servers(&mut result, conf.dns.as_ref());
     Ok(result)
 }

@@ -205,6 +205,11 @@ impl Rules {
         }
     }
 
+    /// Whether a bridge was made here.
+    pub(super) fn made(&self, name: &str) -> bool {
+        self.saved.lock().bridges.made.contains(name)
+    }
+
     /// Recorded before it is given.
     pub(super) fn lend(&self, name: &str, lent: Lent) -> Result<(), NetworkError> {
         let add = |bridges: &mut Bridges| {

@@ -16,6 +16,8 @@ use serde_json::json;
 
 use super::Plugins;
 
+mod options;
+
 struct Host {
     netns: OwnedFd,
     state: tempfile::TempDir,

@@ -1,9 +1,9 @@
-//! `tuning`: tunables of the pod's network, and its interface's address, size and ears.
+//! `tuning`: tunables of the pod's network, and its interface's address, size, queue and ears.
 
 use std::path::{Path, PathBuf};
 
 use berth_cni::{Call, CniResult, PluginError, Tuning};
-use berth_netlink::Routes;
+use berth_netlink::{Link, Routes, mac_text};
 use berth_sys::netns::run_in;
 
 use super::link::{netns, parse_mac};
@@ -15,7 +15,7 @@ const BEFORE: &str = "/run/cni/tuning";
 pub(super) fn does(conf: &Tuning) -> bool {
     // A file of that name is the administrator's list of what may be changed, which the program reads.
     let limited = Path::new("/etc/cni/tuning/allowlist.conf").exists();
-    conf.allmulti.is_none() && conf.tx_queue_length.is_none() && (!limited || conf.sysctl.is_empty())
+    !limited || conf.sysctl.is_empty()
 }
 
 /// Only what belongs to a network namespace.
@@ -35,11 +35,16 @@ fn files(conf: &Tuning, interface: &str) -> Result<Vec<(PathBuf, String)>, Plugi
     conf.sysctl.iter().map(|(name, value)| Ok((file(name, interface)?, value.clone()))).collect()
 }
 
+/// A pod's own wish comes before the configuration's.
+fn mac(conf: &Tuning, call: &Call<'_>) -> Result<Option<[u8; 6]>, PluginError> {
+    let mac = call.runtime.mac.as_deref().or(Some(conf.mac.as_str()).filter(|mac| !mac.is_empty()));
+    mac.map(parse_mac).transpose()
+}
+
 pub(super) fn add(conf: &Tuning, call: &Call<'_>) -> Result<CniResult, PluginError> {
     let mut result = previous(call)?.clone();
     let files = files(conf, call.interface)?;
-    let mac = call.runtime.mac.as_deref().or(Some(conf.mac.as_str()).filter(|mac| !mac.is_empty()));
-    let mac = mac.map(parse_mac).transpose()?;
+    let mac = mac(conf, call)?;
     let name = call.interface;
     let set = run_in(netns(call)?, || {
         for (file, value) in &files {
@@ -56,6 +61,12 @@ pub(super) fn add(conf: &Tuning, call: &Call<'_>) -> Result<CniResult, PluginErr
         }
         if conf.promisc {
             inside.set_promiscuous(index, true)?;
+        }
+        if let Some(on) = conf.allmulti {
+            inside.set_all_multicast(index, on)?;
+        }
+        if let Some(length) = conf.tx_queue_length {
+            inside.set_queue_length(index, length)?;
         }
         inside.link_at(index)?.ok_or_else(|| std::io::ErrorKind::NotFound.into())
     });
@@ -84,6 +95,7 @@ pub(super) fn del(conf: &Tuning, call: &Call<'_>) -> Result<(), PluginError> {
 
 pub(super) fn check(conf: &Tuning, call: &Call<'_>) -> Result<(), PluginError> {
     let files = files(conf, call.interface)?;
+    let mac = mac(conf, call)?;
     let changed = run_in(netns(call)?, || {
         for (file, value) in &files {
             let now = std::fs::read_to_string(file)?;
@@ -93,13 +105,36 @@ pub(super) fn check(conf: &Tuning, call: &Call<'_>) -> Result<(), PluginError> {
             }
         }
         let link = Routes::open()?.link(call.interface)?;
-        let mtu = link.map_or(0, |link| link.mtu);
-        Ok((conf.mtu > 0 && mtu != conf.mtu).then(|| format!("the MTU is {mtu}, not {}", conf.mtu)))
+        Ok(match link {
+            Some(link) => differs(conf, mac, &link),
+            None => Some(format!("the pod has no interface {}", call.interface)),
+        })
     });
     match changed.map_err(fail(format!("look at {} in the pod", call.interface)))? {
         Some(what) => Err(refused(what)),
         None => Ok(()),
     }
+}
+
+/// The first thing of an interface that is not as it was made.
+fn differs(conf: &Tuning, mac: Option<[u8; 6]>, link: &Link) -> Option<String> {
+    if let Some(mac) = mac.filter(|mac| link.mac != mac) {
+        return Some(format!("its address is {}, not {}", link.mac(), mac_text(&mac)));
+    }
+    let number = |what: &str, wanted: Option<u32>, found: u32| {
+        let wanted = wanted.filter(|wanted| *wanted != found)?;
+        Some(format!("its {what} is {found}, not {wanted}"))
+    };
+    let switch = |what: &str, wanted: Option<bool>, found: bool| {
+        let word = |on: bool| if on { "on" } else { "off" };
+        wanted
+            .filter(|wanted| *wanted != found)
+            .map(|on| format!("{what} is {}, not {}", word(!on), word(on)))
+    };
+    number("MTU", Some(conf.mtu).filter(|mtu| *mtu > 0), link.mtu)
+        .or_else(|| number("queue's length", conf.tx_queue_length, link.queue_length))
+        .or_else(|| switch("promisc", conf.promisc.then_some(true), link.promiscuous))
+        .or_else(|| switch("allmulti", conf.allmulti, link.all_multicast))
 }
 
 #[cfg(test)]

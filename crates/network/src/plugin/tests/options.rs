@@ -1,0 +1,79 @@
+//! What fewer configurations ask for.
+
+use super::*;
+
+#[test]
+fn a_bridge_hears_everything_or_gives_back_what_a_port_sent() {
+    let host = Host::new();
+    let both = host.known(json!({ "type": "bridge", "hairpinMode": true, "promiscMode": true }));
+    let said = Pod::new(1).up(&host, &both, None).unwrap_err().to_string();
+    assert!(said.contains("hairpinMode and promiscMode exclude each other"), "{said}");
+    assert_eq!(host.with(|| host.plugins.status(&both, "net")).unwrap_err().to_string(), said);
+}
+
+#[test]
+fn another_address_of_the_same_network_is_in_the_way() {
+    let host = Host::new();
+    let ipam =
+        json!({ "type": "host-local", "dataDir": host.state.path().join("ipam"), "subnet": "fd78::/64" });
+    let conf = |force: bool| json!({ "type": "bridge", "bridge": "cni-test", "isGateway": true, "forceAddress": force, "ipam": ipam });
+    host.with(|| {
+        let routes = Routes::open().unwrap();
+        routes.add_bridge("cni-test", 1500, [2, 0, 0, 0, 0, 1]).unwrap();
+        let index = routes.index("cni-test").unwrap().unwrap();
+        // The one is a part of the pods' network, the other is not.
+        for (ip, prefix) in [("fd78::1:9", 120), ("fd79::9", 64)] {
+            routes.add_address(index, ip.parse().unwrap(), prefix).unwrap();
+        }
+    });
+    let pod = Pod::new(1);
+    let said = pod.up(&host, &host.known(conf(false)), None).unwrap_err().to_string();
+    assert!(said.contains("fd78::1:9/120") && said.contains("forceAddress"), "{said}");
+    pod.up(&host, &host.known(conf(true)), None).unwrap();
+    let found = host.with(|| {
+        let routes = Routes::open().unwrap();
+        let index = routes.index("cni-test").unwrap().unwrap();
+        routes.addresses(index).unwrap()
+    });
+    let has = |ip: &str| found.iter().any(|(has, _)| has.to_string() == ip);
+    assert!(has("fd78::1") && has("fd79::9") && !has("fd78::1:9"), "{found:?}");
+}
+
+#[test]
+fn ears_and_queue_of_the_pods_interface() {
+    let host = Host::new();
+    let pod = Pod::new(1);
+    let result = pod.up(&host, &host.bridge(), None).unwrap();
+    let tuning = host.known(json!({ "type": "tuning", "allmulti": true, "txQLen": 321, "promisc": true }));
+    let tuned = pod.up(&host, &tuning, Some(&result)).unwrap();
+    let look = || run_in(pod.netns.as_fd(), || Routes::open()?.link("eth0")).unwrap().unwrap();
+    let link = look();
+    assert_eq!((link.all_multicast, link.queue_length, link.promiscuous), (true, 321, true));
+    let check = || host.with(|| host.plugins.check(&tuning, &pod.call(Some(&tuned))));
+    check().unwrap();
+    for (change, words) in [(0, "allmulti is off, not on"), (1, "queue's length is 5, not 321")] {
+        run_in(pod.netns.as_fd(), || {
+            let routes = Routes::open()?;
+            match change {
+                0 => routes.set_all_multicast(link.index, false),
+                _ => routes.set_queue_length(link.index, 5),
+            }
+        })
+        .unwrap();
+        let said = check().unwrap_err().to_string();
+        assert!(said.contains(words), "{said}");
+        pod.up(&host, &tuning, Some(&result)).unwrap();
+    }
+}
+
+#[test]
+fn a_program_does_not_see_who_listens() {
+    let host = Host::new();
+    let pod = Pod::with_port(1);
+    let _listens = host.with(|| TcpListener::bind("0.0.0.0:8080").unwrap());
+    let said = host.with(|| host.plugins.foresee("portmap", &pod.runtime)).unwrap_err().to_string();
+    assert!(said.contains("a process of the host listens on TCP port 8080"), "{said}");
+    for (kind, runtime) in [("portmap", &Pod::new(2).runtime), ("cilium-cni", &pod.runtime)] {
+        host.with(|| host.plugins.foresee(kind, runtime)).unwrap();
+    }
+}
