@@ -88,4 +88,20 @@ mod tests {
         host.with(|| next.reset().unwrap());
         assert_eq!(texts(&host.network(&given)), given, "a reset forgets it");
     }
+
+    /// Pods have addresses of it: what an older release chose is kept, also where this one would not choose it.
+    #[test]
+    fn what_was_chosen_before_is_kept() {
+        let host = Host::new();
+        let texts =
+            |network: &crate::Network| network.subnets().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let old = ["10.97.3.0/24", "fd97::/64"];
+        host.remember(&old);
+        assert_eq!(texts(&host.network(&[])), old);
+        let next = host.network(&[]);
+        assert_eq!(texts(&next), old);
+        host.with(|| next.reset().unwrap());
+        let anew = texts(&host.network(&[]));
+        assert!(anew.len() == 2 && anew.iter().all(|one| !old.contains(&one.as_str())), "{anew:?}");
+    }
 }

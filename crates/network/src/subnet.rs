@@ -124,22 +124,32 @@ impl From<Subnet> for String {
     }
 }
 
-/// The default instance has 10.85.0.0/16; others a /24 of 10.86.0.0 to 10.99.0.0 that their name points at. Those that
-/// the host has a route to are passed over.
+/// The second bytes of what instances choose from, 10.85.0.0/16 first. Not chosen is what others have without a look at the host's
+/// routes, and maybe later than Berth: 10.88.0.0/16 is Podman's, 10.96.0.0/12 that of Services by kubeadm. A Service within a
+/// pod's own network could not be reached from there, since the pod asks for it on its link and not by the host.
+const SECONDS: [u32; 10] = [85, 86, 87, 89, 90, 91, 92, 93, 94, 95];
+
+/// The default instance has the first of [`SECONDS`] whole; others a /24 of the rest that their name points at. Those that the
+/// host has a route to are passed over.
 pub(crate) fn choose(instance: &str, taken: &[Route]) -> Result<Subnet, NetworkError> {
     let free = |subnet: &Subnet| !taken.iter().any(|route| subnet.overlaps(route));
+    choices(instance).into_iter().find(free).ok_or(NetworkError::NoSubnet)
+}
+
+/// In the order that an instance would have them.
+fn choices(instance: &str) -> Vec<Subnet> {
     let v4 = |network: u32, prefix| Subnet { v6: false, network: network.into(), prefix };
     if instance == "berth" {
-        let wide = (85..=99).map(|second| v4(10 << 24 | second << 16, 16));
-        return wide.into_iter().find(free).ok_or(NetworkError::NoSubnet);
+        return SECONDS.map(|second| v4(10 << 24 | second << 16, 16)).into();
     }
-    const CHOICES: u32 = 14 * 256;
-    let start = (names::hash(instance) % u64::from(CHOICES)) as u32;
-    let narrow = |n: u32| {
-        let n = (start + n) % CHOICES;
-        v4(10 << 24 | (86 + n / 256) << 16 | (n % 256) << 8, 24)
+    let narrow = |second: &u32| {
+        let second = *second;
+        (0..256).map(move |third| v4(10 << 24 | second << 16 | third << 8, 24))
     };
-    (0..CHOICES).map(narrow).find(free).ok_or(NetworkError::NoSubnet)
+    let mut all: Vec<Subnet> = SECONDS[1..].iter().flat_map(narrow).collect();
+    let start = names::hash(instance) % all.len() as u64;
+    all.rotate_left(start as usize);
+    all
 }
 
 /// A /64 of the unique local addresses that the name points at; the last is that of [`names::loopback6`].
@@ -290,5 +300,29 @@ mod tests {
             assert_ne!(choose("y", &[]).unwrap(), own);
         }
         assert!(choose6("x", &[]).unwrap().to_string().starts_with("fd"));
+    }
+
+    #[test]
+    fn nobody_chooses_what_others_count_on() {
+        let route =
+            |(network, prefix): (&str, u8)| Route { network: network.parse().unwrap(), prefix, interface: 1 };
+        let others = [
+            ("10.96.0.0", 12),   // Services, kubeadm
+            ("10.244.0.0", 16),  // pods, flannel and kubeadm's examples
+            ("10.42.0.0", 16),   // pods, k3s
+            ("10.43.0.0", 16),   // Services, k3s
+            ("192.168.0.0", 16), // pods, Calico
+            ("172.17.0.0", 16),  // Docker
+            ("10.88.0.0", 16),   // Podman
+        ]
+        .map(route);
+        for instance in ["berth", "x"] {
+            let all = choices(instance);
+            for subnet in &all {
+                let met = others.iter().find(|other| subnet.overlaps(other));
+                assert!(met.is_none(), "{instance} may choose {subnet}, of {met:?}");
+            }
+            assert_eq!(all.len(), if instance == "berth" { 10 } else { 9 * 256 });
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Against the kernel, in a namespace that plays the host.
 
 use super::*;
+use crate::subnet::Saved;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -36,6 +37,12 @@ impl Host {
             state: self.state.path().into(),
         };
         self.with(|| Network::open(config).unwrap())
+    }
+
+    /// As if an instance had chosen them before.
+    pub(crate) fn remember(&self, subnets: &[&str]) {
+        let chosen = subnets.iter().map(|text| text.parse().unwrap()).collect();
+        Saved::change(self.state.path(), |saved| saved.subnets = chosen).unwrap();
     }
 }
 

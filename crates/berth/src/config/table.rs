@@ -117,8 +117,9 @@ pub(crate) static SETTINGS: &[Setting] = &[
         help: "Addresses for pods: one subnet of IPv4 (/8 to /29), of IPv6 (/48 to /124) or one of each, the first \
                address of each the bridge's, the first version the pods' primary. \
                Empty: the first of each version that the host has no route to, kept over restarts. \
-               The search starts at 10.85.0.0/16, under another name at a /24 that the name points at; of IPv6 \
-               at a /64 of the unique local addresses that the name points at.",
+               The search starts at 10.85.0.0/16, under another name at a /24 that the name points at, and ends \
+               before 10.96.0.0/12, where kubeadm has Services; of IPv6 it starts at a /64 of the unique local \
+               addresses that the name points at.",
     },
     Setting {
         key: "network.mtu",
