@@ -16,6 +16,9 @@ const fn programs(what: &'static str, why: &'static str) -> Limit {
 const LOOPBACK6: &str =
     "portmap leads 127.0.0.1 to pods by route_localnet, which the kernel has for IPv4 alone";
 
+const SHORT_WAY: &str =
+    "bridge's pods answer each other past who translated, unless br_netfilter translates on the bridge";
+
 pub(super) const LIMITS: &[Limit] = &[
     programs("from the machine to ::1", LOOPBACK6),
     programs("a port on ::1 alone, from the machine", LOOPBACK6),
@@ -23,6 +26,8 @@ pub(super) const LIMITS: &[Limit] = &[
     programs("datagrams to ::1 reach the first pod", LOOPBACK6),
     programs("datagrams to ::1 reach the second pod", LOOPBACK6),
     programs("at its port on ::1", LOOPBACK6),
+    programs("a pod reaches another by its Service, without br_netfilter, IPv4", SHORT_WAY),
+    programs("a pod reaches another by its Service, without br_netfilter, IPv6", SHORT_WAY),
 ];
 
 pub(super) struct Leaves {

@@ -1,14 +1,15 @@
 //! The machine the lane plays on: an uplink with addresses of both versions, and who is outside.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use berth_sys::netns::{new_netns, run_in};
+
+use super::traffic::Mirror;
 
 /// The machine's addresses towards the outside.
 pub(super) const OWN: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -21,6 +22,7 @@ pub(super) struct Machine {
     pub(super) own: OwnedFd,
     pub(super) outside: OwnedFd,
     before: BTreeSet<String>,
+    _mirror: Mirror,
 }
 
 /// Runs a program of the machine's and gives what it says.
@@ -66,16 +68,7 @@ impl Machine {
             routes.set_up(index)?;
             routes.set_up(1)
         })?;
-        let mirror = run_in(outside.as_fd(), || TcpListener::bind(("::", MIRROR)))?;
-        std::thread::spawn(move || {
-            for stream in mirror.incoming() {
-                let Ok(mut stream) = stream else { continue };
-                // Read before the end, else what was sent is answered by a reset.
-                let _ = stream.read(&mut [0; 64]);
-                let from = stream.peer_addr().map(|peer| peer.ip().to_canonical().to_string());
-                let _ = stream.write_all(from.unwrap_or_default().as_bytes());
-            }
-        });
+        let mirror = Mirror::serve(&outside, MIRROR)?;
         // The kernel says a while later that there is somebody at the other end.
         let end = Instant::now() + Duration::from_secs(10);
         while !tool("ip -o link show up0")?.contains("state UP") {
@@ -85,7 +78,7 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(10));
         }
         let before = seen();
-        Ok(Self { own, outside, before })
+        Ok(Self { own, outside, before, _mirror: mirror })
     }
 
     /// Where the outside says who asks, in one IP version.

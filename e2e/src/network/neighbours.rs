@@ -13,6 +13,7 @@ use super::machine::{Machine, OWN, ip};
 use super::others::{OTHERS, Other};
 use super::pods::Served;
 use super::ports::tcp;
+use super::services;
 use super::traffic::{Datagrams, ask, datagram, datagram_client};
 use crate::checks::{Checks, until};
 use crate::client::Client;
@@ -28,16 +29,11 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
         println!("  {}", kind.name());
         // Whose program lets pods pass on its own account, which is another matter.
         let mut daemon = kind.daemon_without("firewall").await?;
-        if kind == Kind::Embedded {
-            // Of its own choice, by its name, it could be of the Services that kube-proxy's rules are for.
-            daemon.kill()?;
-            daemon.flags = ["--network-subnets", "10.85.7.0/24,fd85:7::/64"].map(str::to_owned).into();
-            daemon.start().await?;
-        }
         let done = all(checks, &machine, &daemon, kind).await;
         for other in &OTHERS {
             let _ = shell(other.away);
         }
+        services::away();
         daemon.finish(done).await?;
         clear(checks, |left| {
             kind == Kind::Programs && left.plugin != "firewall" && !left.away.contains("lane1")
@@ -89,6 +85,7 @@ async fn all(checks: &mut Checks, machine: &Machine, daemon: &Daemon, kind: Kind
         }
         shell(other.away)?;
     }
+    services::all(checks, &scene, daemon, kind).await?;
     compare(checks, &scene, daemon, "everybody has gone", &[]).await?;
     a.gone(daemon).await?;
     b.gone(daemon).await
@@ -161,10 +158,11 @@ fn checked(checks: &mut Checks, daemon: &Daemon, stopped: &[Value]) -> Result<()
     Ok(())
 }
 
-struct Scene<'a> {
-    machine: &'a Machine,
-    a: &'a Served,
-    b: &'a Served,
+pub(super) struct Scene<'a> {
+    pub(super) machine: &'a Machine,
+    pub(super) a: &'a Served,
+    /// With a port of the host.
+    pub(super) b: &'a Served,
     gateways: [IpAddr; 2],
 }
 
@@ -211,22 +209,31 @@ pub(super) fn status(daemon: &Daemon) -> Result<Value> {
 
 /// The first address of each of the pods' networks.
 fn gateways(daemon: &Daemon, kind: Kind) -> Result<[IpAddr; 2]> {
-    if kind != Kind::Embedded {
-        return Ok([ip("10.77.0.1"), ip("fd00:77::1")]);
-    }
-    let status = status(daemon)?;
-    let of = |at: usize| -> Result<IpAddr> {
-        let text = status["network"]["subnets"][at].as_str().context("no subnets in the status")?;
-        Ok(match text.split('/').next().unwrap_or_default().parse()? {
+    let of = |network: &String| -> Result<IpAddr> {
+        Ok(match network.split('/').next().unwrap_or_default().parse()? {
             IpAddr::V4(network) => IpAddr::V4((u32::from(network) + 1).into()),
             IpAddr::V6(network) => IpAddr::V6((u128::from(network) + 1).into()),
         })
+    };
+    let [v4, v6] = networks(daemon, kind)?;
+    Ok([of(&v4)?, of(&v6)?])
+}
+
+/// Of the pods, one of each IP version.
+pub(super) fn networks(daemon: &Daemon, kind: Kind) -> Result<[String; 2]> {
+    if kind != Kind::Embedded {
+        return Ok(["10.77.0.0/24", "fd00:77::/64"].map(str::to_owned));
+    }
+    let status = status(daemon)?;
+    let of = |at: usize| -> Result<String> {
+        let text = status["network"]["subnets"][at].as_str().context("no subnets in the status")?;
+        Ok(text.to_owned())
     };
     Ok([of(0)?, of(1)?])
 }
 
 /// What gets through, what the status says of it, and what is expected are the same. Gives what the status has.
-async fn compare(
+pub(super) async fn compare(
     checks: &mut Checks,
     scene: &Scene<'_>,
     daemon: &Daemon,
@@ -279,7 +286,7 @@ async fn told(checks: &mut Checks, daemon: &Daemon, other: &Other) -> Result<()>
 }
 
 /// As a person types it, or a script: nft(8) and iptables(8).
-fn shell(script: &str) -> Result<()> {
+pub(super) fn shell(script: &str) -> Result<()> {
     let mut sh = Command::new("sh")
         .args(["-e"])
         .stdin(Stdio::piped())

@@ -38,7 +38,7 @@ macro_rules! docker {
     };
 }
 
-pub(super) const OTHERS: [Other; 6] = [
+pub(super) const OTHERS: [Other; 4] = [
     Other {
         name: "Docker, iptables over nf_tables",
         here: docker!("iptables-nft"),
@@ -89,22 +89,6 @@ pub(super) const OTHERS: [Other; 6] = [
         ],
         named: "the policy of chain INPUT (ip6tables, table filter); to let it pass: ufw allow in on ",
         has_programs: false,
-    },
-    Other {
-        name: "kube-proxy and kubelet, iptables",
-        here: KUBE_IPTABLES,
-        away: AWAY,
-        stops: &[],
-        named: "",
-        has_programs: true,
-    },
-    Other {
-        name: "kube-proxy, nftables",
-        here: KUBE_NFTABLES,
-        away: "nft delete table ip kube-proxy\n",
-        stops: &[],
-        named: "",
-        has_programs: true,
     },
 ];
 
@@ -176,72 +160,3 @@ done
 ip6tables-nft -I ufw6-before-input -p icmpv6 -j ACCEPT
 ip6tables-nft -I ufw6-before-forward -p icmpv6 -j ACCEPT
 ";
-
-const KUBE_IPTABLES: &str = r"
-I=iptables-nft
-for chain in KUBE-FORWARD KUBE-SERVICES KUBE-EXTERNAL-SERVICES KUBE-NODEPORTS KUBE-FIREWALL KUBE-PROXY-FIREWALL; do $I -N $chain; done
-new='-m conntrack --ctstate NEW -m comment --comment a-service'
-$I -A INPUT $new -j KUBE-PROXY-FIREWALL
-$I -A INPUT -j KUBE-NODEPORTS
-$I -A INPUT $new -j KUBE-EXTERNAL-SERVICES
-$I -A INPUT -j KUBE-FIREWALL
-$I -A FORWARD $new -j KUBE-PROXY-FIREWALL
-$I -A FORWARD -j KUBE-FORWARD
-$I -A FORWARD $new -j KUBE-SERVICES
-$I -A FORWARD $new -j KUBE-EXTERNAL-SERVICES
-$I -A OUTPUT $new -j KUBE-SERVICES
-$I -A OUTPUT -j KUBE-FIREWALL
-$I -A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP
-$I -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
-$I -A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
-$I -A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
-$I -A KUBE-SERVICES -d 10.96.0.20/32 -p tcp -m tcp --dport 80 -j REJECT --reject-with icmp-port-unreachable
-";
-
-const KUBE_NFTABLES: &str = r#"nft -f - <<'END'
-table ip kube-proxy {
-  set cluster-ips {
-    type ipv4_addr
-    elements = { 10.96.0.20, 10.96.0.1 }
-  }
-  map no-endpoint-services {
-    type ipv4_addr . inet_proto . inet_service : verdict
-    elements = { 10.96.0.20 . tcp . 80 : goto reject-chain }
-  }
-  map firewall-ips {
-    type ipv4_addr . inet_proto . inet_service : verdict
-  }
-  chain filter-prerouting {
-    type filter hook prerouting priority dstnat - 10; policy accept;
-    ct state new jump firewall-check
-  }
-  chain filter-input {
-    type filter hook input priority -110; policy accept;
-    ct state new jump service-endpoints-check
-  }
-  chain filter-forward {
-    type filter hook forward priority -110; policy accept;
-    ct state new jump service-endpoints-check
-    ct state new jump cluster-ips-check
-  }
-  chain filter-output {
-    type filter hook output priority -110; policy accept;
-    ct state new jump service-endpoints-check
-    ct state new jump firewall-check
-  }
-  chain firewall-check {
-    ip daddr . meta l4proto . th dport vmap @firewall-ips
-  }
-  chain service-endpoints-check {
-    ip daddr . meta l4proto . th dport vmap @no-endpoint-services
-  }
-  chain cluster-ips-check {
-    ip daddr @cluster-ips reject comment "Reject traffic to invalid ports of ClusterIPs"
-    ip daddr { 10.96.0.0/16 } drop comment "Drop traffic to unallocated ClusterIPs"
-  }
-  chain reject-chain {
-    reject
-  }
-}
-END
-"#;

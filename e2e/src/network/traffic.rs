@@ -1,7 +1,7 @@
 //! Asking and answering, from whichever network namespace.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,4 +93,48 @@ pub(super) fn datagram(socket: &UdpSocket) -> io::Result<String> {
     let mut answer = [0; 64];
     let length = socket.recv(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+/// Says to whoever connects which address it sees, until it is dropped.
+pub(super) struct Mirror {
+    ended: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    netns: OwnedFd,
+    port: u16,
+}
+
+impl Mirror {
+    pub(super) fn serve(netns: &OwnedFd, port: u16) -> io::Result<Self> {
+        let listener = run_in(netns.as_fd(), || TcpListener::bind(("::", port)))?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let seen = ended.clone();
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if seen.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(mut stream) = stream else { continue };
+                let _ = stream.set_read_timeout(Some(PATIENCE));
+                // Read before the end, else what was sent is answered by a reset.
+                let _ = stream.read(&mut [0; 64]);
+                let from = stream.peer_addr().map(|peer| peer.ip().to_canonical().to_string());
+                let _ = stream.write_all(from.unwrap_or_default().as_bytes());
+            }
+        });
+        Ok(Self { ended, thread: Some(thread), netns: netns.try_clone()?, port })
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        // It waits for somebody to come.
+        let at = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), self.port);
+        let woken = run_in(self.netns.as_fd(), || TcpStream::connect_timeout(&at, PATIENCE));
+        if let Some(thread) = self.thread.take()
+            && woken.is_ok()
+        {
+            let _ = thread.join();
+        }
+    }
 }

@@ -70,6 +70,12 @@ impl Family {
         payload(NETWORK, self.destination, self.length, FIRST)
     }
 
+    /// Source and destination, one behind the other.
+    pub(super) fn ends(self) -> Vec<Attributes> {
+        let next = FIRST + self.length / 4;
+        vec![self.source(), payload(NETWORK, self.destination, self.length, next)]
+    }
+
     pub(super) fn goes_to(self, address: &[u8]) -> Vec<Attributes> {
         vec![self.destination(), compare(EQUAL, address)]
     }

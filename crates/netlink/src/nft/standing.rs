@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 
 use super::read::{ChainName, Element as Found, Reader};
-use super::table::{CLOSED, Element, LINKS, Pod, SETS, WITHIN};
+use super::table::{CLOSED, Element, ITSELF4, ITSELF6, LINKS, Pod, SETS, WITHIN};
 
 /// NFPROTO_INET.
 const INET: u8 = 1;
@@ -110,6 +110,8 @@ fn text(set: &str, key: &[u8], value: &[u8]) -> String {
     }
     let (own, service) = match key.len() {
         4 | 16 => (key, &[][..]),
+        // One address twice.
+        length if [ITSELF4.name, ITSELF6.name].contains(&set) => (&key[..length / 2], &[][..]),
         length => key.split_at(length.saturating_sub(8)),
     };
     let mut words: Vec<String> = address(own).map(|ip| ip.to_string()).into_iter().collect();

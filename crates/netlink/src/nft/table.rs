@@ -105,10 +105,17 @@ pub(super) const LINKS: Set = set("links", 9, (LINK, 16), None);
 pub(super) const CLOSED: Set = set("closed", 10, (LINK, 16), None);
 /// An interface twice: a rule cannot compare by which one a packet came and by which it leaves.
 pub(super) const WITHIN: Set = set("within", 11, (LINK << 6 | LINK, 32), None);
-pub(super) const SETS: [&Set; 11] =
-    [&PODS4, &PODS6, &PORTS4, &PORTS6, &BOUND4, &BOUND6, &HIDDEN4, &HIDDEN6, &LINKS, &CLOSED, &WITHIN];
-const FAMILIES: [(Family, [&Set; 4]); 2] =
-    [(V4, [&PODS4, &PORTS4, &BOUND4, &HIDDEN4]), (V6, [&PODS6, &PORTS6, &BOUND6, &HIDDEN6])];
+/// A pod's address twice, for the same reason.
+pub(super) const ITSELF4: Set = set("itself4", 12, (ADDRESS4 << 6 | ADDRESS4, 8), None);
+pub(super) const ITSELF6: Set = set("itself6", 13, (ADDRESS6 << 6 | ADDRESS6, 32), None);
+pub(super) const SETS: [&Set; 13] = [
+    &PODS4, &PODS6, &PORTS4, &PORTS6, &BOUND4, &BOUND6, &HIDDEN4, &HIDDEN6, &LINKS, &CLOSED, &WITHIN,
+    &ITSELF4, &ITSELF6,
+];
+const FAMILIES: [(Family, [&Set; 5]); 2] = [
+    (V4, [&PODS4, &PORTS4, &BOUND4, &HIDDEN4, &ITSELF4]),
+    (V6, [&PODS6, &PORTS6, &BOUND6, &HIDDEN6, &ITSELF6]),
+];
 
 fn named(table: &str) -> Attributes {
     Attributes::default().text(1, table)
@@ -155,20 +162,27 @@ impl Element {
     pub(super) fn of_link(name: &str) -> Self {
         Self { set: &LINKS, key: on::link(name), value: Vec::new() }
     }
+
+    /// As that by which a packet comes and leaves.
+    fn within(name: &str) -> Self {
+        let key = on::link(name);
+        Self { set: &WITHIN, key: [key.clone(), key].concat(), value: Vec::new() }
+    }
 }
 
 impl Pod {
     pub(super) fn elements(&self) -> impl Iterator<Item = Element> {
-        let of = |sets: [&'static Set; 2], hidden: bool| {
-            let all = self.addresses.iter().filter(move |_| hidden);
+        let of = |sets: [&'static Set; 2], times: usize| {
+            let all = self.addresses.iter().filter(move |_| times != 0);
             all.map(move |address| Element {
                 set: if address.is_ipv4() { sets[0] } else { sets[1] },
-                key: octets(*address),
+                key: octets(*address).repeat(times),
                 value: Vec::new(),
             })
         };
-        of([&PODS4, &PODS6], true)
-            .chain(of([&HIDDEN4, &HIDDEN6], self.masquerade))
+        of([&PODS4, &PODS6], 1)
+            .chain(of([&HIDDEN4, &HIDDEN6], usize::from(self.masquerade)))
+            .chain(of([&ITSELF4, &ITSELF6], 2))
             .chain(self.forwards.iter().map(Forward::element))
     }
 }
@@ -199,16 +213,13 @@ impl Batch {
     }
 
     fn links(&mut self, kind: u16, table: &str, links: &[String]) {
-        self.elements(kind, table, || links.iter().map(|name| Element::of_link(name)));
+        let elements = |name: &String| [Element::of_link(name), Element::within(name)];
+        self.elements(kind, table, || links.iter().flat_map(elements));
     }
 
     fn closed(&mut self, table: &str, links: &[String]) {
-        let elements = |name: &String| {
-            let key = on::link(name);
-            let twice = Element { set: &WITHIN, key: [key.clone(), key.clone()].concat(), value: Vec::new() };
-            [Element { set: &CLOSED, key, value: Vec::new() }, twice]
-        };
-        self.elements(NEW_ELEMENT, table, || links.iter().flat_map(elements));
+        let element = |name: &String| Element { set: &CLOSED, key: on::link(name), value: Vec::new() };
+        self.elements(NEW_ELEMENT, table, || links.iter().map(element));
     }
 
     fn elements<I: Iterator<Item = Element>>(&mut self, kind: u16, table: &str, all: impl Fn() -> I) {
@@ -299,7 +310,7 @@ impl Tables {
         batch.chain(name, "prerouting", "nat", PRE_ROUTING, DESTINATION_NAT);
         batch.chain(name, "output", "nat", OUTPUT, DESTINATION_NAT);
         for chain in ["prerouting", "output"] {
-            for (family, [_, ports, bound, _]) in FAMILIES {
+            for (family, [_, ports, bound, ..]) in FAMILIES {
                 let [protocol, port] = Family::service(family.length);
                 let lookup = vec![family.destination(), protocol, port, on::mapped(bound.name, bound.id)];
                 batch.rule(name, chain, vec![family.is(), lookup, vec![family.forward()]]);
@@ -312,7 +323,7 @@ impl Tables {
         }
         let to_pod = |not| on::leaves_by(LINKS.name, LINKS.id, not);
         batch.chain(name, "postrouting", "nat", POST_ROUTING, SOURCE_NAT);
-        for (family, [pods, _, _, hidden]) in FAMILIES {
+        for (family, [pods, _, _, hidden, itself]) in FAMILIES {
             let mut masquerade = |parts: Vec<Vec<Attributes>>| {
                 let parts = std::iter::once(family.is()).chain(parts).chain([vec![on::masquerade()]]);
                 batch.rule(name, "postrouting", parts.collect());
@@ -322,8 +333,14 @@ impl Tables {
                 masquerade(vec![to_pod(false), on::from_loopback4()]);
             }
             let from_pods = || vec![family.source(), on::among(pods.name, pods.id, false)];
-            // From a pod to the host, and on to a pod, maybe the same: the answer must come back through here.
-            masquerade(vec![to_pod(false), on::was_forwarded(), from_pods()]);
+            // From a pod to an address that leads to itself: nobody answers to his own address.
+            let ends = family.ends().into_iter().chain([on::among(itself.name, itself.id, false)]);
+            masquerade(vec![to_pod(false), on::was_forwarded(), ends.collect()]);
+            // From a pod to an address that leads to another one of the same bridge, ours or a Service's: else the answer would
+            // take the short way, past who translated. With br_netfilter it does not, and the other pod sees who asks: then the
+            // packet stays on the bridge, and here it has come by no interface.
+            let within = on::goes_between(WITHIN.name, WITHIN.id);
+            masquerade(vec![within, on::was_forwarded(), from_pods()]);
             masquerade(vec![to_pod(true), vec![family.source(), on::among(hidden.name, hidden.id, false)]]);
         }
         if *isolated {

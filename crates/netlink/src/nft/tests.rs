@@ -67,7 +67,7 @@ fn what_a_table_has_is_compared_with_what_it_should_have() {
         assert_eq!((reader.standing("berth-test")?, reader.has_rules("berth-test")?), (None, false));
         let missing = reader.held("berth-test", &whole, Some("br-test"))?;
         assert!(
-            missing.len() == 6 && missing.iter().all(|one| one.state == HeldState::Missing),
+            missing.len() == 7 && missing.iter().all(|one| one.state == HeldState::Missing),
             "{missing:?}"
         );
         let links = ["br-test".to_owned()];
@@ -85,8 +85,9 @@ fn what_a_table_has_is_compared_with_what_it_should_have() {
         assert!(there.iter().all(|one| one.state == HeldState::There), "{there:?}");
         let texts: Vec<&str> = there.iter().map(|one| one.text.as_str()).collect();
         assert_eq!(
-            texts[..5],
+            texts[..6],
             [
+                "10.1.0.7",
                 "10.1.0.7",
                 "10.1.0.7",
                 "TCP 1000 to 10.1.0.7:80",
@@ -112,6 +113,7 @@ fn what_a_table_has_is_compared_with_what_it_should_have() {
             [
                 &HeldState::Missing,
                 &HeldState::There,
+                &HeldState::Missing,
                 &other("10.1.0.8:80"),
                 &other("[fd00::8]:80"),
                 &other("10.1.0.8:53"),

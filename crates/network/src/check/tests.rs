@@ -93,11 +93,12 @@ fn the_hop_that_is_broken_is_named() {
         first(&scene.check(&[])),
         format!(
             "masquerade: {v4} is not in set pods4 of table {0}; {1} is not in set pods6 of table {0}; \
-         {v4} is not in set hidden4 of table {0}; {1} is not in set hidden6 of table {0}",
+         {v4} is not in set hidden4 of table {0}; {1} is not in set hidden6 of table {0}; \
+         {v4} is not in set itself4 of table {0}; {1} is not in set itself6 of table {0}",
             table.table, scene.pod.1.ips[1]
         )
     );
-    assert_eq!(scene.differences().len(), 4);
+    assert_eq!(scene.differences().len(), 6);
     assert_eq!(scene.host.with(|| scene.network.inspect().unwrap()).differences.len(), 2);
     scene.host.with(|| tables.add(&table.table, &masquerade).unwrap());
 

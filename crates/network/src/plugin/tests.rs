@@ -238,7 +238,7 @@ fn ports_of_a_pod_that_a_program_connected() {
             .map(|held| held.set)
             .collect::<Vec<_>>()
     };
-    assert_eq!(there(), ["pods4", "pods6", "ports4", "ports6"]);
+    assert_eq!(there(), ["pods4", "pods6", "itself4", "itself6", "ports4", "ports6"]);
     host.with(|| plugins.del(&portmap, &pod.call(Some(&result)))).unwrap();
     assert!(there().is_empty(), "{:?}", there());
     let files: Vec<_> =
