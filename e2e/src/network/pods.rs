@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, Result};
 use berth_cri_api::v1::*;
@@ -59,6 +60,8 @@ pub(super) async fn all(
     checks.that("a pod has an address of each IP version", a.ips.len() == 2, format!("{:?}", a.ips));
     let different = a.ips.iter().all(|ip| !b.ips.contains(ip));
     checks.that("two pods have different ones", different, format!("{:?} {:?}", a.ips, b.ips));
+    checks.note("a pod's verbose status has its network namespace's path", named(daemon, &a).await);
+    checks.note("  of the other pod another one", named(daemon, &b).await);
     for (version, v6) in [("IPv4", false), ("IPv6", true)] {
         let own = ip(OWN[usize::from(v6)]);
         checks.note(&format!("the machine reaches both on port 80, {version}"), {
@@ -74,8 +77,35 @@ pub(super) async fn all(
         let what = format!("a pod reaches the outside, which sees the machine's address, {version}");
         kind.that(checks, &what, seen == own.to_string(), seen);
     }
+    closed(checks, daemon, &a).await?;
     a.gone(daemon).await?;
     b.gone(daemon).await
+}
+
+/// The paths in the verbose status are of the namespace that the pod's container is in.
+pub(super) async fn named(daemon: &Daemon, served: &Served) -> Result<()> {
+    let info = Client::connect(&daemon.socket()).await?.pod_info(&served.id).await?;
+    let inode = std::fs::File::from(served.netns.try_clone()?).metadata()?.ino();
+    let spaces = info["runtimeSpec"]["linux"]["namespaces"].as_array().cloned().unwrap_or_default();
+    let network = spaces.iter().find(|space| space["type"] == "network").context("no network namespace")?;
+    for path in [&info["netns"], &network["path"]] {
+        let text = path.as_str().with_context(|| format!("{path} is no path"))?;
+        let found = std::fs::metadata(text).with_context(|| text.to_owned())?.ino();
+        holds!(found == inode, "{text} is {found} and not {inode}");
+    }
+    holds!(info["netNSClosed"] == false, "it is closed: {}", info["netNSClosed"]);
+    Ok(())
+}
+
+/// A pod that was stopped has none.
+async fn closed(checks: &mut Checks, daemon: &Daemon, served: &Served) -> Result<()> {
+    let mut client = Client::connect(&daemon.socket()).await?;
+    client.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: served.id.clone() }).await?;
+    let info = client.pod_info(&served.id).await?;
+    let said = (&info["netns"], &info["netNSClosed"], &info["runtimeSpec"]["linux"]["namespaces"][0]["path"]);
+    let none = *said.0 == "" && *said.1 == true && said.2.is_null();
+    checks.that("a stopped pod's has no path, and says that it is closed", none, format!("{said:?}"));
+    Ok(())
 }
 
 /// A server on the machine itself, for one answer.

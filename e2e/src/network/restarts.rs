@@ -28,6 +28,7 @@ pub(super) async fn all(
     reached(checks, machine, &served, kind, "a new daemon: it still does")?;
     let kept = client.pod_ips(&served.id).await?;
     checks.that("  the pod's addresses are the same", kept == served.ips, format!("{kept:?}"));
+    checks.note("  and so is its namespace's path", super::pods::named(daemon, &served).await);
     let next = Served::new(daemon, "next", &[]).await?;
     let fresh = next.ips.iter().all(|ip| !served.ips.contains(ip));
     checks.that("  and nobody else's", fresh, format!("{:?}", next.ips));

@@ -73,19 +73,25 @@ pub(crate) fn describe(sandbox: &Sandbox, verbose: bool) -> SandboxStatus {
     })
 }
 
-/// A path of its network namespace: where it is bound, else by its supervisor.
+/// A path of its network namespace: where it is bound, else by its supervisor, while it has one.
 pub(super) fn netns(record: &SandboxRecord, pid: u32) -> String {
     let bound = record.attachment.as_ref().and_then(|attachment| attachment.netns.clone());
-    bound.unwrap_or_else(|| format!("/proc/{pid}/ns/net"))
+    bound.or_else(|| namespace(pid, "net")).unwrap_or_default()
+}
+
+/// By a process that is in it. `None`: it has ended, and 0 is nobody's number.
+fn namespace(pid: u32, name: &str) -> Option<String> {
+    (pid != 0).then(|| format!("/proc/{pid}/ns/{name}"))
 }
 
 /// The sandbox in the form of the OCI runtime spec, as far as it has one: people's scripts read the paths of its
 /// namespaces there.
 fn spec(record: &SandboxRecord, pid: u32) -> serde_json::Value {
     let options = &record.config.security.namespaces;
-    let own = |kind, name, yes| match yes {
-        true => Some(serde_json::json!({ "type": kind, "path": format!("/proc/{pid}/ns/{name}") })),
-        false => None,
+    let own = |kind, name, yes| match (yes, namespace(pid, name)) {
+        (true, Some(path)) => Some(serde_json::json!({ "type": kind, "path": path })),
+        (true, None) => Some(serde_json::json!({ "type": kind })),
+        (false, _) => None,
     };
     let namespaces = [
         own("network", "net", options.network != NamespaceMode::Node),
