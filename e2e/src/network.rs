@@ -22,6 +22,7 @@ mod pods;
 mod ports;
 mod rates;
 mod restarts;
+mod sctp;
 mod services;
 mod switch;
 mod thousand;
@@ -52,6 +53,7 @@ pub(crate) async fn lane(checks: &mut Checks, only: Option<&str>) -> Result<()> 
             pods::all(checks, &machine, &mut daemon, kind).await?;
             ports::all(checks, &machine, &mut daemon, kind).await?;
             rates::all(checks, &machine, &daemon).await?;
+            sctp::all(checks, &machine, &daemon, kind).await?;
             restarts::all(checks, &machine, &mut daemon, kind).await?;
             churn::all(checks, &daemon, kind).await?;
             match kind {

@@ -14,7 +14,6 @@ const DELETE: u16 = 2;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
-const UDP: u8 = 17;
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const ZONE: u16 = 18;
@@ -53,12 +52,16 @@ fn message(kind: u16, flags: u16, family: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Forgets the UDP flows that came to one of `ports` of the host itself, whose addresses are `own`, or are answered by one of
-/// `pods`, and gives their number. UDP has no end of its own: a client that goes on sending would be led to where the port
-/// led before. Those that a port leads to other pods, and those that only pass through, go on.
+/// A port and its protocol's number.
+pub type Port = (u8, u16);
+
+/// Forgets the flows that came to one of `ports` of the host itself, whose addresses are `own`, or are answered by one of
+/// `pods` in a protocol of theirs, and gives their number. For protocols where a client goes on from the same port with nobody
+/// to tell it that the other end is another one: it would be led to where the port led before. Those that a port leads to other
+/// pods, and those that only pass through, go on.
 ///
 /// The namespace of the calling thread. Reads every tracked connection of the family once.
-pub fn forget_udp(pods: &[IpAddr], ports: &[u16], own: &[IpAddr]) -> io::Result<usize> {
+pub fn forget(pods: &[IpAddr], ports: &[Port], own: &[IpAddr]) -> io::Result<usize> {
     let (v4, v6) = (nix::libc::AF_INET as u8, nix::libc::AF_INET6 as u8);
     let mut count = 0;
     for (family, _) in
@@ -96,7 +99,7 @@ pub fn forget_udp(pods: &[IpAddr], ports: &[u16], own: &[IpAddr]) -> io::Result<
 }
 
 /// What names the flow in a request to delete it.
-fn wanted(body: &[u8], pods: &[IpAddr], ports: &[u16], own: &[IpAddr]) -> Option<Vec<u8>> {
+fn wanted(body: &[u8], pods: &[IpAddr], ports: &[Port], own: &[IpAddr]) -> Option<Vec<u8>> {
     let all = attributes(body);
     let original = inside(&all, ORIGINAL)?;
     let (to, from) = (tuple(original)?, tuple(inside(&all, REPLY)?)?);
@@ -104,8 +107,9 @@ fn wanted(body: &[u8], pods: &[IpAddr], ports: &[u16], own: &[IpAddr]) -> Option
     let to_host = to.destination == from.source;
     let to_host = to_host && to.destination.is_some_and(|ip| ip.is_loopback() || own.contains(&ip));
     let by_pod = from.source.is_some_and(|ip| pods.contains(&ip));
-    let ours = to_host && ports.contains(&to.destination_port) || by_pod;
-    if to.protocol != UDP || !ours {
+    let by_pod = by_pod && ports.iter().any(|(protocol, _)| *protocol == to.protocol);
+    let to_host = to_host && ports.contains(&(to.protocol, to.destination_port));
+    if !by_pod && !to_host {
         return None;
     }
     let named = [(ORIGINAL | 0x8000, Some(original)), (ZONE, inside(&all, ZONE))];

@@ -56,20 +56,21 @@ pub(crate) fn wanted(mappings: &[PortMapping]) -> Vec<HostPort> {
     ports
 }
 
-/// UDP flows of before: to the host itself when the pod comes, to the pod when it goes.
+/// Flows of before: to the host itself when the pod comes, to the pod when it goes. Of TCP they end by a reset; a client of UDP
+/// and, since both ends of it have well-known ports, of SCTP goes on from the port that it has.
 pub(crate) fn forget_flows(pod: &str, addresses: &[IpAddr], ports: &[HostPort]) {
-    let udp = ports.iter().filter(|port| port.protocol == Protocol::Udp);
-    let ports: Vec<u16> = udp.map(|port| port.port).collect();
+    let lasting = ports.iter().filter(|port| port.protocol != Protocol::Tcp);
+    let ports: Vec<conntrack::Port> = lasting.map(|port| (port.number(), port.port)).collect();
     if ports.is_empty() {
         return;
     }
     let own = Routes::open().and_then(|routes| routes.all_addresses());
-    match own.and_then(|own| conntrack::forget_udp(addresses, &ports, &own)) {
-        Ok(count) => tracing::debug!(pod, count, "UDP flows of before are forgotten"),
+    match own.and_then(|own| conntrack::forget(addresses, &ports, &own)) {
+        Ok(count) => tracing::debug!(pod, count, "flows of before are forgotten"),
         Err(error) => tracing::warn!(
             pod,
             error = &error as &dyn std::error::Error,
-            "UDP flows of before are not forgotten; they end 30 to 120 s after their last packet"
+            "flows of before are not forgotten; they end 30 s to some minutes after their last packet"
         ),
     }
 }

@@ -451,7 +451,7 @@ fn flows_that_only_have_the_same_port_go_on() {
     let forgotten = |pods: &[IpAddr]| {
         host.with(|| {
             let own = Routes::open().unwrap().all_addresses().unwrap();
-            berth_netlink::conntrack::forget_udp(pods, &[5353], &own).unwrap()
+            berth_netlink::conntrack::forget(pods, &[(17, 5353)], &own).unwrap()
         })
     };
     let second = attach(2, &other, &[]);
