@@ -208,7 +208,7 @@ pub(super) fn status(daemon: &Daemon) -> Result<Value> {
 }
 
 /// The first address of each of the pods' networks.
-fn gateways(daemon: &Daemon, kind: Kind) -> Result<[IpAddr; 2]> {
+pub(super) fn gateways(daemon: &Daemon, kind: Kind) -> Result<[IpAddr; 2]> {
     let of = |network: &String| -> Result<IpAddr> {
         Ok(match network.split('/').next().unwrap_or_default().parse()? {
             IpAddr::V4(network) => IpAddr::V4((u32::from(network) + 1).into()),

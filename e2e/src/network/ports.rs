@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use berth_cri_api::v1::*;
 
-use super::kind::Kind;
-use super::machine::{Machine, OWN, ip};
+use super::kind::{Kind, taken};
+use super::machine::{Machine, OWN, ip, tool};
+use super::neighbours::gateways;
 use super::pods::Served;
 use super::traffic::{Datagrams, answers, ask, datagram, datagram_client};
-use crate::checks::Checks;
+use crate::checks::{Checks, until};
 use crate::client::{Client, pod};
 use crate::daemon::Daemon;
 
@@ -66,23 +67,66 @@ fn everywhere(checks: &mut Checks, machine: &Machine, served: &Served, other: &S
 }
 
 async fn conflicts(checks: &mut Checks, daemon: &Daemon, kind: Kind) -> Result<()> {
-    let mut client = Client::connect(&daemon.socket()).await?;
-    let taken = PodSandboxConfig { port_mappings: vec![tcp(8080)], ..pod("taken", &daemon.path("logs")) };
-    let said = client.run_pod(&taken).await.err().map(|error| error.to_string()).unwrap_or_default();
+    let before = footprint(daemon)?;
+    let said = refused(checks, daemon, 8080).await?;
     let names = said.contains("8080") && said.contains("demo/served");
     kind.that(checks, "the same port for a second pod is refused with the holder's name", names, &said);
+    untouched(checks, daemon, &before).await?;
     let listener = std::net::TcpListener::bind("0.0.0.0:8081")?;
-    let used = PodSandboxConfig { port_mappings: vec![tcp(8081)], ..pod("used", &daemon.path("logs")) };
-    let said = client.run_pod(&used).await.err().map(|error| error.to_string()).unwrap_or_default();
+    let said = refused(checks, daemon, 8081).await?;
     drop(listener);
     let names = said.contains("8081") && said.contains("a process of the host listens");
     kind.that(checks, "one that a process listens on is refused", names, &said);
-    // What was refused leaves no pod; one that another kind let in goes.
+    untouched(checks, daemon, &before).await
+}
+
+/// Why a pod with this port is refused; nothing of it is listed. One that another kind lets in goes.
+async fn refused(checks: &mut Checks, daemon: &Daemon, port: i32) -> Result<String> {
+    let mut client = Client::connect(&daemon.socket()).await?;
+    let config = PodSandboxConfig { port_mappings: vec![tcp(port)], ..pod("refused", &daemon.path("logs")) };
+    let error = match client.run_pod(&config).await {
+        Ok(id) => {
+            client.remove_pod(&id).await?;
+            return Ok("it runs".into());
+        }
+        Err(error) => error,
+    };
     let pods = client.runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await?.into_inner().items;
-    let named = |pod: &PodSandbox| pod.metadata.as_ref().map(|m| m.name.clone()).unwrap_or_default();
-    for pod in pods.iter().filter(|pod| ["taken", "used"].contains(&named(pod).as_str())) {
-        client.remove_pod(&pod.id).await?;
+    let named = |pod: &PodSandbox| pod.metadata.as_ref().is_some_and(|m| m.name == "refused");
+    let left = pods.iter().filter(|pod| named(pod)).count();
+    checks.that("a pod that is refused is not listed", left == 0, format!("{left} of {}", pods.len()));
+    Ok(error.to_string())
+}
+
+/// Interfaces, addresses and rules of the machine, and the addresses that pods have.
+fn footprint(daemon: &Daemon) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    // Without what they count.
+    for line in ["ip -br link show", "ip -br address show", "nft -s list ruleset"] {
+        found.extend(tool(line)?.lines().map(|text| text.trim().to_owned()));
     }
+    found.extend(taken(daemon));
+    let (_, text) = daemon.says(&["network", "inspect", "--json"])?;
+    let view: serde_json::Value = serde_json::from_str(&text)?;
+    found.extend([&view["own"]["subnets"], &view["own"]["host_ports"]].map(ToString::to_string));
+    Ok(found)
+}
+
+/// The kernel clears namespaces in its own time.
+async fn untouched(checks: &mut Checks, daemon: &Daemon, before: &[String]) -> Result<()> {
+    let mut differs = Vec::new();
+    let same = until("the machine to be as before", || {
+        let now = footprint(daemon).unwrap_or_default();
+        let without = |one: &[String], other: &[String]| {
+            one.iter().filter(|line| !other.contains(line)).cloned().collect::<Vec<_>>()
+        };
+        differs = [without(before, &now), without(&now, before)].concat();
+        let same = now == before;
+        async move { Ok(same.then_some(())) }
+    })
+    .await;
+    let same = same.map_err(|error| format!("{error:#}: {}", differs.join("; ")));
+    checks.note("  no address, interface, rule or element of it is left", same);
     Ok(())
 }
 
@@ -99,7 +143,49 @@ async fn bound(checks: &mut Checks, machine: &Machine, daemon: &Daemon, kind: Ki
         checks.that("  and on no other address", elsewhere.is_none(), format!("{elsewhere:?}"));
         served.gone(daemon).await?;
     }
-    Ok(())
+    tool(&format!("ip address add {}/32 dev up0", SECOND[0]))?;
+    tool(&format!("ip address add {}/128 dev up0 nodad", SECOND[1]))?;
+    let done = alone(checks, machine, daemon, kind).await;
+    tool(&format!("ip address del {}/32 dev up0", SECOND[0]))?;
+    tool(&format!("ip address del {}/128 dev up0", SECOND[1]))?;
+    done
+}
+
+/// One more of the machine's, of each version.
+const SECOND: [&str; 2] = ["192.0.2.9", "2001:db8::9"];
+
+/// A port on one of the machine's addresses, for those who come from elsewhere.
+async fn alone(checks: &mut Checks, machine: &Machine, daemon: &Daemon, kind: Kind) -> Result<()> {
+    let other = Served::new(daemon, "other", &[]).await?;
+    let gateways = gateways(daemon, kind)?;
+    for v6 in [false, true] {
+        let [own, second, none] = [OWN[usize::from(v6)], SECOND[usize::from(v6)], OWN[usize::from(!v6)]];
+        let served = Served::new(daemon, "alone", &[map(Protocol::Tcp, 8090, 80, own)]).await?;
+        for (from, netns) in [
+            ("from outside", &machine.outside),
+            ("from the machine", &machine.own),
+            ("from another pod", &other.netns),
+            ("from the pod itself", &served.netns),
+        ] {
+            kind.note(
+                checks,
+                &format!("a port on {own} alone, {from}"),
+                answers(netns, at(own, 8090), "alone"),
+            );
+            let gateway = gateways[usize::from(v6)].to_string();
+            for elsewhere in [second, none, &gateway] {
+                // Nobody outside knows the way to it.
+                if elsewhere == gateway && from == "from outside" {
+                    continue;
+                }
+                let said = ask(netns, at(elsewhere, 8090)).map_err(|error| error.kind());
+                let refused = said == Err(std::io::ErrorKind::ConnectionRefused);
+                checks.that(&format!("  and not at {elsewhere}"), refused, format!("{said:?}"));
+            }
+        }
+        served.gone(daemon).await?;
+    }
+    other.gone(daemon).await
 }
 
 /// A client that goes on sending finds the next pod: no flow of the one before is left.
