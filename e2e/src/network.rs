@@ -10,6 +10,7 @@ mod addresses;
 mod churn;
 mod fields;
 mod firewall;
+mod isolation;
 mod kind;
 mod kube_proxy;
 mod limits;
@@ -27,6 +28,7 @@ mod services;
 mod switch;
 mod thousand;
 mod traffic;
+mod uplink;
 
 use anyhow::Result;
 
@@ -76,6 +78,10 @@ pub(crate) async fn lane(checks: &mut Checks, only: Option<&str>) -> Result<()> 
         kind::clear(checks, |_| kind == Kind::Programs);
         let left = machine.left().await;
         checks.that("  after the reset the machine's network is as it was", left.is_empty(), left.join("; "));
+        uplink::all(checks, &machine, kind).await?;
+        if kind == Kind::Embedded {
+            isolation::all(checks, &machine).await?;
+        }
     }
     match (&fields[..], only) {
         ([in_process, programs], _) => {

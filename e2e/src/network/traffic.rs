@@ -2,12 +2,17 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_sys::netns::run_in;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recv, sendto, setsockopt,
+    socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 /// Long enough for a lost packet's repetition.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -137,4 +142,38 @@ impl Drop for Mirror {
             let _ = thread.join();
         }
     }
+}
+
+/// That an address answers an echo request (RFC 792, RFC 4443).
+pub(super) fn echo(netns: &OwnedFd, to: IpAddr) -> anyhow::Result<()> {
+    let (family, protocol, asks, answers) = match to {
+        IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp, 8, 0),
+        IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6, 128, 129),
+    };
+    let socket =
+        run_in(netns.as_fd(), || Ok(socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?))?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(50))?;
+    let mut request = [asks, 0, 0, 0, 0x42, 0x42, 0, 1];
+    if to.is_ipv4() {
+        // Of IPv6 the kernel makes it.
+        let sum: u32 = request.chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
+        request[2..4].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+    }
+    let at = SockaddrStorage::from(SocketAddr::new(to, 0));
+    sendto(socket.as_raw_fd(), &request, &at, MsgFlags::empty())?;
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        let mut buffer = [0; 512];
+        let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            Err(nix::errno::Errno::EAGAIN) => continue,
+            received => received?,
+        };
+        // With IPv4's header.
+        let behind = if to.is_ipv4() { usize::from(buffer[0] & 15) * 4 } else { 0 };
+        let message = buffer.get(behind..length).unwrap_or_default();
+        if message.first() == Some(&answers) && message.get(4..8) == Some(&request[4..8]) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("{to} does not answer an echo request")
 }
