@@ -7,6 +7,7 @@ mod files;
 mod image;
 mod kinds;
 mod mirrors;
+mod original;
 mod platforms;
 mod proxy;
 mod push;
@@ -52,6 +53,7 @@ async fn run(checks: &mut Checks, daemon: &mut Daemon) -> Result<()> {
     semantics::run(checks, daemon).await?;
     platforms::run(checks, daemon).await?;
     push::run(checks, daemon).await?;
+    original::run(checks, daemon).await?;
     explain::run(checks, daemon).await?;
     real::run(checks, daemon).await
 }

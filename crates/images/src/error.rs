@@ -31,6 +31,8 @@ pub enum ImageError {
     Config { problem: String },
     #[error("the archive: {problem}")]
     Archive { problem: String },
+    #[error("the name {name:?}: {problem}")]
+    Named { name: String, problem: &'static str },
     #[error("no image {id}")]
     Unknown { id: String },
     #[error(transparent)]
@@ -82,6 +84,15 @@ impl ImageError {
         }
     }
 
+    /// What a place sent is not the blob: its length or its digest.
+    pub(crate) fn is_of_place(&self) -> bool {
+        match self {
+            Self::Blob { .. } => true,
+            Self::Registry(error) => matches!(**error, RegistryError::Size { .. }),
+            _ => false,
+        }
+    }
+
     /// Its cause is a disk, or a quota, that is full.
     pub(crate) fn is_of_space(&self) -> bool {
         let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
@@ -123,7 +134,7 @@ impl Classify for ImageError {
             Self::Registry(error) => error.class(),
             Self::Unknown { .. } => ErrorClass::NotFound,
             Self::Unrestorable { .. } | Self::Damaged { .. } => ErrorClass::FailedPrecondition,
-            Self::Archive { .. } | Self::Push { .. } => ErrorClass::InvalidArgument,
+            Self::Archive { .. } | Self::Push { .. } | Self::Named { .. } => ErrorClass::InvalidArgument,
             Self::Store(error) => error.class(),
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 ErrorClass::ResourceExhausted

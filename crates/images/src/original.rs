@@ -46,7 +46,13 @@ impl Shared {
                         loop {
                             match self.spooled(&session, &blob, &mut sources, ended).await {
                                 // A place gave other bytes: the next is asked.
-                                Err(ImageError::Blob { .. }) if sources.blame(&session) => {}
+                                Err(error) if error.is_of_place() && sources.blame(&session) => {
+                                    tracing::warn!(
+                                        blob = %blob.digest,
+                                        error = &error as &dyn std::error::Error,
+                                        "a place gives other bytes than the layer's; the next is asked"
+                                    );
+                                }
                                 done => break done,
                             }
                         }
