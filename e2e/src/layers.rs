@@ -5,11 +5,13 @@ mod archives;
 mod damage;
 mod disks;
 mod faults;
+mod names;
 mod original;
 pub(crate) mod proxy;
 mod races;
 mod records;
 mod resume;
+mod secured;
 mod sweep;
 
 use std::collections::BTreeSet;
@@ -36,8 +38,10 @@ pub(crate) async fn lane(checks: &mut Checks) -> Result<()> {
 
 async fn run(checks: &mut Checks, daemon: &mut Daemon, registry: &Registry) -> Result<()> {
     archives::run(checks, daemon).await?;
+    names::run(checks, daemon).await?;
     original::run(checks, daemon).await?;
     damage::run(checks, daemon, registry).await?;
+    secured::run(checks, daemon).await?;
     records::run(checks, daemon, registry).await?;
     faults::run(checks, daemon, registry).await?;
     sweep::run(checks, daemon, registry).await?;

@@ -2,6 +2,7 @@
 //! `cargo xtask`, which builds what they need and names it in the environment.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person")]
 
+mod archive;
 mod audit;
 mod bench;
 mod certificates;

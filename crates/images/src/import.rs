@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::archive::{Contents, blob_name, broken};
 use crate::layers::Wanted;
 use crate::work::Work;
-use crate::{Image, ImageError, Shared};
+use crate::{Base, Image, ImageError, Shared};
 
 /// Images in one archive.
 const IMAGES: usize = 1000;
@@ -23,6 +23,9 @@ const NESTED: usize = 4;
 const LOOKED_AT: usize = 16;
 /// Layers of an image; the overlay takes 500.
 const LAYERS: usize = 500;
+
+const NAME: &str = "io.containerd.image.name";
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 fn bounded(images: usize) -> Result<(), ImageError> {
     match images > IMAGES {
@@ -58,15 +61,23 @@ pub(crate) fn import(
     archive: File,
     work: &Work,
     what: Take,
+    base: Option<&Base>,
 ) -> Result<Vec<Arc<Image>>, ImageError> {
     let contents = Contents::read(&shared.root, archive, work)?;
     // Its layers take the place of the archive that was copied.
     work.progress.parts(std::iter::empty());
     let (mut images, mut shown) = (Vec::new(), HashSet::new());
-    let mut some = false;
+    let (mut some, mut given) = (false, HashSet::new());
     let all = each(&contents, &mut |mut described| {
         work.check()?;
         some = true;
+        if let Some(base) = base.filter(|_| described.image.repo_tags.is_empty()) {
+            let name = base.name(described.tag.as_deref())?;
+            if !given.insert(name.clone()) {
+                return Err(broken(format!("several images of it would be called {name}")));
+            }
+            described.image.repo_tags.push(name);
+        }
         if !what.wants(shared, &mut described.image) {
             return Ok(());
         }
@@ -89,6 +100,8 @@ pub(crate) fn import(
 pub(crate) struct Described {
     pub(crate) image: Image,
     pub(crate) layers: Vec<Layer>,
+    /// What there is of a name where there is no whole one.
+    tag: Option<String>,
 }
 
 #[derive(Clone)]
@@ -148,9 +161,14 @@ impl IndexEntry {
 
     /// containerd and docker write the full name; the OCI one may be a bare tag, or a bare name as docker knows it.
     pub(crate) fn name(&self) -> Option<&String> {
-        let keys = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+        let keys = [NAME, REF_NAME];
         let names = || keys.iter().filter_map(|key| self.annotations.get(*key));
         names().find(|name| name.contains(['/', ':'])).or_else(|| names().find(|name| !is_a_tag(name)))
+    }
+
+    /// The OCI name where it is a tag and nothing else.
+    fn tag(&self) -> Option<&String> {
+        self.annotations.get(REF_NAME).filter(|name| is_a_tag(name))
     }
 }
 
@@ -206,17 +224,21 @@ fn from_layout(
         }
         image.repo_tags.sort();
         image.repo_tags.dedup();
-        take(Described { image, layers })?;
+        take(Described { image, layers, tag: entry.tag().cloned() })?;
     }
     Ok(())
 }
 
 /// Through indexes down to this platform's manifest, as a registry is asked (berth-registry's `resolve`): depth first, the best
-/// entry first. `None` when there is none for it.
+/// entry first. `None` when there is none for it. An index may lead to what the archive was saved without, and to more.
 fn manifest(contents: &Contents, digest: &Digest) -> Result<Option<Manifest>, ImageError> {
-    let (mut open, mut looked) = (vec![(digest.clone(), 0)], 0);
+    let (mut open, mut looked, mut missing) = (vec![(digest.clone(), 0)], 0, None);
     while let Some((wanted, depth)) = open.pop() {
         looked += 1;
+        if depth > 0 && contents.find(&blob_name(&wanted))?.is_none() {
+            missing.get_or_insert(wanted);
+            continue;
+        }
         let bytes = contents.blob(&wanted)?;
         match Manifest::read(&bytes, wanted.clone()).map_err(|e| broken(format!("manifest {wanted}: {e}")))? {
             Ok(manifest) => return Ok(Some(manifest)),
@@ -229,7 +251,13 @@ fn manifest(contents: &Contents, digest: &Digest) -> Result<Option<Manifest>, Im
             return Err(broken(format!("an index leads to more than {LOOKED_AT} manifests")));
         }
     }
-    Ok(None)
+    match missing {
+        Some(missing) => Err(broken(format!(
+            "{} is missing, the manifest of its image for this platform: it was saved without it",
+            blob_name(&missing)
+        ))),
+        None => Ok(None),
+    }
 }
 
 #[derive(Deserialize)]
@@ -282,7 +310,7 @@ fn from_docker(
         }
         let layers = image.layers.iter().cloned().zip(one.layers);
         let layers = layers.map(|(id, name)| Layer { id, name, blob: None }).collect();
-        take(Described { image, layers })?;
+        take(Described { image, layers, tag: None })?;
     }
     Ok(())
 }
@@ -295,7 +323,7 @@ fn finish(
     work: &Work,
     shown: &mut HashSet<Digest>,
 ) -> Result<Arc<Image>, ImageError> {
-    let Described { mut image, layers } = described;
+    let Described { mut image, layers, .. } = described;
     let _wanted = Wanted::new(shared, &image.layers);
     let mut new = Vec::new();
     for layer in layers.iter().filter(|layer| shown.insert(layer.id.clone())) {

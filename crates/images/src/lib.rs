@@ -16,6 +16,7 @@ mod import;
 mod inspect;
 mod layers;
 mod lookup;
+mod naming;
 mod open;
 mod original;
 mod partial;
@@ -46,6 +47,7 @@ pub use error::ImageError;
 pub use export::Exported;
 pub use image::Image;
 pub use inspect::{Inspected, InspectedLayer, Pruned};
+pub use naming::Base;
 pub use pins::Pin;
 pub use preload::Preloaded;
 pub use push::{Pushed, PushedLayer};
@@ -160,12 +162,18 @@ impl Images {
 
     /// [`import_as`](Self::import_as), with nobody watching.
     pub fn import(&self, archive: std::fs::File) -> Result<Vec<Arc<Image>>, ImageError> {
-        self.import_as(archive, &Work::unwatched())
+        self.import_as(archive, None, &Work::unwatched())
     }
 
-    /// Reads every image of an OCI archive or a `docker save` tarball, from a file or a pipe. Blocks.
-    pub fn import_as(&self, archive: std::fs::File, work: &Work) -> Result<Vec<Arc<Image>>, ImageError> {
-        import::import(&self.shared, archive, work, import::Take::All)
+    /// Reads every image of an OCI archive or a `docker save` tarball, from a file or a pipe; those without a name are called
+    /// as `base` says. Blocks.
+    pub fn import_as(
+        &self,
+        archive: std::fs::File,
+        base: Option<&Base>,
+        work: &Work,
+    ) -> Result<Vec<Arc<Image>>, ImageError> {
+        import::import(&self.shared, archive, work, import::Take::All, base)
     }
 
     /// Forgets an image under all its names. Its layers go once nobody uses them. Unknown: no error.

@@ -93,7 +93,7 @@ impl Images {
         }
         let work = self.begin(Direction::Import, archive.to_string_lossy().into_owned());
         let what = if known.is_some() { Take::Missing } else { Take::All };
-        let images = import(&self.shared, file, &work, what)?;
+        let images = import(&self.shared, file, &work, what, None)?;
         let name = |image: &std::sync::Arc<crate::Image>| {
             image.repo_tags.first().cloned().unwrap_or_else(|| image.id.to_string())
         };

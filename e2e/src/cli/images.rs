@@ -215,8 +215,9 @@ fn pruned(checks: &mut Checks, shell: &Shell<'_>, archive: &std::path::Path) -> 
     checks.that("  rm", said.code == Some(0), said.all());
     let help = shell.command(&["image", "--help"])?.stdin(Stdio::null()).output()?;
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
-    let verbs =
-        ["pull", "push", "import", "export", "list", "remove", "verify", "inspect", "prune", "explain"];
+    let verbs = [
+        "pull", "push", "import", "export", "tag", "list", "remove", "verify", "inspect", "prune", "explain",
+    ];
     let named = verbs.iter().all(|verb| help.contains(&format!("\n  {verb} ")));
     checks.that("image --help names every verb, on one screen", named && help.lines().count() < 40, help);
     Ok(())

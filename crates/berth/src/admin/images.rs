@@ -9,6 +9,14 @@ pub(crate) enum ImageVerb {
     /// What is in the archive whose descriptor travels beside it, which is shown under the name that it is `called`.
     Import {
         called: String,
+        /// What images without a name of their own are called.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+    /// Gives an image one name more.
+    Tag {
+        image: String,
+        name: String,
     },
     /// Names or ids, to the descriptor that travels beside it: a directory, or what an archive is written to.
     Export {

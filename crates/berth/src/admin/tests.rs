@@ -19,7 +19,7 @@ struct Recorder {
 impl AdminBackend for Recorder {
     async fn image(&self, verb: ImageVerb, archive: Option<File>) -> Result<Value, Failure> {
         match (verb, archive) {
-            (ImageVerb::Import { called }, Some(mut archive)) => {
+            (ImageVerb::Import { called, .. }, Some(mut archive)) => {
                 let mut id = String::new();
                 archive.read_to_string(&mut id)?;
                 Ok(serde_json::to_value([ArchivedImage { id, names: vec![called] }])?)
@@ -94,7 +94,7 @@ async fn the_archive_is_the_clients_own_descriptor() {
     write.write_all(b"a tarball").unwrap();
     drop(write);
     let archive = File::from(std::os::fd::OwnedFd::from(read));
-    let request = Request::Image { ask: ImageVerb::Import { called: "a:1".into() } };
+    let request = Request::Image { ask: ImageVerb::Import { called: "a:1".into(), name: None } };
     let (reply, _) = ask(Recorder::default(), request, Some(archive)).await;
     assert_eq!(reply, Reply::Done { value: json!([{ "id": "a tarball", "names": ["a:1"] }]) });
 }
@@ -114,7 +114,7 @@ async fn an_export_writes_to_the_clients_own_descriptor() {
 
 #[tokio::test]
 async fn an_import_without_a_descriptor_is_refused() {
-    let request = Request::Image { ask: ImageVerb::Import { called: String::new() } };
+    let request = Request::Image { ask: ImageVerb::Import { called: String::new(), name: None } };
     let (reply, _) = ask(Recorder::default(), request, None).await;
     assert_eq!(reply, Reply::Failed { error: "import needs exactly one descriptor, 0 came".into() });
 }

@@ -247,6 +247,7 @@ fn dispatch(matches: &ArgMatches) -> Result<u8, CliError> {
                 "list" => return client::run("image list", &config, matches),
                 "remove" => return client::run("image remove", &config, matches),
                 "push" => image::push(&config, matches)?,
+                "tag" => image::tag(&config, matches)?,
                 "inspect" => image::inspect(&config, matches)?,
                 "prune" => image::prune(&config, matches)?,
                 "explain" => return image::explain(&config, matches),

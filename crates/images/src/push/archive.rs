@@ -236,7 +236,7 @@ async fn layout(job: &Job, contents: &Arc<Contents>, plan: Plan) -> Result<Pushe
 }
 
 async fn saved(job: &Job, contents: &Arc<Contents>, described: Box<Described>) -> Result<Pushed, ImageError> {
-    let Described { image, layers } = *described;
+    let Described { image, layers, .. } = *described;
     let contents = contents.clone();
     let open = move |id: &Digest| {
         let layer = layers.iter().find(|layer| layer.id == *id);

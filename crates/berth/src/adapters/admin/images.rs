@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use berth_images::{Compression, Credentials, Image, Inspected, LayerReport, LayerState, Login};
+use berth_images::{Base, Compression, Credentials, Image, Inspected, LayerReport, LayerState, Login};
 use berth_model::{ContainerFilter, Direction};
 use serde_json::{Value, json};
 
@@ -29,7 +29,12 @@ impl Admin {
         let images = &self.images;
         let archive = || archive.ok_or("the request came without a descriptor");
         Ok(match verb {
-            ImageVerb::Import { called } => self.import(archive()?, called).await?,
+            ImageVerb::Import { called, name } => self.import(archive()?, called, name).await?,
+            ImageVerb::Tag { image, name } => {
+                let images = images.clone();
+                let tagged = tokio::task::spawn_blocking(move || images.tag(&image, &name)).await??;
+                serde_json::to_value(archived(&tagged, tagged.repo_tags.clone()))?
+            }
             ImageVerb::Export { images, called, compress } => {
                 self.export(images, archive()?, compress, called).await?
             }
@@ -71,10 +76,12 @@ impl Admin {
         })
     }
 
-    async fn import(&self, archive: File, called: String) -> Result<Value, Failure> {
+    async fn import(&self, archive: File, called: String, name: Option<String>) -> Result<Value, Failure> {
+        let base = name.as_deref().map(Base::new).transpose()?;
         let (images, work) = (self.images.clone(), self.images.begin(Direction::Import, called));
         let _wanting = work.wanting();
-        let imported = tokio::task::spawn_blocking(move || images.import_as(archive, &work)).await??;
+        let imported =
+            tokio::task::spawn_blocking(move || images.import_as(archive, base.as_ref(), &work)).await??;
         let one = |image: &Arc<Image>| archived(image, image.repo_tags.clone());
         Ok(serde_json::to_value(imported.iter().map(one).collect::<Vec<_>>())?)
     }

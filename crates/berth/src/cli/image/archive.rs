@@ -21,6 +21,14 @@ use crate::config::Config;
 /// The exit code of a verification that found damage.
 const DAMAGED: u8 = 1;
 
+const NAMES: &str = "\
+An image is called as the archive says: by RepoTags of docker save, by io.containerd.image.name, or by an \
+org.opencontainers.image.ref.name that is a name. One that is a tag alone, such as v1.2 or latest, is no name: such an image is there \
+by its id until `image tag` gives it one, or --as does, whose own tag counts before the archive's. Of an index only what runs on \
+this machine is taken, so the archive may lack the rest.
+
+One that fails does not keep the others. Ctrl-C ends the import; images that were whole by then stay.";
+
 /// The verbs below `image` that this file has.
 pub(super) fn commands() -> [Command; 3] {
     let import = Command::new("import")
@@ -31,10 +39,14 @@ pub(super) fn commands() -> [Command; 3] {
                 .num_args(1..)
                 .help("Plain, gzip or zstd; - is standard input, a directory is read in place"),
         )
+        .arg(
+            Arg::new("as")
+                .long("as")
+                .value_name("NAME")
+                .help("[HOST/]REPOSITORY[:TAG] for an image that the archive gives no name"),
+        )
         .arg(super::json_flag("An object for each archive at its end, for programs; no progress"))
-        .after_help(
-            "One that fails does not keep the others. Ctrl-C ends the import; images that were whole by then stay.",
-        );
+        .after_help(NAMES);
     let export = Command::new("export")
         .about("Write images as one archive that is an OCI layout and can be loaded by docker, too, or as a directory")
         .arg(Arg::new("IMAGE").required(true).num_args(1..).help("A name or an id"))
@@ -72,12 +84,12 @@ pub(super) fn commands() -> [Command; 3] {
 /// One after the other; what fails does not keep the others.
 pub(in super::super) fn import(config: &Config, matches: &ArgMatches) -> Result<(), CliError> {
     let (socket, as_json) = (config.admin_socket(), matches.get_flag("json"));
-    let mut failed = Vec::new();
+    let (name, mut failed) = (matches.get_one::<String>("as"), Vec::new());
     for path in matches.get_many::<String>("FILE").into_iter().flatten() {
         let begin = Instant::now();
         let called = called(path, "standard input");
         let watched = Watched { socket: &socket, direction: Direction::Import, of: Some(&called) };
-        let error = match import_one(path, &watched, show(as_json)) {
+        let error = match import_one(path, name, &watched, show(as_json)) {
             Ok(images) if as_json => {
                 let seconds = begin.elapsed().as_secs_f64();
                 let line = json!({ "archive": path, "images": images, "seconds": seconds });
@@ -87,6 +99,9 @@ pub(in super::super) fn import(config: &Config, matches: &ArgMatches) -> Result<
             Ok(images) => {
                 for image in images {
                     print(&format!("{} {}\n", image.id, image.names.join(" ")))?;
+                    if image.names.is_empty() {
+                        unnamed(&image.id);
+                    }
                 }
                 continue;
             }
@@ -114,9 +129,20 @@ fn called(path: &str, stream: &str) -> String {
     if path == "-" { stream.to_owned() } else { path.to_owned() }
 }
 
-fn import_one(path: &str, watched: &Watched<'_>, show: Show) -> Result<Vec<ArchivedImage>, CliError> {
+/// Beside the output, which a script reads.
+#[expect(clippy::print_stderr, reason = "a hint to a person, as a failure's is")]
+fn unnamed(id: &str) {
+    eprintln!("berth: the archive has no name for it; `berth image tag {id} NAME` gives it one");
+}
+
+fn import_one(
+    path: &str,
+    name: Option<&String>,
+    watched: &Watched<'_>,
+    show: Show,
+) -> Result<Vec<ArchivedImage>, CliError> {
     let file = open(path)?;
-    let verb = ImageVerb::Import { called: watched.of.unwrap_or_default().to_owned() };
+    let verb = ImageVerb::Import { called: watched.of.unwrap_or_default().to_owned(), name: name.cloned() };
     let answer = watched.ask(verb, Some(file.as_fd()), show).map_err(|error| match error {
         CliError::Ask(source @ AskError::Refused(_)) if path != "-" => {
             CliError::Import { path: path.to_owned(), source }
@@ -126,7 +152,7 @@ fn import_one(path: &str, watched: &Watched<'_>, show: Show) -> Result<Vec<Archi
     understood(answer)
 }
 
-fn understood<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, CliError> {
+pub(super) fn understood<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, CliError> {
     Ok(serde_json::from_value(answer).map_err(|source| AskError::Decode { source })?)
 }
 

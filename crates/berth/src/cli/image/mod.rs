@@ -17,7 +17,7 @@ pub(super) use push::push;
 
 use super::{CliError, json_flag, print};
 use crate::admin::client::ask_about;
-use crate::admin::{ImageVerb, Password};
+use crate::admin::{ArchivedImage, ImageVerb, Password};
 use crate::config::Config;
 
 /// The exit code of an explanation whose pull would fail.
@@ -28,7 +28,7 @@ An IMAGE is a name, a name with a digest, or an id or the beginning of one. Name
 latest. Progress goes to standard error: bars at a terminal, a line for each layer in a pipe. With --json there is none.";
 
 /// The verbs below `image` that are not CRI's.
-pub(super) fn commands() -> [Command; 7] {
+pub(super) fn commands() -> [Command; 8] {
     let image = || Arg::new("IMAGE").required(true).help("A name or an id");
     let inspect = Command::new("inspect")
         .about("Show what is known of images: names, layers, who shares and uses them, their configuration")
@@ -52,8 +52,12 @@ pub(super) fn commands() -> [Command; 7] {
         .args(berth_client::login_arguments())
         .arg(Arg::new("IMAGE").required(true).help("[HOST/]REPOSITORY[:TAG][@DIGEST]"))
         .arg(json_flag("An object, for programs"));
+    let tag = Command::new("tag")
+        .about("Give an image one name more; an image that had the name loses it")
+        .arg(image())
+        .arg(Arg::new("NAME").required(true).help("[HOST/]REPOSITORY[:TAG]"));
     let [import, export, verify] = archive::commands();
-    [push::command(), import, export, verify, inspect, prune, explain]
+    [push::command(), import, export, tag, verify, inspect, prune, explain]
 }
 
 /// A file or directory that is read through our descriptor: the daemon need not see its path, and `-`, standard input,
@@ -77,6 +81,13 @@ fn about(config: &Config, verb: ImageVerb) -> Result<Value, CliError> {
 
 fn name(matches: &ArgMatches) -> String {
     matches.get_one::<String>("IMAGE").cloned().unwrap_or_default()
+}
+
+pub(super) fn tag(config: &Config, matches: &ArgMatches) -> Result<(), CliError> {
+    let called = matches.get_one::<String>("NAME").cloned().unwrap_or_default();
+    let tagged = about(config, ImageVerb::Tag { image: name(matches), name: called })?;
+    let tagged: ArchivedImage = archive::understood(tagged)?;
+    print(&format!("{} {}\n", tagged.id, tagged.names.join(" ")))
 }
 
 pub(super) fn inspect(config: &Config, matches: &ArgMatches) -> Result<(), CliError> {
