@@ -1,6 +1,7 @@
 //! What a person types on a node without a kubelet, at a terminal and in a script.
 
 mod archives;
+mod door;
 mod images;
 mod secure;
 
@@ -98,6 +99,7 @@ async fn all(checks: &mut Checks, daemon: &mut Daemon, registry: bool) -> Result
     exec(checks, &shell, &mut client).await?;
     mistakes(checks, &shell)?;
     archives::run(checks, daemon).await?;
+    door::run(checks, daemon).await?;
     if registry {
         images::run(checks, daemon).await?;
     }

@@ -135,6 +135,19 @@ impl Daemon {
         Ok(command)
     }
 
+    /// By another name, a link to the program; variables say which daemon is meant.
+    pub(crate) fn linked(&self, name: &str) -> Result<Command> {
+        let link = self.path("called").join(name);
+        if !link.exists() {
+            std::fs::create_dir_all(self.path("called"))?;
+            std::os::unix::fs::symlink(std::path::absolute(Self::program()?)?, &link)?;
+        }
+        let mut command = Command::new(link);
+        command.env("BERTH_NAME", &self.name);
+        command.env("BERTH_ROOT", self.path("root")).env("BERTH_STATE", self.path("state"));
+        Ok(command)
+    }
+
     /// Exit code and what is said, by standard output and then by the other, when a person types this.
     pub(crate) fn says(&self, words: &[&str]) -> Result<(i32, String)> {
         let done = self.typed(words)?.output()?;

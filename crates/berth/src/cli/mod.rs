@@ -3,6 +3,7 @@
 mod ask;
 mod client;
 mod config;
+mod door;
 mod image;
 mod network;
 mod screen;
@@ -49,6 +50,8 @@ enum CliError {
     Several { errors: Vec<CliError> },
     #[error("with --archive there is one destination")]
     OneDestination,
+    #[error("{}", door::refusal(asked))]
+    Door { asked: String },
     #[error("the daemon's answer was lost")]
     Lost,
     #[error("not without --yes: reset ends and removes every pod of the instance {name:?}")]
@@ -67,6 +70,7 @@ impl CliError {
             | Self::TwoOutputs
             | Self::CompressedDirectory
             | Self::OneDestination
+            | Self::Door { .. }
             | Self::Unconfirmed { .. }
             | Self::UnconfirmedNetwork { .. } => EX_USAGE,
             Self::Daemon(error) => error.exit_code(),
@@ -101,8 +105,25 @@ impl CliError {
     }
 }
 
-/// Runs the verb that `arguments` name.
+/// Runs the verb that `arguments` name, by whichever name this program was called.
 pub(crate) fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let done = match door::call(&arguments) {
+        None => return verb(&arguments),
+        Some(door::Call::Verb(words)) => return verb(&words),
+        Some(door::Call::Says(text)) => print(text),
+        Some(door::Call::Refused(asked)) => Err(CliError::Door { asked }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            error.exit_code().into()
+        }
+    }
+}
+
+fn verb(arguments: &[std::ffi::OsString]) -> ExitCode {
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
