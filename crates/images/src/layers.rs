@@ -13,7 +13,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::image::LayerRecord;
-use crate::{ImageError, Shared};
+use crate::{ImageError, Shared, parents};
 
 /// Beside `fs`: what was made there.
 const TREE: &str = "tree.zst";
@@ -150,6 +150,7 @@ impl Shared {
         if !unpacked.restorable {
             remove_file(&temporary.join(TAPE));
         }
+        parents::note(temporary, &unpacked.implied)?;
         nix::unistd::syncfs(&directory).map_err(|error| ImageError::file("sync", &fs)(error.into()))?;
         self.settle_in(id, temporary)?;
         let entries = unpacked.entries + 1;

@@ -19,6 +19,7 @@ mod lookup;
 mod naming;
 mod open;
 mod original;
+mod parents;
 mod partial;
 mod pins;
 mod preload;

@@ -53,9 +53,10 @@ fn make(path: &Path, mode: u32) -> Result<(), ImageError> {
 }
 
 impl Images {
-    fn lowers(&self, image: &Image) -> Vec<PathBuf> {
-        // Topmost first, as overlayfs counts.
-        image.layers.iter().rev().map(|id| self.shared.layer_path(id)).collect()
+    /// Topmost first, as overlayfs counts. Blocks.
+    fn lowers(&self, image: &Image) -> Result<Vec<PathBuf>, ImageError> {
+        let layers = image.layers.iter().rev().map(|id| self.shared.layer_path(id));
+        Ok(self.shared.parents(image)?.into_iter().chain(layers).collect())
     }
 
     /// A detached overlay with a fresh writable layer. A container that was prepared and never started gets a new one:
@@ -73,7 +74,7 @@ impl Images {
         let (upper, work) = (base.join("fs"), base.join("work"));
         make(&upper, 0o755)?;
         make(&work, 0o700)?;
-        let mut lowers = self.lowers(image);
+        let mut lowers = self.lowers(image)?;
         if lowers.is_empty() {
             // An image of no layers still has a root.
             let empty = base.join("empty");
@@ -128,7 +129,7 @@ impl Images {
 
     /// The image's tree, read-only; `None` for an image without layers.
     fn view(&self, image: &Image) -> Result<Option<OwnedFd>, ImageError> {
-        let lowers = self.lowers(image);
+        let lowers = self.lowers(image)?;
         if lowers.is_empty() {
             return Ok(None);
         }
@@ -152,7 +153,7 @@ impl Images {
             sub_path: sub_path.to_owned(),
             source: Arc::new(source),
         };
-        let lowers = self.lowers(image);
+        let lowers = self.lowers(image)?;
         let view = match (mapped, &lowers[..]) {
             (None, _) => self.view(image)?.ok_or_else(|| fail(io::ErrorKind::NotFound.into()))?,
             (Some(_), []) => return Err(fail(io::ErrorKind::NotFound.into())),

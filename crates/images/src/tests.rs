@@ -31,7 +31,7 @@ fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// An OCI archive with one image of these layers.
-fn archive(name: &str, layers: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn archive(name: &str, layers: &[Vec<u8>]) -> Vec<u8> {
     let diff_ids: Vec<_> = layers.iter().map(|layer| hash(layer)).collect();
     let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {"User": "web:1"},
         "rootfs": {"type": "layers", "diff_ids": diff_ids}, "history": []})
@@ -60,29 +60,29 @@ fn registry() -> ClientConfig {
     ClientConfig { certs_d: Vec::new(), auth_files: Vec::new(), stall }
 }
 
-struct Rig {
+pub(crate) struct Rig {
     directory: tempfile::TempDir,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
-    fn open(&self) -> Images {
+    pub(crate) fn open(&self) -> Images {
         let store = Store::open(&self.directory.path().join("db")).unwrap();
         let root = self.directory.path().join("images");
         let pinned = vec![Pin::parse("*/pinned:*").unwrap()];
         Images::open(ImagesConfig { root, registry: registry(), pinned }, store).unwrap()
     }
 
-    fn file(&self, bytes: &[u8]) -> std::fs::File {
+    pub(crate) fn file(&self, bytes: &[u8]) -> std::fs::File {
         let path = self.directory.path().join("archive");
         std::fs::File::create(&path).unwrap().write_all(bytes).unwrap();
         std::fs::File::open(path).unwrap()
     }
 
-    fn layers(&self) -> usize {
+    pub(crate) fn layers(&self) -> usize {
         std::fs::read_dir(self.directory.path().join("images/layers")).unwrap().count()
     }
 }

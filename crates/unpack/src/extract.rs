@@ -1,6 +1,7 @@
 //! Entries to files below one directory.
 
 mod attributes;
+mod implied;
 mod places;
 
 use std::cell::RefCell;
@@ -22,6 +23,7 @@ use nix::sys::stat::{
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
 use attributes::{kept_xattrs, mode, node, owner, spec};
+use implied::Implied;
 use places::{Parent, Place, Standing, Untimed, is_whiteout, kind_at};
 
 pub(crate) use attributes::kept;
@@ -45,6 +47,8 @@ pub(crate) struct Extracted {
     pub(crate) replaced: bool,
     pub(crate) size: u64,
     pub(crate) entries: u64,
+    /// Directories that no entry named, in order.
+    pub(crate) implied: Vec<Vec<u8>>,
 }
 
 pub(crate) struct Extractor<'a, W: Write> {
@@ -56,6 +60,7 @@ pub(crate) struct Extractor<'a, W: Write> {
     directories: HashMap<Vec<u8>, Rc<Parent>>,
     untimed: Rc<RefCell<Untimed>>,
     zeros: Option<Zeros>,
+    implied: Implied,
     done: Extracted,
 }
 
@@ -95,7 +100,8 @@ impl<'a, W: Write> Extractor<'a, W> {
             directories: HashMap::new(),
             untimed: Rc::default(),
             zeros: None,
-            done: Extracted { replaced: false, size: 0, entries: 0 },
+            implied: Implied::new(limits.implied),
+            done: Extracted { replaced: false, size: 0, entries: 0, implied: Vec::new() },
         }
     }
 
@@ -122,7 +128,10 @@ impl<'a, W: Write> Extractor<'a, W> {
         self.directories.clear();
         match self.untimed.take() {
             Some((path, error)) => Err(UnpackError::Create { name: shown(&path), source: error.into() }),
-            None => Ok((self.done, self.notes.into_inner())),
+            None => {
+                let done = Extracted { implied: self.implied.into_paths(), ..self.done };
+                Ok((done, self.notes.into_inner()))
+            }
         }
     }
 
@@ -208,7 +217,10 @@ impl<'a, W: Write> Extractor<'a, W> {
         fchown(&open, Some(Uid::from_raw(0)), Some(Gid::from_raw(0)))?;
         self.notes.made(&path, &Node { kind: b'd', mode: 0o755, ..Node::default() })?;
         if hides {
+            // It is a new one, whatever was below.
             self.make_opaque(&open, &path)?;
+        } else {
+            self.implied.insert(path)?;
         }
         self.done.size += 4096;
         Ok(open)
@@ -225,7 +237,11 @@ impl<'a, W: Write> Extractor<'a, W> {
             Err(Errno::EEXIST) => {
                 let flags = DIRECTORY | OFlag::O_NOFOLLOW;
                 match open_in_root(&parent.fd, name.as_c_str(), flags, Mode::empty()) {
-                    Ok(directory) => self.make_opaque(&directory, &parent.join(&name)),
+                    Ok(directory) => {
+                        let path = parent.join(&name);
+                        self.implied.named(&path);
+                        self.make_opaque(&directory, &path)
+                    }
                     Err(_) => Ok(()),
                 }
             }
@@ -281,6 +297,7 @@ impl<'a, W: Write> Extractor<'a, W> {
     }
 
     fn dress_directory(&mut self, open: &OwnedFd, entry: &Entry, path: Vec<u8>) -> Step<()> {
+        self.implied.named(&path);
         give(open, entry)?;
         let mut node = node(entry)?;
         for (name, value) in kept_xattrs(entry)? {
@@ -402,6 +419,7 @@ impl<'a, W: Write> Extractor<'a, W> {
     fn clear(&mut self, place: &Place) -> Step<()> {
         self.directories.clear();
         self.done.replaced = true;
+        self.implied.gone(&place.path());
         self.notes.gone(&place.path())?;
         Ok(remove_tree(place.parent.fd.as_fd(), &place.name, &mut || {})?)
     }

@@ -47,6 +47,8 @@ pub struct Limits {
     pub extension: u64,
     /// Pieces of a sparse file.
     pub sparse_pieces: usize,
+    /// Bytes of the paths of all directories that no entry names.
+    pub implied: usize,
 }
 
 impl Default for Limits {
@@ -58,6 +60,7 @@ impl Default for Limits {
             depth: 512,
             extension: 1 << 20,
             sparse_pieces: 1 << 16,
+            implied: 8 << 20,
         }
     }
 }
@@ -79,6 +82,9 @@ pub struct Unpacked {
     pub entries: u64,
     /// Whether [`Restored`] can make the stream again: not where a later entry replaced what an earlier one made.
     pub restorable: bool,
+    /// Directories that entries lie in and no entry named, in order; not the top. They are root's with mode 0755 here, and in an
+    /// image as the layers below have them.
+    pub implied: Vec<Vec<u8>>,
 }
 
 /// Where an extraction is written down.
@@ -155,6 +161,7 @@ pub fn unpack(
         size: extracted.size,
         entries: extracted.entries,
         restorable: !extracted.replaced,
+        implied: extracted.implied,
     })
 }
 

@@ -3,18 +3,22 @@
 //! what a container sees of them is what umoci leaves of them.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use berth_cri_api::v1::{ImageSpec, Mount, PodSandboxConfig};
 
 use super::case::{self, Documents, Layer, MANIFEST};
 use super::chance::{self, Chance};
 use super::push::Push;
 use super::tarball::Tar;
 use super::{Lane, REPOSITORY, tree};
+use crate::client::{Spec, args, of_host};
 use crate::disk::Mounted;
+use crate::mounts::mount;
 
 const LAYERS: u64 = 12;
 /// Images of several layers.
@@ -208,6 +212,11 @@ impl Lane<'_> {
             let what = format!("layers that hide each other's, seed {seed}: as umoci leaves them");
             self.checks.note(&what, result.map_err(|error| format!("{error:#}")));
         }
+        for seed in STACKS + 1..=2 * STACKS {
+            let result = self.agree_implied(seed).await;
+            let what = format!("  and do not name every directory, seed {seed}: a container sees umoci's");
+            self.checks.note(&what, result.map_err(|error| format!("{error:#}")));
+        }
         Ok(())
     }
 
@@ -245,7 +254,7 @@ impl Lane<'_> {
     /// Layers over each other, as the overlay of a container shows them.
     async fn agree_across(&mut self, seed: u64) -> Result<()> {
         let home = tempfile::Builder::new().prefix("berth-agree-").tempdir()?;
-        let layers: Vec<Layer> = chance::stack(seed).into_iter().map(Layer::plain).collect();
+        let layers: Vec<Layer> = chance::stack(seed, false).into_iter().map(Layer::plain).collect();
         let ids: Vec<String> = layers.iter().rev().map(|layer| layer.diff_id.clone()).collect();
         let name = self.pushed(&layers)?;
         by_umoci(&name, home.path())?;
@@ -258,6 +267,55 @@ impl Lane<'_> {
         ensure!(ours.len() > 20, "only {} entries", ours.len());
         same("umoci", &tree::list_with_times(&home.path().join("bundle/rootfs"))?, &ours)?;
         self.untouched().await
+    }
+
+    /// Layers that have something in directories that only layers below name: what a container has as its root and what it has
+    /// as an image volume. When umoci made a directory that nobody names any more is nobody's to say: times are not compared.
+    async fn agree_implied(&mut self, seed: u64) -> Result<()> {
+        let home = tempfile::Builder::new().prefix("berth-agree-").tempdir()?;
+        let layers: Vec<Layer> = chance::stack(seed, true).into_iter().map(Layer::plain).collect();
+        let name = self.pushed(&layers)?;
+        by_umoci(&name, home.path())?;
+        self.client.pull(&name).await?;
+        let config = of_host("agree", &self.daemon.path("logs"));
+        let pod = self.client.run_pod(&config).await?;
+        let ours = self.in_container(&pod, &config, &name).await;
+        self.client.remove_pod(&pod).await?;
+        self.client.remove_image(&name).await?;
+        let theirs = tree::list(&home.path().join("bundle/rootfs"))?;
+        for (way, ours) in ours? {
+            ensure!(ours.len() > 20, "only {} entries {way}", ours.len());
+            same("umoci", &theirs, &ours).context(way)?;
+        }
+        self.untouched().await
+    }
+
+    /// What is in the image, as a container of it sees it.
+    async fn in_container(
+        &mut self,
+        pod: &str,
+        config: &PodSandboxConfig,
+        name: &str,
+    ) -> Result<[(&'static str, Vec<String>); 2]> {
+        let guest = std::env::var("BERTH_E2E_GUEST").context("BERTH_E2E_GUEST names the guest program")?;
+        let guest = Path::new(&guest).canonicalize()?;
+        let image = ImageSpec { image: name.to_owned(), ..Default::default() };
+        let volume = Mount { image: Some(image), readonly: true, ..mount(Path::new(""), "/view") };
+        let spec = Spec {
+            image: Some(name.to_owned()),
+            mounts: vec![mount(&guest, "/guest"), volume],
+            ..args(&["/guest", "sleep", "1000"])
+        };
+        let id = self.client.run(pod, config, "agree", spec).await?;
+        let pid = self.client.info(&id).await?["pid"].as_i64().context("no pid")?;
+        let root = PathBuf::from(format!("/proc/{pid}/root"));
+        let volume = tree::list(&root.join("view"))?;
+        // Beside what a runtime puts there.
+        let is_own = |name: &OsStr| {
+            let rest = name.as_encoded_bytes().strip_prefix(b"d");
+            rest.is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_digit))
+        };
+        Ok([("as a volume", volume), ("as its root", tree::list_some(&root, is_own)?)])
     }
 
     fn unpacked(&self, diff_id: &str) -> PathBuf {

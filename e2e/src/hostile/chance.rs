@@ -398,7 +398,9 @@ pub(super) fn very_late(tar: Tar, _: &mut Chance) -> Tar {
 
 /// A base, and layers that hide, replace and bring back parts of it. A directory that a layer touches is named by it, as
 /// builders do.
-pub(super) fn stack(seed: u64) -> Vec<Vec<u8>> {
+///
+/// With `implied` a layer may also have something in a directory and not name that: it is as the layers below have it.
+pub(super) fn stack(seed: u64, implied: bool) -> Vec<Vec<u8>> {
     let mut chance = Chance::new(seed);
     let mut base = Tar::new();
     for n in 0..DIRECTORIES {
@@ -425,7 +427,9 @@ pub(super) fn stack(seed: u64) -> Vec<Vec<u8>> {
                 tar = tar.file(format!(".wh.d{n}"), "");
                 continue;
             }
-            tar = named(tar, &mut chance, b'5', &format!("d{n}/"), time);
+            if !implied || chance.below(2) == 0 {
+                tar = named(tar, &mut chance, b'5', &format!("d{n}/"), time);
+            }
             let mut fill =
                 |tar, name: &str, data: &str| filled(tar, &mut chance, &format!("d{n}/{name}"), data, time);
             tar = match what {

@@ -1,6 +1,7 @@
 //! What is in a directory, one line an entry, so that two of them can be compared.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -14,20 +15,26 @@ use super::content;
 /// Everything below `top`, in order: `KIND PATH DETAIL`, then what is not usual: mode, owner, other names of the same file,
 /// extended attributes. Of a content or target that is long, the detail is its length and digest.
 pub(super) fn list(top: &Path) -> Result<Vec<String>> {
-    listed(top, false)
+    listed(top, false, |_| true)
+}
+
+/// The same of some of the entries at the top alone.
+pub(super) fn list_some(top: &Path, is_wanted: impl Fn(&OsStr) -> bool) -> Result<Vec<String>> {
+    listed(top, false, is_wanted)
 }
 
 /// The same with the time of each.
 pub(crate) fn list_with_times(top: &Path) -> Result<Vec<String>> {
-    listed(top, true)
+    listed(top, true, |_| true)
 }
 
-fn listed(top: &Path, with_times: bool) -> Result<Vec<String>> {
+fn listed(top: &Path, with_times: bool, is_wanted: impl Fn(&OsStr) -> bool) -> Result<Vec<String>> {
     let mut lines = BTreeSet::new();
     let mut names: HashMap<u64, String> = HashMap::new();
     let mut open = vec![top.to_owned()];
     while let Some(directory) = open.pop() {
         let mut entries: Vec<_> = std::fs::read_dir(&directory)?.collect::<Result<_, _>>()?;
+        entries.retain(|entry| directory != top || is_wanted(&entry.file_name()));
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
