@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use berth_seccomp::Profile;
+use serde_json::json;
 
 use crate::checks::until;
 use crate::client::Client;
@@ -30,7 +32,7 @@ pub(crate) struct Daemon {
     /// Variables beside the lane's own.
     pub(crate) environment: Vec<(String, String)>,
     /// System calls that the kernel refuses it, with EMFILE.
-    pub(crate) refused: Vec<i64>,
+    pub(crate) refused: Vec<&'static str>,
     is_reset: bool,
 }
 
@@ -321,28 +323,13 @@ impl Drop for Daemon {
 
 /// Starts a program to which the kernel refuses system calls (seccomp(2)): on a thread that ends, since the filter is the
 /// thread's as well as its children's.
-fn without(calls: &[i64], program: &mut Command) -> Result<Child> {
-    const LOAD: u16 = 0x20;
-    const IS: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    let record = |code: u16, then: u8, other: u8, value: u32| {
-        let mut bytes = [0; 8];
-        bytes[..2].copy_from_slice(&code.to_ne_bytes());
-        (bytes[2], bytes[3]) = (then, other);
-        bytes[4..].copy_from_slice(&value.to_ne_bytes());
-        bytes
-    };
-    // The number is the first of what the kernel tells.
-    let mut filter = vec![record(LOAD, 0, 0, 0)];
-    for (at, call) in calls.iter().enumerate() {
-        filter.push(record(IS, u8::try_from(calls.len() - at)?, 0, u32::try_from(*call)?));
-    }
-    let refuse = nix::libc::SECCOMP_RET_ERRNO | nix::libc::EMFILE.cast_unsigned();
-    filter.push(record(RETURN, 0, 0, nix::libc::SECCOMP_RET_ALLOW));
-    filter.push(record(RETURN, 0, 0, refuse));
+fn without(calls: &[&str], program: &mut Command) -> Result<Child> {
+    let rule = json!({ "names": calls, "action": "SCMP_ACT_ERRNO", "errnoRet": nix::libc::EMFILE });
+    let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] });
+    let filter = berth_seccomp::compile(&Profile::from_json(profile.to_string().as_bytes(), 0)?)?;
     std::thread::scope(|scope| {
         let started = scope.spawn(|| {
-            berth_sys::process::install_seccomp(&filter.concat(), 0)?;
+            berth_sys::process::install_seccomp(&filter.bytes, filter.flags)?;
             program.spawn()
         });
         Ok(started.join().map_err(|_| anyhow::anyhow!("the thread panicked"))??)

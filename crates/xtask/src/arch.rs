@@ -78,6 +78,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "berth-model",
             "berth-netlink",
             "berth-network",
+            "berth-seccomp",
             "berth-sys",
         ],
     ),

@@ -100,7 +100,7 @@ async fn later(checks: &mut Checks, daemon: &mut Daemon, recorder: &Recorder) ->
 /// everybody's on the machine.
 async fn polled(checks: &mut Checks, daemon: &mut Daemon, recorder: &Recorder) -> Result<()> {
     daemon.kill()?;
-    daemon.refused = vec![nix::libc::SYS_inotify_init1];
+    daemon.refused = vec!["inotify_init1"];
     daemon.start().await?;
     recorder.ready(daemon).await?;
     let log = std::fs::read_to_string(daemon.path("log"))?;

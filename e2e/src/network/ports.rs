@@ -34,7 +34,7 @@ pub(super) async fn all(
 ) -> Result<()> {
     let served = Served::new(daemon, "served", &[tcp(8080)]).await?;
     let other = Served::new(daemon, "other", &[]).await?;
-    everywhere(checks, machine, &served, &other, kind);
+    everywhere(checks, machine, (&served, "served"), &other, kind);
     conflicts(checks, daemon, kind).await?;
     served.gone(daemon).await?;
     let refused = ask(&machine.outside, at(OWN[0], 8080));
@@ -48,7 +48,14 @@ pub(super) async fn all(
     datagrams(checks, machine, daemon, kind).await
 }
 
-fn everywhere(checks: &mut Checks, machine: &Machine, served: &Served, other: &Served, kind: Kind) {
+/// A pod with port 8080 of the host answers by its name, whoever asks.
+pub(super) fn everywhere(
+    checks: &mut Checks,
+    machine: &Machine,
+    (served, name): (&Served, &str),
+    other: &Served,
+    kind: Kind,
+) {
     for own in OWN {
         let to = at(own, 8080);
         for (from, netns) in [
@@ -57,11 +64,11 @@ fn everywhere(checks: &mut Checks, machine: &Machine, served: &Served, other: &S
             ("  from another pod", &other.netns),
             ("  from the pod itself", &served.netns),
         ] {
-            kind.note(checks, &format!("{from} to {own}"), answers(netns, to, "served"));
+            kind.note(checks, &format!("{from} to {own}"), answers(netns, to, name));
         }
     }
     for loopback in ["127.0.0.1", "::1"] {
-        let answer = answers(&machine.own, at(loopback, 8080), "served");
+        let answer = answers(&machine.own, at(loopback, 8080), name);
         kind.note(checks, &format!("  from the machine to {loopback}"), answer);
     }
 }

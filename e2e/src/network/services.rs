@@ -11,6 +11,7 @@ use super::kind::Kind;
 use super::kube_proxy::{Mode, Service, cluster_ip};
 use super::machine::{OUTSIDE, OWN, ip, tool};
 use super::neighbours::{Scene, compare, networks, shell};
+use super::ports::everywhere;
 use super::traffic::{Mirror, answers, ask};
 use crate::checks::Checks;
 use crate::daemon::Daemon;
@@ -71,7 +72,7 @@ pub(super) async fn all(checks: &mut Checks, scene: &Scene<'_>, daemon: &Daemon,
                 sources(checks, scene, kind, how, v6)?;
                 refused(checks, scene, v6)?;
             }
-            ports(checks, scene, kind);
+            everywhere(checks, scene.machine, (scene.b, "b"), scene.a, kind);
             compare(checks, scene, daemon, "  beside it", &[]).await?;
         }
         bridged("1")?;
@@ -163,24 +164,4 @@ fn refused(checks: &mut Checks, scene: &Scene<'_>, v6: bool) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Berth's own ports of the host, at the same time.
-fn ports(checks: &mut Checks, scene: &Scene<'_>, kind: Kind) {
-    let Scene { machine, a, b, .. } = scene;
-    for own in OWN {
-        let to = SocketAddr::new(ip(own), 8080);
-        for (from, netns) in [
-            ("a port of the host, from outside", &machine.outside),
-            ("  from the machine", &machine.own),
-            ("  from another pod", &a.netns),
-            ("  from the pod itself", &b.netns),
-        ] {
-            kind.note(checks, &format!("{from} to {own}"), answers(netns, to, "b"));
-        }
-    }
-    for loopback in ["127.0.0.1", "::1"] {
-        let answer = answers(&machine.own, SocketAddr::new(ip(loopback), 8080), "b");
-        kind.note(checks, &format!("  from the machine to {loopback}"), answer);
-    }
 }
