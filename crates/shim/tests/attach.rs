@@ -185,10 +185,13 @@ fn one_who_is_waited_for_loses_nothing_from_the_first_byte_on() {
 #[test]
 fn one_who_is_waited_for_gets_the_rest_after_the_containers_end() {
     let mut pod = Pod::new("rest", plain());
-    let script = "head -c 700000 /dev/zero | tr '\\0' x";
-    pod.container("one").with(|plan| plan.stdio.held = true).script(script).start(&mut pod);
+    // It is there to be attached to until it is told to write.
+    let script = "read a; head -c 700000 /dev/zero | tr '\\0' x";
+    let launch = pod.container("one").with(|plan| (plan.stdio.held, plan.stdio.stdin) = (true, true));
+    launch.script(script).start(&mut pod);
     // Its pipe holds a tenth of that; the container's holds all of it, so it ends.
     let attached = attach_as(&mut pod, "one", 1, false, true).unwrap();
+    attached.stdin.as_ref().unwrap().write_all(b"\n").unwrap();
     assert_eq!(pod.exit_of("one").code, 0);
     assert_eq!(all(&attached.stdout).len(), 700_000);
     assert!(!ended(&mut pod, 1));
@@ -244,6 +247,8 @@ fn readers_are_bounded_and_leave_without_a_trace() {
     pod.container("one").script("exec sleep 1000").start(&mut pod);
     let pid = pod.pid();
     let open = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    // What it kept for the birth is closed after that was answered, and before it reads the next request.
+    assert!(matches!(pod.call(&Request::Snapshot, &[]).0, Reply::Snapshot(_)));
     let before = open();
     let mut all = Vec::new();
     let refused = loop {
