@@ -10,6 +10,7 @@ use nix::libc::{IFF_PROMISC, IFF_UP};
 use super::link::{self, Beyond, network};
 use super::rules::Rules;
 use super::{fail, ipam, refused, settle};
+use crate::names;
 
 /// The program's own default.
 const USUAL: &str = "cni0";
@@ -72,7 +73,7 @@ fn ensure(conf: &Bridge, routes: &Routes, rules: &Rules) -> Result<Link, PluginE
     let bridge = match look()? {
         Some(found) => found,
         None => {
-            rules.make(name, || routes.add_bridge(name, conf.mtu, crate::names::bridge_mac(name)))?;
+            rules.make(name, || routes.add_bridge(name, conf.mtu, names::bridge_mac(name)))?;
             let gone = || refused(format!("bridge {name} was removed while it was being made"));
             look()?.ok_or_else(gone)?
         }
@@ -112,7 +113,10 @@ fn connect(
         hairpin: conf.hairpin_mode.then_some(true),
         isolated: conf.port_isolation.then_some(true),
     };
-    let host = link::pair(routes, call, conf.mtu, Some((bridge, settings, &rules.ports)))?;
+    let ips: Vec<IpAddr> = leased.ips.iter().map(|ip| ip.address.address).collect();
+    // A bridge that hands out no addresses leaves the hardware's to the kernel.
+    let mac = (!ips.is_empty()).then(|| names::pod_mac(&ips));
+    let host = link::pair(routes, call, (conf.mtu, mac), Some((bridge, settings, &rules.ports)))?;
     let mut result = leased;
     gateways(conf, &mut result);
     if conf.is_gateway || conf.is_default_gateway {

@@ -38,18 +38,18 @@ pub(super) fn parse_mac(text: &str) -> Result<[u8; 6], PluginError> {
 }
 
 /// Makes the pair; one of the same name, left by a call that was cut off, goes first. Gives the host's end as results name
-/// it. `of`: which bridge it is a port of, and who makes it.
+/// it. `pod_mac`: the pod's end has it where the call asks for none. `of`: which bridge it is a port of, and who makes it.
 pub(super) fn pair(
     routes: &Routes,
     call: &Call<'_>,
-    mtu: u32,
+    (mtu, pod_mac): (u32, Option<[u8; 6]>),
     of: Option<(&Link, PortSettings, &Ports)>,
 ) -> Result<Interface, PluginError> {
     let name = host_name(call);
     let mac = names::veth_mac(call.container, call.interface);
     let master = of.map(|(bridge, ..)| bridge.index);
     let making = || format!("make interface {name}");
-    let peer_mac = call.runtime.mac.as_deref().map(parse_mac).transpose()?;
+    let peer_mac = call.runtime.mac.as_deref().map(parse_mac).transpose()?.or(pod_mac);
     let (peer, peer_netns) = (call.interface, netns(call)?);
     let veth =
         Veth { name: &name, up: of.is_none(), master, mac: Some(mac), peer, peer_netns, peer_mac, mtu };
@@ -124,9 +124,12 @@ pub(super) fn configure(
                 _ => {}
             }
         }
-        if beyond == Beyond::Network {
-            // Its neighbours may know the address as that of a pod before: it tells them once it is up.
-            tunable("ipv4", interface, "arp_notify", "1")?;
+        let announce = || tunable("ipv4", interface, "arp_notify", "1");
+        // Its neighbours may know the address by the hardware address of a pod before, unless that is made of it
+        // (`names::pod_mac`): it tells them once it is up. A thousand ports hear that, which is no small thing.
+        let is_new_to_them = call.runtime.mac.is_some();
+        if beyond == Beyond::Network && is_new_to_them {
+            announce()?;
         }
         let mut changes: Vec<Change> =
             ips.iter().map(|ip| Change::address(index, ip.address.address, ip.address.prefix)).collect();
@@ -139,6 +142,10 @@ pub(super) fn configure(
             changes.push(new_route(index, route, gateway));
         }
         inside.apply(changes)?;
+        if beyond == Beyond::Network && !is_new_to_them {
+            // For what comes later, as the program leaves it.
+            announce()?;
+        }
         Ok(Interface {
             name: interface.to_owned(),
             mac: mac_text(&made.mac),
@@ -147,6 +154,28 @@ pub(super) fn configure(
         })
     })
     .map_err(fail(format!("configure {interface} in the pod")))
+}
+
+/// Neighbours remember a pod's addresses by the hardware address that the next pod will have: one that had another, asked for
+/// or of a program's, tells them before it goes. As far as its namespace is still there.
+pub(super) fn hand_on(call: &Call<'_>) {
+    let (Some(netns), Some(made)) = (call.netns, call.previous) else { return };
+    let ips = made.addresses(call.interface);
+    let mac = names::pod_mac(&ips);
+    let is_that = |interface: &Interface| interface.mac.eq_ignore_ascii_case(&mac_text(&mac));
+    let mut of_the_pod = made.interfaces.iter().filter(|found| !found.sandbox.is_empty());
+    if ips.is_empty() || of_the_pod.any(|found| found.name == call.interface && is_that(found)) {
+        return;
+    }
+    let told = run_in(netns, || {
+        let inside = Routes::open()?;
+        let index = inside.index(call.interface)?.ok_or(io::ErrorKind::NotFound)?;
+        tunable("ipv4", call.interface, "arp_notify", "1")?;
+        inside.set_mac(index, mac)
+    });
+    if let Err(error) = told {
+        tracing::debug!(pod = call.container, %error, "neighbours were not told whose its addresses are");
+    }
 }
 
 /// Instead of the route to an address's network: one to the gateway, and the network behind it.

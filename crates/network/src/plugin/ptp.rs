@@ -26,7 +26,7 @@ fn connect(
     if let Some(ip) = result.ips.iter().find(|ip| ip.gateway.is_none()) {
         return Err(refused(format!("ptp needs a gateway for {}", ip.address)));
     }
-    let host = link::pair(routes, call, conf.mtu, None)?;
+    let host = link::pair(routes, call, (conf.mtu, None), None)?;
     rules.forward(&result.ips)?;
     let name = &host.name;
     let index = routes.index(name).map_err(fail(format!("look for {name}")))?;

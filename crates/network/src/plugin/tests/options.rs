@@ -77,3 +77,31 @@ fn a_program_does_not_see_who_listens() {
         host.with(|| host.plugins.foresee(kind, runtime)).unwrap();
     }
 }
+
+#[test]
+fn an_address_that_another_pod_had_is_reached_at_once() {
+    let host = Host::new();
+    // Two addresses: who comes after the second pod has what that had.
+    let ipam = json!({ "type": "host-local", "dataDir": host.state.path().join("ipam"), "subnet": "10.78.0.0/24",
+        "rangeStart": "10.78.0.2", "rangeEnd": "10.78.0.3" });
+    let conf = host.known(json!({ "type": "bridge", "bridge": "cni-test", "isGateway": true, "ipam": ipam }));
+    let asks = Pod::new(1);
+    asks.up(&host, &conf, None).unwrap();
+    let at = "10.78.0.3:80".parse().unwrap();
+    let mut seen = Vec::new();
+    // One known by its address, one that is given another hardware address and tells so, and one of the first kind.
+    for (number, mac) in [(2, None), (3, Some("02:00:00:00:00:77")), (4, None)] {
+        let mut pod = Pod::new(number);
+        pod.runtime.mac = mac.map(str::to_owned);
+        let result = pod.up(&host, &conf, None).unwrap();
+        let served = pod.serve("here");
+        let reached = run_in(asks.netns.as_fd(), || TcpStream::connect_timeout(&at, Duration::from_secs(2)));
+        reached.unwrap_or_else(|error| panic!("{number}: {error}"));
+        served.join().unwrap();
+        let announces = "/proc/sys/net/ipv4/conf/eth0/arp_notify";
+        assert_eq!(run_in(pod.netns.as_fd(), || std::fs::read_to_string(announces)).unwrap(), "1\n");
+        host.with(|| host.plugins.del(&conf, &pod.call(Some(&result)))).unwrap();
+        seen.push(result.interfaces[2].mac.clone());
+    }
+    assert_eq!(seen, ["0a:bf:0a:4e:00:03", "02:00:00:00:00:77", "0a:bf:0a:4e:00:03"]);
+}
