@@ -111,17 +111,21 @@ impl Change {
     /// One change makes the pair, moves the peer, connects ours to the bridge and may set it up.
     pub fn veth(veth: &Veth<'_>) -> Self {
         let mut peer = LinkMessage::default();
+        // One queue each, as the kernel leaves it after having made one for each processor, at 0.1 ms for the pair of two.
+        let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
         // Not up yet: a peer that comes up before the pair is complete is refused (ENOTCONN).
         peer.attributes = vec![
             LinkAttribute::IfName(veth.peer.to_owned()),
             LinkAttribute::NetNsFd(veth.peer_netns.as_raw_fd()),
         ];
+        peer.attributes.extend(queues.clone());
         peer.attributes.extend(veth.peer_mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
         let mut link = LinkMessage::default();
         if veth.up {
             set_up(&mut link);
         }
         link.attributes = vec![LinkAttribute::IfName(veth.name.to_owned())];
+        link.attributes.extend(queues);
         link.attributes.extend(veth.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
         if veth.mtu > 0 {
             peer.attributes.push(LinkAttribute::Mtu(veth.mtu));

@@ -4,15 +4,16 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 
 use crate::Routes;
+use crate::route::family;
 
 /// An interface, as the kernel tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,20 +153,29 @@ impl Routes {
 
     /// Addresses of an interface with the lengths of their prefixes.
     pub fn addresses(&self, index: u32) -> io::Result<Vec<(IpAddr, u8)>> {
-        let all = self.addresses_of(index)?;
+        self.of_interface(index, AddressFamily::Unspec)
+    }
+
+    /// Those of the IP version that `like` is of. The kernel answers that also while it is busy with interfaces.
+    pub fn addresses_like(&self, index: u32, like: IpAddr) -> io::Result<Vec<(IpAddr, u8)>> {
+        self.of_interface(index, family(like))
+    }
+
+    fn of_interface(&self, index: u32, family: AddressFamily) -> io::Result<Vec<(IpAddr, u8)>> {
+        let all = self.addresses_of(index, family)?;
         Ok(all.into_iter().filter(|(of, ..)| *of == index).map(|(_, ip, prefix)| (ip, prefix)).collect())
     }
 
     /// Addresses of all interfaces.
     pub fn all_addresses(&self) -> io::Result<Vec<IpAddr>> {
-        Ok(self.addresses_of(0)?.into_iter().map(|(_, ip, _)| ip).collect())
+        Ok(self.addresses_of(0, AddressFamily::Unspec)?.into_iter().map(|(_, ip, _)| ip).collect())
     }
 
     /// Of one interface, or of all for 0: interface, address and prefix.
-    fn addresses_of(&self, index: u32) -> io::Result<Vec<(u32, IpAddr, u8)>> {
+    fn addresses_of(&self, index: u32, family: AddressFamily) -> io::Result<Vec<(u32, IpAddr, u8)>> {
         let mut found = Vec::new();
         let mut wanted = AddressMessage::default();
-        wanted.header.index = index;
+        (wanted.header.index, wanted.header.family) = (index, family);
         let dumped = match self.dump(RouteNetlinkMessage::GetAddress(wanted)) {
             Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => return Ok(found),
             dumped => dumped?,

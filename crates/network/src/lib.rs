@@ -18,6 +18,7 @@ mod neighbours;
 mod plugin;
 mod pod_cidr;
 mod port;
+mod settings;
 mod shaping;
 mod subnet;
 
@@ -50,6 +51,7 @@ pub use subnet::Subnet;
 
 use crate::addresses::Addresses;
 use crate::port::Ports;
+use crate::settings::Settings;
 use crate::shaping::Limits;
 use crate::subnet::Saved;
 
@@ -129,6 +131,7 @@ pub struct Network {
     mtu: u32,
     config: NetworkConfig,
     ports: Ports,
+    settings: Settings,
     addresses: Mutex<Addresses>,
     /// The subnets are those that the kubelet named.
     by_kubelet: AtomicBool,
@@ -183,8 +186,9 @@ impl Network {
         Saved::change(&config.state, |saved| saved.subnets = subnets)?;
         let by_kubelet = AtomicBool::new(by_kubelet);
         let (pods, made) = (Mutex::default(), Mutex::new(Made::Doubtful));
-        let (ports, tables) = (Ports::open().map_err(step(port::OPENING))?, nft::Tables::default());
-        Ok(Self { bridge, table, tables, mtu, config, ports, addresses, by_kubelet, pods, made })
+        let ports = Ports::open().map_err(step(port::OPENING))?;
+        let (tables, settings) = (nft::Tables::default(), Settings::default());
+        Ok(Self { bridge, table, tables, mtu, config, ports, settings, addresses, by_kubelet, pods, made })
     }
 
     pub fn subnets(&self) -> Vec<Subnet> {
@@ -313,7 +317,7 @@ impl Network {
             return Err(NetworkError::Gone { what: format!("the network of {ips:?}") });
         }
         let (inside, bridge) = (given.clone(), self.bridge_mac(routes)?);
-        berth_sys::netns::run_in(netns, move || configure(&inside, bridge))
+        berth_sys::netns::run_in(netns, || configure(&inside, bridge, &self.settings))
             .map_err(step(format!("configure {POD_INTERFACE} with {ips:?}")))?;
         let held = self.pods.lock().get(pod.id).map(|pod| pod.host_ports.clone()).unwrap_or_default();
         Ok(Attachment {
@@ -457,13 +461,16 @@ impl Network {
 }
 
 /// Inside the pod's namespace.
-fn configure(given: &[(IpAddr, Subnet)], bridge: Option<[u8; 6]>) -> std::io::Result<()> {
+fn configure(
+    given: &[(IpAddr, Subnet)],
+    bridge: Option<[u8; 6]>,
+    settings: &Settings,
+) -> std::io::Result<()> {
     let inside = Routes::open()?;
     let pod = inside.glance(POD_INTERFACE)?.ok_or(std::io::ErrorKind::NotFound)?.index;
     // Before it is up: no other pod tells this one its routes (CVE-2020-10749), and nobody has its addresses.
     for key in ["accept_ra", "accept_dad"] {
-        let set = std::fs::write(format!("/proc/sys/net/ipv6/conf/{POD_INTERFACE}/{key}"), "0");
-        match set {
+        match settings.write("ipv6", POD_INTERFACE, key, "0") {
             Err(error) if given.iter().any(|(ip, _)| ip.is_ipv6()) => return Err(error),
             _ => {}
         }

@@ -91,9 +91,9 @@ fn ensure(conf: &Bridge, routes: &Routes, rules: &Rules) -> Result<Link, PluginE
         mac.and_then(|mac| routes.set_mac(bridge.index, mac)).map_err(preparing())?;
     }
     // No pod tells the host its routes; a kernel without IPv6 has no such file.
-    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
+    let _ = rules.settings.write("ipv6", name, "accept_ra", "0");
     if !bridge.is_up {
-        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
+        let _ = rules.settings.write("ipv6", name, "accept_dad", "0");
         routes.set_up(bridge.index).map_err(preparing())?;
     }
     rules.link(name)?;
@@ -127,7 +127,7 @@ fn connect(
         }
         rules.forward(&result.ips)?;
     }
-    let pod = link::configure(call, &result, Beyond::Network)?;
+    let pod = link::configure(call, &result, Beyond::Network, &rules.settings)?;
     let bridge = Interface { name: bridge.name.clone(), mac: bridge.mac(), ..Default::default() };
     result.interfaces = vec![bridge, host, pod];
     for ip in &mut result.ips {
@@ -167,7 +167,7 @@ fn first(ip: &IpConfig) -> Option<IpAddr> {
 /// The gateway's address on the bridge. Another one of the same network is refused, or taken away with `forceAddress`.
 fn give(conf: &Bridge, routes: &Routes, bridge: &Link, gateway: Cidr) -> Result<(), PluginError> {
     let reading = fail(format!("read the addresses of bridge {}", bridge.name));
-    for (ip, prefix) in routes.addresses(bridge.index).map_err(reading)? {
+    for (ip, prefix) in routes.addresses_like(bridge.index, gateway.address).map_err(reading)? {
         if (ip, prefix) == (gateway.address, gateway.prefix) {
             return Ok(());
         }

@@ -10,6 +10,7 @@ use berth_sys::netns::run_in;
 
 use super::{FAILED, fail};
 use crate::port::{self, Ports};
+use crate::settings::Settings;
 use crate::{LOOPBACK, NetworkError, names};
 
 /// The namespace; all but DEL come with one.
@@ -92,10 +93,6 @@ pub(super) fn remove(routes: &Routes, call: &Call<'_>) {
     }
 }
 
-fn tunable(version: &str, interface: &str, key: &str, value: &str) -> io::Result<()> {
-    std::fs::write(format!("/proc/sys/net/{version}/conf/{interface}/{key}"), value)
-}
-
 /// Whom a pod's interface leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beyond {
@@ -110,6 +107,7 @@ pub(super) fn configure(
     call: &Call<'_>,
     result: &CniResult,
     beyond: Beyond,
+    settings: &Settings,
 ) -> Result<Interface, PluginError> {
     let (interface, ips, routes) = (call.interface, &result.ips, &result.routes);
     run_in(netns(call)?, || {
@@ -119,12 +117,12 @@ pub(super) fn configure(
         let v6 = ips.iter().any(|ip| ip.address.is_ipv6());
         // Before it is up: no other pod tells this one its routes (CVE-2020-10749).
         for key in ["accept_ra", "accept_dad"] {
-            match tunable("ipv6", interface, key, "0") {
+            match settings.write("ipv6", interface, key, "0") {
                 Err(error) if v6 => return Err(error),
                 _ => {}
             }
         }
-        let announce = || tunable("ipv4", interface, "arp_notify", "1");
+        let announce = || settings.write("ipv4", interface, "arp_notify", "1");
         // Its neighbours may know the address by the hardware address of a pod before, unless that is made of it
         // (`names::pod_mac`): it tells them once it is up. A thousand ports hear that, which is no small thing.
         let is_new_to_them = call.runtime.mac.is_some();
@@ -158,7 +156,7 @@ pub(super) fn configure(
 
 /// Neighbours remember a pod's addresses by the hardware address that the next pod will have: one that had another, asked for
 /// or of a program's, tells them before it goes. As far as its namespace is still there.
-pub(super) fn hand_on(call: &Call<'_>) {
+pub(super) fn hand_on(call: &Call<'_>, settings: &Settings) {
     let (Some(netns), Some(made)) = (call.netns, call.previous) else { return };
     let ips = made.addresses(call.interface);
     let mac = names::pod_mac(&ips);
@@ -170,7 +168,7 @@ pub(super) fn hand_on(call: &Call<'_>) {
     let told = run_in(netns, || {
         let inside = Routes::open()?;
         let index = inside.index(call.interface)?.ok_or(io::ErrorKind::NotFound)?;
-        tunable("ipv4", call.interface, "arp_notify", "1")?;
+        settings.write("ipv4", call.interface, "arp_notify", "1")?;
         inside.set_mac(index, mac)
     });
     if let Err(error) = told {

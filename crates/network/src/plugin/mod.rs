@@ -167,7 +167,7 @@ impl InProcess for Plugins {
     fn del(&self, plugin: &Known, call: &Call<'_>) -> Result<(), PluginError> {
         match plugin {
             Known::Bridge(bridge) => {
-                link::hand_on(call);
+                link::hand_on(call, &self.rules.settings);
                 self.rules.forget(call.container)?;
                 Self::release(bridge.ipam.as_ref(), call)
             }

@@ -91,7 +91,10 @@ fn reach_loopback(call: &Call<'_>, result: &CniResult, rules: &Rules) -> Result<
     let interfaces = result.interfaces.iter().filter(|interface| interface.sandbox.is_empty());
     for name in interfaces.map(|interface| &interface.name).filter(on_host) {
         let file = format!("/proc/sys/net/ipv4/conf/{name}/route_localnet");
-        let let_out = || std::fs::write(&file, "1").map_err(super::fail(format!("write 1 to {file}")));
+        let let_out = || {
+            let written = rules.settings.write("ipv4", name, "route_localnet", "1");
+            written.map_err(super::fail(format!("write 1 to {file}")))
+        };
         let looking = || super::fail(format!("look for interface {name}"));
         let Some(now) = routes.glance(name).map_err(looking())? else { continue };
         if rules.answers(now.index, v6) {

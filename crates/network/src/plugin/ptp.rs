@@ -32,8 +32,8 @@ fn connect(
     let index = routes.index(name).map_err(fail(format!("look for {name}")))?;
     let gone = || refused(format!("interface {name} was removed while it was being made"));
     let index = index.ok_or_else(gone)?;
-    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_ra"), "0");
-    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/accept_dad"), "0");
+    let _ = rules.settings.write("ipv6", name, "accept_ra", "0");
+    let _ = rules.settings.write("ipv6", name, "accept_dad", "0");
     let mut changes = Vec::new();
     for ip in &result.ips {
         let full = link::full(ip.address.address);
@@ -43,7 +43,7 @@ fn connect(
     }
     routes.apply(changes).map_err(fail(format!("lead the pod's addresses to {name}")))?;
     // Inside, the host is the only neighbour: everything of the pod's own network goes through it.
-    let pod = link::configure(call, &result, Beyond::Gateways)?;
+    let pod = link::configure(call, &result, Beyond::Gateways, &rules.settings)?;
     result.interfaces = vec![host, pod];
     for ip in &mut result.ips {
         ip.interface = Some(1);

@@ -15,6 +15,7 @@ use super::files::Files;
 use crate::host_ports::forget_flows;
 use crate::inspect::{self, PortHolder};
 use crate::port::{self, Ports};
+use crate::settings::Settings;
 use crate::subnet::Forwards;
 use crate::{HostPort, NetworkError, host, names, step};
 
@@ -70,6 +71,7 @@ pub(super) struct Rules {
     state: PathBuf,
     files: Files,
     pub(super) ports: Ports,
+    pub(super) settings: Settings,
     tables: nft::Tables,
     saved: Mutex<Saved>,
     /// Whether the table is as it should be. Held while it is changed.
@@ -104,6 +106,7 @@ impl Rules {
             state,
             files,
             ports,
+            settings: Settings::default(),
             tables,
             saved,
             ready,
@@ -227,8 +230,8 @@ impl Rules {
             return Ok(());
         };
         if lent.localnet {
-            let file = format!("/proc/sys/net/ipv4/conf/{name}/route_localnet");
-            std::fs::write(&file, "0").map_err(step(format!("write 0 to {file}")))?;
+            let written = self.settings.write("ipv4", name, "route_localnet", "0");
+            written.map_err(step(format!("write 0 to route_localnet of {name}")))?;
         }
         if lent.stand_in {
             match routes.remove_address(index, self.loopback6().into(), 128) {
