@@ -50,7 +50,7 @@ pub use plugin::Plugins;
 pub use subnet::Subnet;
 
 use crate::addresses::Addresses;
-use crate::port::Ports;
+use crate::port::{Inside, Ports};
 use crate::settings::Settings;
 use crate::shaping::Limits;
 use crate::subnet::Saved;
@@ -304,8 +304,7 @@ impl Network {
         let neighbours = ips.iter().map(|ip| Change::neighbour(master, *ip, names::pod_mac(ips)));
         // With br_netfilter a pod that asks for its own port of the host is answered by the port it asks by.
         let hairpin = PortSettings { hairpin: Some(true), isolated: None };
-        let made = self.ports.make(routes, &veth, hairpin, neighbours);
-        made.map_err(|error| match port::is_full(&error) {
+        self.ports.make(routes, &veth).map_err(|error| match port::is_full(&error) {
             true => NetworkError::Full { bridge: self.bridge.clone(), pods: port::PORTS },
             false => step(format!("make interface {name}"))(error),
         })?;
@@ -317,8 +316,11 @@ impl Network {
             return Err(NetworkError::Gone { what: format!("the network of {ips:?}") });
         }
         let (inside, bridge) = (given.clone(), self.bridge_mac(routes)?);
-        berth_sys::netns::run_in(netns, || configure(&inside, bridge, &self.settings))
+        let inside = berth_sys::netns::visit(netns, || configure(&inside, bridge, &self.settings))
             .map_err(step(format!("configure {POD_INTERFACE} with {ips:?}")))?;
+        port::raise(routes, &name, hairpin, neighbours)
+            .and_then(|()| port::carry(routes, &name, &inside))
+            .map_err(step(format!("set up interface {name}")))?;
         let held = self.pods.lock().get(pod.id).map(|pod| pod.host_ports.clone()).unwrap_or_default();
         Ok(Attachment {
             host_interface: name,
@@ -465,7 +467,7 @@ fn configure(
     given: &[(IpAddr, Subnet)],
     bridge: Option<[u8; 6]>,
     settings: &Settings,
-) -> std::io::Result<()> {
+) -> std::io::Result<Inside> {
     let inside = Routes::open()?;
     let pod = inside.glance(POD_INTERFACE)?.ok_or(std::io::ErrorKind::NotFound)?.index;
     // Before it is up: no other pod tells this one its routes (CVE-2020-10749), and nobody has its addresses.
@@ -480,7 +482,8 @@ fn configure(
     let up = [Change::up(LOOPBACK), Change::up(pod)];
     let gateways =
         given.iter().filter_map(|(_, subnet)| Some(Change::neighbour(pod, subnet.gateway(), bridge?)));
-    inside.apply(addresses.chain(up).chain(routes).chain(gateways))
+    inside.apply(addresses.chain(up).chain(routes).chain(gateways))?;
+    Ok(Inside { routes: inside, index: pod })
 }
 
 #[cfg(test)]

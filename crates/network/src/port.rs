@@ -42,23 +42,45 @@ impl Ports {
         }
     }
 
-    /// Makes the pair, sets the host's end up and changes what else is to be changed on the host.
+    /// Makes the pair; the host's end is not up yet.
     ///
     /// A port speaks no IP. The kernel would give it addresses, routes, groups and timers of IPv6 all the same, and walks
     /// through those of all interfaces whenever one goes up or down: with a thousand pods most of what one more costs.
-    pub(crate) fn make(
-        &self,
-        routes: &Routes,
-        veth: &Veth<'_>,
-        settings: PortSettings,
-        also: impl IntoIterator<Item = Change>,
-    ) -> io::Result<()> {
+    pub(crate) fn make(&self, routes: &Routes, veth: &Veth<'_>) -> io::Result<()> {
         routes.apply([Change::veth(veth)])?;
         if let Some(all) = &self.settings {
             let name = format!("{}/disable_ipv6", veth.name);
             let file = openat(all, name.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
             File::from(file).write_all(b"1")?;
         }
-        routes.apply([Change::port_up(veth.name, settings)].into_iter().chain(also))
+        Ok(())
     }
+}
+
+/// Sets the host's end up and changes what else is to be changed on the host. Last, when the pod's end is as it shall be: with
+/// both ends up the kernel begins to tell the pod's neighbours and itself, and whoever changes anything then waits for that.
+pub(crate) fn raise(
+    routes: &Routes,
+    name: &str,
+    settings: PortSettings,
+    also: impl IntoIterator<Item = Change>,
+) -> io::Result<()> {
+    routes.apply([Change::port_up(name, settings)].into_iter().chain(also))
+}
+
+/// A pod's end, by a socket that is in the pod's namespace.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    pub(crate) routes: Routes,
+    pub(crate) index: u32,
+}
+
+/// Both ends of the pair carry packets from now on.
+///
+/// Where both are up the kernel lets packets pass a moment later, from a queue of work that everybody's interfaces share, and
+/// drops them until then: a connection begins with a packet that is lost, and again a second later. Whoever asks for an
+/// interface gets that work done before the answer (Linux 6.8, rtnl_getlink: "linkwatch_sync_dev").
+pub(crate) fn carry(routes: &Routes, name: &str, inside: &Inside) -> io::Result<()> {
+    routes.link(name)?;
+    inside.routes.link_at(inside.index).map(drop)
 }

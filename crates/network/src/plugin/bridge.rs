@@ -10,7 +10,7 @@ use nix::libc::{IFF_PROMISC, IFF_UP};
 use super::link::{self, Beyond, network};
 use super::rules::Rules;
 use super::{fail, ipam, refused, settle};
-use crate::names;
+use crate::{names, port};
 
 /// The program's own default.
 const USUAL: &str = "cni0";
@@ -116,7 +116,16 @@ fn connect(
     let ips: Vec<IpAddr> = leased.ips.iter().map(|ip| ip.address.address).collect();
     // A bridge that hands out no addresses leaves the hardware's to the kernel.
     let mac = (!ips.is_empty()).then(|| names::pod_mac(&ips));
-    let host = link::pair(routes, call, (conf.mtu, mac), Some((bridge, settings, &rules.ports)))?;
+    let host = link::pair(routes, call, (conf.mtu, mac), Some((bridge, &rules.ports)))?;
+    let raise = || {
+        let raised = port::raise(routes, &host.name, settings, []);
+        raised.map_err(fail(format!("set up interface {}", host.name)))
+    };
+    // Who tells its neighbours of its hardware address must be heard when it comes up.
+    let is_heard = call.runtime.mac.is_some();
+    if is_heard {
+        raise()?;
+    }
     let mut result = leased;
     gateways(conf, &mut result);
     if conf.is_gateway || conf.is_default_gateway {
@@ -127,7 +136,11 @@ fn connect(
         }
         rules.forward(&result.ips)?;
     }
-    let pod = link::configure(call, &result, Beyond::Network, &rules.settings)?;
+    let (pod, inside) = link::configure(call, &result, Beyond::Network, &rules.settings)?;
+    if !is_heard {
+        raise()?;
+    }
+    port::carry(routes, &host.name, &inside).map_err(fail(format!("set up interface {}", host.name)))?;
     let bridge = Interface { name: bridge.name.clone(), mac: bridge.mac(), ..Default::default() };
     result.interfaces = vec![bridge, host, pod];
     for ip in &mut result.ips {

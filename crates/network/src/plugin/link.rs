@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use berth_cni::{Call, Cidr, CniResult, Dns, Interface, IpConfig, PluginError, Route};
-use berth_netlink::{Change, Link, NewRoute, PortSettings, Routes, Veth, mac_text};
-use berth_sys::netns::run_in;
+use berth_netlink::{Change, Link, NewRoute, Routes, Veth, mac_text};
+use berth_sys::netns::{run_in, visit};
 
 use super::{FAILED, fail};
-use crate::port::{self, Ports};
+use crate::port::{self, Inside, Ports};
 use crate::settings::Settings;
 use crate::{LOOPBACK, NetworkError, names};
 
@@ -44,7 +44,7 @@ pub(super) fn pair(
     routes: &Routes,
     call: &Call<'_>,
     (mtu, pod_mac): (u32, Option<[u8; 6]>),
-    of: Option<(&Link, PortSettings, &Ports)>,
+    of: Option<(&Link, &Ports)>,
 ) -> Result<Interface, PluginError> {
     let name = host_name(call);
     let mac = names::veth_mac(call.container, call.interface);
@@ -55,7 +55,7 @@ pub(super) fn pair(
     let veth =
         Veth { name: &name, up: of.is_none(), master, mac: Some(mac), peer, peer_netns, peer_mac, mtu };
     let make = || match of {
-        Some((_, settings, ports)) => ports.make(routes, &veth, settings, []),
+        Some((_, ports)) => ports.make(routes, &veth),
         None => routes.apply([Change::veth(&veth)]),
     };
     let made = match make() {
@@ -102,15 +102,15 @@ pub(super) enum Beyond {
     Gateways,
 }
 
-/// What the pod's end is given, inside the namespace, and lo set up; gives the interface as it was made.
+/// What the pod's end is given, inside the namespace, and lo set up; gives the interface as it was made, and the way to it.
 pub(super) fn configure(
     call: &Call<'_>,
     result: &CniResult,
     beyond: Beyond,
     settings: &Settings,
-) -> Result<Interface, PluginError> {
+) -> Result<(Interface, Inside), PluginError> {
     let (interface, ips, routes) = (call.interface, &result.ips, &result.routes);
-    run_in(netns(call)?, || {
+    visit(netns(call)?, || {
         let inside = Routes::open()?;
         let made = inside.glance(interface)?.ok_or(io::ErrorKind::NotFound)?;
         let index = made.index;
@@ -144,12 +144,13 @@ pub(super) fn configure(
             // For what comes later, as the program leaves it.
             announce()?;
         }
-        Ok(Interface {
+        let pod = Interface {
             name: interface.to_owned(),
             mac: mac_text(&made.mac),
             sandbox: call.sandbox.to_owned(),
             ..Default::default()
-        })
+        };
+        Ok((pod, Inside { routes: inside, index }))
     })
     .map_err(fail(format!("configure {interface} in the pod")))
 }

@@ -6,6 +6,7 @@ use berth_netlink::{Change, NewRoute, Routes};
 use super::link::{self, Beyond};
 use super::rules::Rules;
 use super::{fail, ipam, refused, settle};
+use crate::port;
 
 pub(super) fn add(conf: &Ptp, call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginError> {
     let routes = Routes::open().map_err(fail("open a netlink socket"))?;
@@ -43,7 +44,8 @@ fn connect(
     }
     routes.apply(changes).map_err(fail(format!("lead the pod's addresses to {name}")))?;
     // Inside, the host is the only neighbour: everything of the pod's own network goes through it.
-    let pod = link::configure(call, &result, Beyond::Gateways, &rules.settings)?;
+    let (pod, inside) = link::configure(call, &result, Beyond::Gateways, &rules.settings)?;
+    port::carry(routes, name, &inside).map_err(fail(format!("set up interface {name}")))?;
     result.interfaces = vec![host, pod];
     for ip in &mut result.ips {
         ip.interface = Some(1);

@@ -105,3 +105,32 @@ fn an_address_that_another_pod_had_is_reached_at_once() {
     }
     assert_eq!(seen, ["0a:bf:0a:4e:00:03", "02:00:00:00:00:77", "0a:bf:0a:4e:00:03"]);
 }
+
+#[test]
+fn what_a_pod_sends_first_is_not_lost() {
+    let host = Host::new();
+    let ipam =
+        json!({ "type": "host-local", "dataDir": host.state.path().join("ipam"), "subnet": "10.79.0.0/24" });
+    let ptp = host.known(json!({ "type": "ptp", "ipam": ipam }));
+    let mut lost = Vec::new();
+    for (plugin, gateway) in [(&host.bridge(), "10.78.0.1"), (&ptp, "10.79.0.1")] {
+        let mut listener = None;
+        for number in 1..=20 {
+            let pod = Pod::new(number);
+            let result = pod.up(&host, plugin, None).unwrap();
+            listener = listener.or_else(|| Some(host.with(|| TcpListener::bind("[::]:80").unwrap())));
+            let at = (gateway.parse::<IpAddr>().unwrap(), 80).into();
+            let since = Instant::now();
+            run_in(pod.netns.as_fd(), || TcpStream::connect_timeout(&at, Duration::from_secs(10))).unwrap();
+            // The first packet of a connection is sent again after a second (tcp(7)).
+            lost.extend((since.elapsed() > Duration::from_millis(990)).then_some((gateway, number)));
+            host.with(|| host.plugins.del(plugin, &pod.call(Some(&result)))).unwrap();
+        }
+    }
+    let kernel = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    let mut numbers = kernel.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or_default());
+    // Older kernels cannot be told to be quick, and lose some.
+    if (numbers.next(), numbers.next()) >= (Some(6), Some(8)) {
+        assert!(lost.is_empty(), "{lost:?}");
+    }
+}
