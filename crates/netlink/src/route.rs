@@ -78,7 +78,7 @@ impl Routes {
         self.socket.send(&bytes)?;
         let mut first = Ok(());
         loop {
-            let datagram = self.socket.receive()?;
+            let datagram = self.socket.receive_short()?;
             for (kind, number, body) in messages(&datagram) {
                 let Some((_, forgiven)) = sent.iter().find(|(sequence, _)| *sequence == number) else {
                     continue;
@@ -101,7 +101,7 @@ impl Routes {
 
     fn acknowledged(&self, sequence: u32) -> io::Result<()> {
         loop {
-            let datagram = self.socket.receive()?;
+            let datagram = self.socket.receive_short()?;
             let mine = messages(&datagram)
                 .into_iter()
                 .find(|(kind, number, _)| *kind == ERROR && *number == sequence);
@@ -115,7 +115,7 @@ impl Routes {
     pub(crate) fn one(&self, message: RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
         let sequence = self.send(message, 0)?;
         loop {
-            let datagram = self.socket.receive()?;
+            let datagram = self.socket.receive_short()?;
             for (kind, number, body) in messages(&datagram) {
                 match kind {
                     _ if number != sequence => {}

@@ -46,6 +46,16 @@ impl Socket {
         buffer.truncate(length);
         Ok(buffer)
     }
+
+    /// A short one, such as an acknowledgement: to clear a buffer for the longest costs more than to look twice. A dump's would
+    /// be short from now on, since the kernel makes them as long as what was asked for.
+    pub(crate) fn receive_short(&self) -> io::Result<Vec<u8>> {
+        let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+        let mut buffer = vec![0; recv(self.fd.as_raw_fd(), &mut [], look)?];
+        let length = recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        buffer.truncate(length);
+        Ok(buffer)
+    }
 }
 
 /// The messages of a datagram: (type, sequence, body). A message that says it is longer than what came ends the walk.

@@ -70,7 +70,7 @@ impl Batch {
         socket.send(&self.bytes)?;
         let mut answered = 0;
         while answered < self.acknowledged {
-            let datagram = socket.receive()?;
+            let datagram = socket.receive_short()?;
             for (kind, _, body) in messages(&datagram) {
                 if kind == ERROR {
                     verdict(body)?;
