@@ -151,6 +151,7 @@ impl Change {
         let data = [
             settings.hairpin.map(InfoBridgePort::HairpinMode),
             settings.isolated.map(InfoBridgePort::Isolated),
+            settings.hears_groups.map(InfoBridgePort::MulticastFlood),
         ];
         let mut link = LinkMessage::default();
         set_up(&mut link);

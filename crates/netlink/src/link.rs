@@ -56,6 +56,8 @@ pub struct PortSettings {
     pub hairpin: Option<bool>,
     /// Speaks with ports only that are not isolated.
     pub isolated: Option<bool>,
+    /// Gets what is sent to groups that nobody is known to have joined.
+    pub hears_groups: Option<bool>,
 }
 
 impl Link {

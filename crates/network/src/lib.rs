@@ -303,7 +303,7 @@ impl Network {
         // The host asks nobody for a pod, and no pod for the host: a thousand that do are more than the kernel remembers.
         let neighbours = ips.iter().map(|ip| Change::neighbour(master, *ip, names::pod_mac(ips)));
         // With br_netfilter a pod that asks for its own port of the host is answered by the port it asks by.
-        let hairpin = PortSettings { hairpin: Some(true), isolated: None };
+        let hairpin = PortSettings { hairpin: Some(true), ..PortSettings::default() };
         self.ports.make(routes, &veth).map_err(|error| match port::is_full(&error) {
             true => NetworkError::Full { bridge: self.bridge.clone(), pods: port::PORTS },
             false => step(format!("make interface {name}"))(error),

@@ -112,6 +112,7 @@ fn connect(
     let settings = PortSettings {
         hairpin: conf.hairpin_mode.then_some(true),
         isolated: conf.port_isolation.then_some(true),
+        hears_groups: None,
     };
     let ips: Vec<IpAddr> = leased.ips.iter().map(|ip| ip.address.address).collect();
     // A bridge that hands out no addresses leaves the hardware's to the kernel.
