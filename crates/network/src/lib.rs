@@ -17,12 +17,13 @@ mod names;
 mod neighbours;
 mod plugin;
 mod pod_cidr;
+mod pods;
 mod port;
 mod settings;
 mod shaping;
 mod subnet;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -50,6 +51,7 @@ pub use plugin::Plugins;
 pub use subnet::Subnet;
 
 use crate::addresses::Addresses;
+use crate::pods::{Holds, Pods};
 use crate::port::{Inside, Ports};
 use crate::settings::Settings;
 use crate::shaping::Limits;
@@ -122,6 +124,12 @@ struct Connected {
     rules: nft::Pod,
 }
 
+impl Holds for Connected {
+    fn host_ports(&self) -> &[HostPort] {
+        &self.host_ports
+    }
+}
+
 /// One instance's network.
 #[derive(Debug)]
 pub struct Network {
@@ -135,7 +143,7 @@ pub struct Network {
     addresses: Mutex<Addresses>,
     /// The subnets are those that the kubelet named.
     by_kubelet: AtomicBool,
-    pods: Mutex<HashMap<SandboxId, Connected>>,
+    pods: Mutex<Pods<SandboxId, Connected>>,
     /// Held while the table is changed, so that a table made anew has what is added or removed meanwhile.
     made: Mutex<Made>,
 }
@@ -265,11 +273,7 @@ impl Network {
             return Err(NetworkError::Full { bridge: self.bridge.clone(), pods: port::PODS });
         }
         for port in &ports {
-            let holder = pods
-                .iter()
-                .filter(|(id, _)| *id != pod.id)
-                .find(|(_, other)| other.host_ports.iter().any(|held| held.conflicts(*port)));
-            if let Some((_, holder)) = holder {
+            if let Some((_, holder)) = pods.holder(pod.id, *port) {
                 return Err(NetworkError::Taken { port: *port, holder: holder.name.clone() });
             }
             if ports.iter().any(|other| other != port && other.conflicts(*port)) {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::files::Files;
 use crate::host_ports::forget_flows;
 use crate::inspect::{self, PortHolder};
+use crate::pods::{Holds, Pods};
 use crate::port::{self, Ports};
 use crate::settings::Settings;
 use crate::subnet::Forwards;
@@ -33,9 +34,15 @@ pub(super) struct PodRules {
     pub(super) own_link: Option<String>,
 }
 
+impl Holds for PodRules {
+    fn host_ports(&self) -> &[HostPort] {
+        &self.host_ports
+    }
+}
+
 #[derive(Debug, Default)]
 struct Saved {
-    pods: HashMap<String, PodRules>,
+    pods: Pods<String, PodRules>,
     bridges: Bridges,
 }
 
@@ -92,7 +99,7 @@ impl Rules {
     pub(super) fn open(instance: &str, state: &Path) -> Result<Self, NetworkError> {
         let files = Files::new(state.join("plugins"));
         let saved = Mutex::new(Saved {
-            pods: files.pods(),
+            pods: files.pods().into_iter().collect(),
             bridges: files.read(&files.bridges()).unwrap_or_default(),
         });
         let table = names::plugin_table(instance);
@@ -432,18 +439,9 @@ impl Rules {
     }
 }
 
-/// Another pod that holds one of these ports.
-fn holder(
-    pods: &HashMap<String, PodRules>,
-    container: &str,
-    ports: &[HostPort],
-) -> Option<(HostPort, String)> {
-    for (other, pod) in pods.iter().filter(|(other, _)| *other != container) {
-        let held = ports.iter().find(|port| pod.host_ports.iter().any(|held| held.conflicts(**port)));
-        if let Some(port) = held {
-            let name = if pod.pod.is_empty() { other.clone() } else { pod.pod.clone() };
-            return Some((*port, name));
-        }
-    }
-    None
+/// The first of these ports that another pod has, and its name.
+fn holder(pods: &Pods<String, PodRules>, container: &str, ports: &[HostPort]) -> Option<(HostPort, String)> {
+    let held = |port: &HostPort| pods.holder(container, *port).map(|held| (*port, held));
+    let (port, (other, pod)) = ports.iter().find_map(held)?;
+    Some((port, if pod.pod.is_empty() { other.clone() } else { pod.pod.clone() }))
 }
