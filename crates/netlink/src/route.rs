@@ -211,6 +211,11 @@ impl Routes {
         berth_sys::net::glance(self.socket.fd.as_fd(), name)
     }
 
+    /// Whether an interface has a carrier. What the kernel still has to do about that is done then.
+    pub fn has_carrier(&self, name: &str) -> io::Result<bool> {
+        berth_sys::net::has_carrier(self.socket.fd.as_fd(), name)
+    }
+
     /// The index of an interface, if there is one of that name.
     pub fn index(&self, name: &str) -> io::Result<Option<u32>> {
         let mut wanted = LinkMessage::default();

@@ -471,7 +471,7 @@ fn configure(
     given: &[(IpAddr, Subnet)],
     bridge: Option<[u8; 6]>,
     settings: &Settings,
-) -> std::io::Result<Inside> {
+) -> std::io::Result<Inside<'static>> {
     let inside = Routes::open()?;
     let pod = inside.glance(POD_INTERFACE)?.ok_or(std::io::ErrorKind::NotFound)?.index;
     // Before it is up: no other pod tells this one its routes (CVE-2020-10749), and nobody has its addresses.
@@ -487,7 +487,7 @@ fn configure(
     let gateways =
         given.iter().filter_map(|(_, subnet)| Some(Change::neighbour(pod, subnet.gateway(), bridge?)));
     inside.apply(addresses.chain(up).chain(routes).chain(gateways))?;
-    Ok(Inside { routes: inside, index: pod })
+    Ok(Inside { routes: inside, interface: POD_INTERFACE })
 }
 
 #[cfg(test)]

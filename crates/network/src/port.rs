@@ -70,17 +70,17 @@ pub(crate) fn raise(
 
 /// A pod's end, by a socket that is in the pod's namespace.
 #[derive(Debug)]
-pub(crate) struct Inside {
+pub(crate) struct Inside<'a> {
     pub(crate) routes: Routes,
-    pub(crate) index: u32,
+    pub(crate) interface: &'a str,
 }
 
 /// Both ends of the pair carry packets from now on.
 ///
 /// Where both are up the kernel lets packets pass a moment later, from a queue of work that everybody's interfaces share, and
 /// drops them until then: a connection begins with a packet that is lost, and again a second later. Whoever asks for an
-/// interface gets that work done before the answer (Linux 6.8, rtnl_getlink: "linkwatch_sync_dev").
-pub(crate) fn carry(routes: &Routes, name: &str, inside: &Inside) -> io::Result<()> {
-    routes.link(name)?;
-    inside.routes.link_at(inside.index).map(drop)
+/// interface's carrier gets that work done before the answer.
+pub(crate) fn carry(routes: &Routes, name: &str, inside: &Inside<'_>) -> io::Result<()> {
+    routes.has_carrier(name)?;
+    inside.routes.has_carrier(inside.interface).map(drop)
 }

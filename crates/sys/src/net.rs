@@ -45,21 +45,46 @@ impl Glance {
     }
 }
 
+/// A request that names an interface; `None`: none can have this name.
+fn request_of(name: &str) -> Option<libc::ifreq> {
+    // SAFETY: of integers, arrays of them and a pointer that may be null, for which zeros are good.
+    let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
+    // With its NUL.
+    if name.is_empty() || name.len() >= asked.ifr_name.len() || name.contains('\0') {
+        return None;
+    }
+    for (to, from) in asked.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    Some(asked)
+}
+
+/// Whether an interface has a carrier, in the network namespace of the socket. The kernel first does what is still to be done
+/// because it got or lost it (ethtool(8), link detected; since Linux 6.8 with "linkwatch_sync_dev").
+pub fn has_carrier(socket: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    /// `ethtool_value` of linux/ethtool.h.
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+    const ETHTOOL_GLINK: u32 = 0xa;
+    let mut asked = request_of(name).ok_or(io::ErrorKind::NotFound)?;
+    let mut value = Value { command: ETHTOOL_GLINK, data: 0 };
+    asked.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: the kernel reads the name and the pointer, and through it reads and writes the local value, which outlives the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut asked) };
+    nix::errno::Errno::result(done)?;
+    Ok(value.data != 0)
+}
+
 /// The interface of this name in the network namespace of the socket; `None`: there is none.
 ///
 /// The kernel answers without the lock that every change of an interface holds, and netlink's questions too: who has just
 /// set one up would wait for all that follows of it. For one that is not there it looks for a module of that name first, so
 /// this is to be asked of interfaces that should be there (Linux: dev_ioctl).
 pub fn glance(socket: BorrowedFd<'_>, name: &str) -> io::Result<Option<Glance>> {
-    // SAFETY: of integers and arrays of them alone, for which zeros are good.
-    let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
-    // With its NUL.
-    if name.is_empty() || name.len() >= asked.ifr_name.len() || name.contains('\0') {
-        return Ok(None);
-    }
-    for (to, from) in asked.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
+    let Some(mut asked) = request_of(name) else { return Ok(None) };
     let mut ask = |request: libc::c_ulong| {
         // SAFETY: the kernel reads the name and writes an answer that fits into the same local structure.
         let done = unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut asked) };
@@ -104,8 +129,10 @@ mod tests {
         let lo = |socket: &OwnedFd| glance(socket.as_fd(), "lo").unwrap().unwrap();
         assert_eq!((lo(&there).index, lo(&there).mac), (1, [0; 6]));
         assert_eq!((lo(&there).is(libc::IFF_UP), lo(&here).is(libc::IFF_UP)), (false, true));
+        assert!(has_carrier(here.as_fd(), "lo").unwrap());
         for nobody in ["", "nobody", "a name that is too long", "lo\0"] {
             assert_eq!(glance(here.as_fd(), nobody).unwrap(), None, "{nobody}");
+            has_carrier(here.as_fd(), nobody).unwrap_err();
         }
     }
 }

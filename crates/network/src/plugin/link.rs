@@ -103,12 +103,12 @@ pub(super) enum Beyond {
 }
 
 /// What the pod's end is given, inside the namespace, and lo set up; gives the interface as it was made, and the way to it.
-pub(super) fn configure(
-    call: &Call<'_>,
+pub(super) fn configure<'a>(
+    call: &Call<'a>,
     result: &CniResult,
     beyond: Beyond,
     settings: &Settings,
-) -> Result<(Interface, Inside), PluginError> {
+) -> Result<(Interface, Inside<'a>), PluginError> {
     let (interface, ips, routes) = (call.interface, &result.ips, &result.routes);
     visit(netns(call)?, || {
         let inside = Routes::open()?;
@@ -150,7 +150,7 @@ pub(super) fn configure(
             sandbox: call.sandbox.to_owned(),
             ..Default::default()
         };
-        Ok((pod, Inside { routes: inside, index }))
+        Ok((pod, Inside { routes: inside, interface }))
     })
     .map_err(fail(format!("configure {interface} in the pod")))
 }

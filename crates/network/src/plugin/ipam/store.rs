@@ -78,14 +78,23 @@ fn lock(mut file: File, patience: Duration) -> io::Result<Flock<File>> {
 impl Store {
     /// Made where it is not. `WouldBlock`: the lock was somebody else's all the time.
     pub(super) fn open(directory: PathBuf, patience: Duration) -> io::Result<Self> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory)?;
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(lock_file(&directory))?;
+        let open = || {
+            let mut options = OpenOptions::new();
+            options
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .mode(0o600)
+                .open(lock_file(&directory))
+        };
+        let file = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory)?;
+                open()
+            }
+            done => done,
+        }?;
         Ok(Self { directory, _lock: lock(file, patience)? })
     }
 
