@@ -195,7 +195,7 @@ impl Network {
         let by_kubelet = AtomicBool::new(by_kubelet);
         let (pods, made) = (Mutex::default(), Mutex::new(Made::Doubtful));
         let ports = Ports::open().map_err(step(port::OPENING))?;
-        let (tables, settings) = (nft::Tables::default(), Settings::default());
+        let (tables, settings) = (nft::Tables::default(), Settings::open());
         Ok(Self { bridge, table, tables, mtu, config, ports, settings, addresses, by_kubelet, pods, made })
     }
 

@@ -18,19 +18,32 @@ const TIMES: usize = 128;
 /// The kernel keeps what it found on the way there for each namespace, all by the same name (`conf`), and looks through those
 /// of all namespaces that went this way: half a millisecond with a thousand pods. A mount of our own, that nobody else goes
 /// through and that is now and then a new one, has a few; it costs 60 µs to make and to drop.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Settings {
     mounted: Mutex<Mounted>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Mounted {
-    /// Detached, so that it goes with the daemon. `None`: not mounted yet, or refused.
+    /// Detached, so that it goes with the daemon. `None`: refused.
     proc: Option<Arc<OwnedFd>>,
     times: usize,
 }
 
+impl Mounted {
+    fn new() -> Self {
+        let new = Context::open(c"proc").and_then(|context| context.mount(Attributes::KERNEL));
+        let new = new.inspect_err(|error| tracing::debug!(%error, "no procfs of our own: /proc it is"));
+        Self { proc: new.ok().map(Arc::new), times: 0 }
+    }
+}
+
 impl Settings {
+    /// Mounted from the beginning: what a daemon holds open is the same with pods and without.
+    pub(crate) fn open() -> Self {
+        Self { mounted: Mutex::new(Mounted::new()) }
+    }
+
     /// `version`: `ipv4` or `ipv6`.
     pub(crate) fn write(&self, version: &str, interface: &str, key: &str, value: &str) -> io::Result<()> {
         let path = format!("sys/net/{version}/conf/{interface}/{key}");
@@ -46,13 +59,10 @@ impl Settings {
 
     fn proc(&self) -> Option<Arc<OwnedFd>> {
         let mut mounted = self.mounted.lock();
-        if mounted.times.is_multiple_of(TIMES) {
-            let attributes = Attributes::KERNEL;
-            let new = Context::open(c"proc").and_then(|context| context.mount(attributes));
-            let new = new.inspect_err(|error| tracing::debug!(%error, "no procfs of our own: /proc it is"));
-            mounted.proc = new.ok().map(Arc::new);
+        if mounted.times >= TIMES {
+            *mounted = Mounted::new();
         }
-        mounted.times = mounted.times.wrapping_add(1);
+        mounted.times += 1;
         mounted.proc.clone()
     }
 }
@@ -66,7 +76,7 @@ mod tests {
 
     #[test]
     fn each_namespace_has_its_own_also_after_many() {
-        let settings = Settings::default();
+        let settings = Settings::open();
         let read = || std::fs::read_to_string("/proc/sys/net/ipv4/conf/lo/arp_notify");
         let before = read().unwrap();
         let [one, other] = [(); 2].map(|()| new_netns().unwrap());

@@ -113,7 +113,7 @@ impl Rules {
             state,
             files,
             ports,
-            settings: Settings::default(),
+            settings: Settings::open(),
             tables,
             saved,
             ready,
