@@ -21,9 +21,19 @@ use crate::client::{Client, pod};
 use crate::conflist::in_use;
 use crate::daemon::Daemon;
 
-/// Of numbers and times that are others with each pod.
-const CHANGING: [&str; 6] =
-    ["ifindex", "link_index", "link_netnsid", "valid_life_time", "preferred_life_time", "min_mtu"];
+/// Of numbers and times that are others with each pod; of queues that the kernel makes for each processor and leaves unused,
+/// where Berth has it make one, and of what counts them.
+const CHANGING: [&str; 9] = [
+    "ifindex",
+    "link_index",
+    "link_netnsid",
+    "valid_life_time",
+    "preferred_life_time",
+    "min_mtu",
+    "num_rx_queues",
+    "num_tx_queues",
+    "refcnt",
+];
 
 /// Field to value.
 pub(super) type Fields = BTreeMap<String, String>;
