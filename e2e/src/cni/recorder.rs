@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use berth_cri_api::v1::*;
@@ -211,8 +212,20 @@ impl Recorder {
         .with_context(|| format!("{words:?}"))
     }
 
-    /// Records, bound namespaces and calls under way.
+    /// Records, bound namespaces and calls under way; one that asks how a plugin is comes and goes by itself.
     pub(super) fn left(&self, daemon: &Daemon) -> Result<Vec<String>> {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = self.there(daemon)?;
+            let asked_alone = !left.is_empty() && left.iter().all(|name| name.contains("-STATUS-"));
+            if !asked_alone || Instant::now() > end {
+                return Ok(left);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn there(&self, daemon: &Daemon) -> Result<Vec<String>> {
         let mut left = Vec::new();
         let debian = self.path("ipam/debian");
         let always =
