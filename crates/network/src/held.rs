@@ -1,17 +1,18 @@
 //! Which pod holds which port of the host, whoever connected it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use berth_ids::SandboxId;
 use berth_model::PortMapping;
 use parking_lot::Mutex;
 
+use crate::pods::{Holds, Pods};
 use crate::{Attachment, HostPort, NetworkError, host_ports, plugin};
 
 /// One instance's. The embedded network and the plugins each know the ports in their own table, where a key is one element's, and
 /// a program tells nobody which ones it leads to pods: who comes is asked here, before anything is made.
 #[derive(Debug, Default)]
-pub struct HeldPorts(Mutex<HashMap<SandboxId, Holder>>);
+pub struct HeldPorts(Mutex<Pods<SandboxId, Holder>>);
 
 #[derive(Debug)]
 struct Holder {
@@ -20,25 +21,28 @@ struct Holder {
     ports: Vec<HostPort>,
 }
 
+impl Holds for Holder {
+    fn host_ports(&self) -> &[HostPort] {
+        &self.ports
+    }
+}
+
 impl HeldPorts {
     /// All that a pod asks for, or none where another one has one of them.
     pub fn take(&self, id: &SandboxId, name: &str, mappings: &[PortMapping]) -> Result<(), NetworkError> {
         let ports = host_ports::wanted(mappings);
         let mut all = self.0.lock();
         for (at, port) in ports.iter().enumerate() {
-            let others = all.iter().filter(|(other, _)| *other != id);
-            let others = others.map(|(_, holder)| (holder.name.as_str(), &holder.ports[..]));
-            for (holder, held) in others.chain([(name, &ports[..at])]) {
-                if held.iter().any(|held| held.conflicts(*port)) {
-                    return Err(NetworkError::Taken { port: *port, holder: holder.to_owned() });
-                }
+            let own = ports[..at].iter().any(|other| other.conflicts(*port)).then_some(name);
+            if let Some(holder) = all.holder(id, *port).map(|(_, holder)| holder.name.as_str()).or(own) {
+                return Err(NetworkError::Taken { port: *port, holder: holder.to_owned() });
             }
         }
         Self::set(&mut all, id, name.to_owned(), ports);
         Ok(())
     }
 
-    fn set(all: &mut HashMap<SandboxId, Holder>, id: &SandboxId, name: String, ports: Vec<HostPort>) {
+    fn set(all: &mut Pods<SandboxId, Holder>, id: &SandboxId, name: String, ports: Vec<HostPort>) {
         if !ports.is_empty() {
             all.insert(id.clone(), Holder { name, ports });
         }

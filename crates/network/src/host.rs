@@ -95,8 +95,8 @@ impl Network {
             }
         };
         let setting = |version: &str, key: &str, value: &str| {
-            let path = format!("/proc/sys/net/{version}/conf/{}/{key}", self.bridge);
-            std::fs::write(&path, value).map_err(step(format!("write {value} to {path}")))
+            let written = self.settings.write(version, &self.bridge, key, value);
+            written.map_err(step(format!("write {value} to {key} of {}", self.bridge)))
         };
         // See `nft::Tables::install`: ports of the host on 127.0.0.1.
         setting("ipv4", "route_localnet", "1")?;

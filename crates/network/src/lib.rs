@@ -52,7 +52,7 @@ pub use subnet::Subnet;
 
 use crate::addresses::Addresses;
 use crate::pods::{Holds, Pods};
-use crate::port::{Inside, Ports};
+use crate::port::Inside;
 use crate::settings::Settings;
 use crate::shaping::Limits;
 use crate::subnet::Saved;
@@ -138,7 +138,6 @@ pub struct Network {
     tables: nft::Tables,
     mtu: u32,
     config: NetworkConfig,
-    ports: Ports,
     settings: Settings,
     addresses: Mutex<Addresses>,
     /// The subnets are those that the kubelet named.
@@ -194,9 +193,8 @@ impl Network {
         Saved::change(&config.state, |saved| saved.subnets = subnets)?;
         let by_kubelet = AtomicBool::new(by_kubelet);
         let (pods, made) = (Mutex::default(), Mutex::new(Made::Doubtful));
-        let ports = Ports::open().map_err(step(port::OPENING))?;
         let (tables, settings) = (nft::Tables::default(), Settings::open());
-        Ok(Self { bridge, table, tables, mtu, config, ports, settings, addresses, by_kubelet, pods, made })
+        Ok(Self { bridge, table, tables, mtu, config, settings, addresses, by_kubelet, pods, made })
     }
 
     pub fn subnets(&self) -> Vec<Subnet> {
@@ -308,7 +306,7 @@ impl Network {
         let neighbours = ips.iter().map(|ip| Change::neighbour(master, *ip, names::pod_mac(ips)));
         // With br_netfilter a pod that asks for its own port of the host is answered by the port it asks by.
         let hairpin = PortSettings { hairpin: Some(true), ..PortSettings::default() };
-        self.ports.make(routes, &veth).map_err(|error| match port::is_full(&error) {
+        port::make(routes, &veth, &self.settings).map_err(|error| match port::is_full(&error) {
             true => NetworkError::Full { bridge: self.bridge.clone(), pods: port::PORTS },
             false => step(format!("make interface {name}"))(error),
         })?;
@@ -375,7 +373,7 @@ impl Network {
     /// a pod's end: a table that refuses is made anew for the next pod.
     pub fn detach(&self, id: &SandboxId, attachment: Option<&Attachment>) {
         let held = self.pods.lock().remove(id);
-        if let Some(pod) = held.or_else(|| self.only_recorded(attachment?)) {
+        if let Some(pod) = held.or_else(|| self.only_recorded(id, attachment?)) {
             let mut made = self.made.lock();
             if let Err(error) = self.tables.remove(&self.table, &pod.rules) {
                 tracing::warn!(sandbox = %id, %error, table = self.table, "the table is made anew");
@@ -394,15 +392,13 @@ impl Network {
     }
 
     /// What may still be there of a pod that is not known; its addresses and ports may be another's by now.
-    fn only_recorded(&self, attachment: &Attachment) -> Option<Connected> {
+    fn only_recorded(&self, id: &SandboxId, attachment: &Attachment) -> Option<Connected> {
         let pods = self.pods.lock();
         let held = |ip: &IpAddr| pods.values().any(|other| other.rules.addresses.contains(ip));
         if attachment.ips.iter().any(held) {
             return None;
         }
-        let taken = |port: &HostPort| {
-            pods.values().any(|other| other.host_ports.iter().any(|held| held.conflicts(*port)))
-        };
+        let taken = |port: &HostPort| pods.holder(id, *port).is_some();
         let host_ports: Vec<HostPort> =
             attachment.host_ports.iter().filter(|port| !taken(port)).copied().collect();
         let rules = self.rules(&attachment.ips, &host_ports).ok()?;

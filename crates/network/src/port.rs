@@ -1,17 +1,10 @@
 //! A pod's interface on the host where that is a port of a bridge.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 
 use berth_netlink::{Change, PortSettings, Routes, Veth};
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
 
-/// Where IPv6 has its settings for each interface.
-const SETTINGS: &str = "/proc/sys/net/ipv6/conf";
-
-/// What fails where [`Ports::open`] does.
-pub(crate) const OPENING: &str = "open IPv6's settings of interfaces";
+use crate::settings::Settings;
 
 /// A bridge has no more (Linux: BR_MAX_PORTS).
 pub(crate) const PORTS: usize = 1023;
@@ -24,36 +17,16 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     error.raw_os_error() == Some(nix::libc::EXFULL)
 }
 
-/// Makes them, on one host.
-#[derive(Debug)]
-pub(crate) struct Ports {
-    /// Open, since the way there takes the kernel longer with each network namespace that ever went it: they all have this
-    /// name. `None`: the kernel has no IPv6.
-    settings: Option<File>,
-}
-
-impl Ports {
-    /// On the host that the calling thread is on.
-    pub(crate) fn open() -> io::Result<Self> {
-        match File::open(SETTINGS) {
-            Ok(settings) => Ok(Self { settings: Some(settings) }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self { settings: None }),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Makes the pair; the host's end is not up yet.
-    ///
-    /// A port speaks no IP. The kernel would give it addresses, routes, groups and timers of IPv6 all the same, and walks
-    /// through those of all interfaces whenever one goes up or down: with a thousand pods most of what one more costs.
-    pub(crate) fn make(&self, routes: &Routes, veth: &Veth<'_>) -> io::Result<()> {
-        routes.apply([Change::veth(veth)])?;
-        if let Some(all) = &self.settings {
-            let name = format!("{}/disable_ipv6", veth.name);
-            let file = openat(all, name.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-            File::from(file).write_all(b"1")?;
-        }
-        Ok(())
+/// Makes the pair on the host that the calling thread is on; the host's end is not up yet.
+///
+/// A port speaks no IP. The kernel would give it addresses, routes, groups and timers of IPv6 all the same, and walks
+/// through those of all interfaces whenever one goes up or down: with a thousand pods most of what one more costs.
+pub(crate) fn make(routes: &Routes, veth: &Veth<'_>, settings: &Settings) -> io::Result<()> {
+    routes.apply([Change::veth(veth)])?;
+    match settings.write("ipv6", veth.name, "disable_ipv6", "1") {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 

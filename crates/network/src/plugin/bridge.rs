@@ -112,19 +112,18 @@ fn connect(
     let settings = PortSettings {
         hairpin: conf.hairpin_mode.then_some(true),
         isolated: conf.port_isolation.then_some(true),
-        hears_groups: None,
+        ..PortSettings::default()
     };
     let ips: Vec<IpAddr> = leased.ips.iter().map(|ip| ip.address.address).collect();
     // A bridge that hands out no addresses leaves the hardware's to the kernel.
     let mac = (!ips.is_empty()).then(|| names::pod_mac(&ips));
-    let host = link::pair(routes, call, (conf.mtu, mac), Some((bridge, &rules.ports)))?;
+    let host = link::pair(routes, call, (conf.mtu, mac), Some((bridge, &rules.settings)))?;
     let raise = || {
         let raised = port::raise(routes, &host.name, settings, []);
         raised.map_err(fail(format!("set up interface {}", host.name)))
     };
-    // Who tells its neighbours of its hardware address must be heard when it comes up.
-    let is_heard = call.runtime.mac.is_some();
-    if is_heard {
+    // It must be heard when it comes up.
+    if link::tells_neighbours(call) {
         raise()?;
     }
     let mut result = leased;
@@ -138,7 +137,7 @@ fn connect(
         rules.forward(&result.ips)?;
     }
     let (pod, inside) = link::configure(call, &result, Beyond::Network, &rules.settings)?;
-    if !is_heard {
+    if !link::tells_neighbours(call) {
         raise()?;
     }
     port::carry(routes, &host.name, &inside).map_err(fail(format!("set up interface {}", host.name)))?;

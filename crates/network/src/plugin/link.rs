@@ -9,7 +9,7 @@ use berth_netlink::{Change, Link, NewRoute, Routes, Veth, mac_text};
 use berth_sys::netns::{run_in, visit};
 
 use super::{FAILED, fail};
-use crate::port::{self, Inside, Ports};
+use crate::port::{self, Inside};
 use crate::settings::Settings;
 use crate::{LOOPBACK, NetworkError, names};
 
@@ -39,12 +39,12 @@ pub(super) fn parse_mac(text: &str) -> Result<[u8; 6], PluginError> {
 }
 
 /// Makes the pair; one of the same name, left by a call that was cut off, goes first. Gives the host's end as results name
-/// it. `pod_mac`: the pod's end has it where the call asks for none. `of`: which bridge it is a port of, and who makes it.
+/// it. `pod_mac`: the pod's end has it where the call asks for none. `of`: which bridge it is a port of.
 pub(super) fn pair(
     routes: &Routes,
     call: &Call<'_>,
     (mtu, pod_mac): (u32, Option<[u8; 6]>),
-    of: Option<(&Link, &Ports)>,
+    of: Option<(&Link, &Settings)>,
 ) -> Result<Interface, PluginError> {
     let name = host_name(call);
     let mac = names::veth_mac(call.container, call.interface);
@@ -55,7 +55,7 @@ pub(super) fn pair(
     let veth =
         Veth { name: &name, up: of.is_none(), master, mac: Some(mac), peer, peer_netns, peer_mac, mtu };
     let make = || match of {
-        Some((_, ports)) => ports.make(routes, &veth),
+        Some((_, settings)) => port::make(routes, &veth, settings),
         None => routes.apply([Change::veth(&veth)]),
     };
     let made = match make() {
@@ -102,6 +102,12 @@ pub(super) enum Beyond {
     Gateways,
 }
 
+/// Whether neighbours may know the pod's address by the hardware address of a pod before: where that is not made of it
+/// (`names::pod_mac`). Then it tells them once it is up. A thousand ports hear that, which is no small thing.
+pub(super) fn tells_neighbours(call: &Call<'_>) -> bool {
+    call.runtime.mac.is_some()
+}
+
 /// What the pod's end is given, inside the namespace, and lo set up; gives the interface as it was made, and the way to it.
 pub(super) fn configure<'a>(
     call: &Call<'a>,
@@ -123,10 +129,7 @@ pub(super) fn configure<'a>(
             }
         }
         let announce = || settings.write("ipv4", interface, "arp_notify", "1");
-        // Its neighbours may know the address by the hardware address of a pod before, unless that is made of it
-        // (`names::pod_mac`): it tells them once it is up. A thousand ports hear that, which is no small thing.
-        let is_new_to_them = call.runtime.mac.is_some();
-        if beyond == Beyond::Network && is_new_to_them {
+        if beyond == Beyond::Network && tells_neighbours(call) {
             announce()?;
         }
         let mut changes: Vec<Change> =
@@ -140,7 +143,7 @@ pub(super) fn configure<'a>(
             changes.push(new_route(index, route, gateway));
         }
         inside.apply(changes)?;
-        if beyond == Beyond::Network && !is_new_to_them {
+        if beyond == Beyond::Network && !tells_neighbours(call) {
             // For what comes later, as the program leaves it.
             announce()?;
         }

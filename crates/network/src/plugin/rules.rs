@@ -15,7 +15,6 @@ use super::files::Files;
 use crate::host_ports::forget_flows;
 use crate::inspect::{self, PortHolder};
 use crate::pods::{Holds, Pods};
-use crate::port::{self, Ports};
 use crate::settings::Settings;
 use crate::subnet::Forwards;
 use crate::{HostPort, NetworkError, host, names, step};
@@ -77,7 +76,6 @@ pub(super) struct Rules {
     table: String,
     state: PathBuf,
     files: Files,
-    pub(super) ports: Ports,
     pub(super) settings: Settings,
     tables: nft::Tables,
     saved: Mutex<Saved>,
@@ -104,7 +102,6 @@ impl Rules {
         });
         let table = names::plugin_table(instance);
         let (instance, tables, ready) = (instance.to_owned(), nft::Tables::default(), Mutex::new(false));
-        let ports = Ports::open().map_err(step(port::OPENING))?;
         let (state, forwards, making) = (state.to_owned(), AtomicBool::new(false), Mutex::default());
         let (forwarding, known, answering) = (host::Forwarding::open(), Mutex::default(), Mutex::default());
         Ok(Self {
@@ -112,7 +109,6 @@ impl Rules {
             table,
             state,
             files,
-            ports,
             settings: Settings::open(),
             tables,
             saved,

@@ -68,7 +68,7 @@ impl Longer {
     /// What a port adds, in milliseconds, where nothing else comes between: in the quicker half of the pods, of which this is
     /// the middle. An interface that came up makes the kernel send to all others, either before the pod is through or after,
     /// and with a thousand others that is 5 ms more or not.
-    fn added(&mut self) -> f64 {
+    fn by_a_port(&mut self) -> f64 {
         self.with.quantile(0.25) - self.without.quantile(0.25)
     }
 }
@@ -269,8 +269,8 @@ pub(super) fn report(report: &mut Report<'_>, found: [Compared; 2]) {
     for Compared { name, mut one, mut many } in found {
         println!("  {name}");
         for (what, many, one) in [
-            ("  what a port adds to a pod's coming", many.added.added(), one.added.added()),
-            ("  and to its going", many.removed.added(), one.removed.added()),
+            ("  what a port adds to a pod's coming", many.added.by_a_port(), one.added.by_a_port()),
+            ("  and to its going", many.removed.by_a_port(), one.removed.by_a_port()),
         ] {
             report.line(what, many, one, "ms", Some(one.max(0.0) * AS_ONE + NOTHING));
         }
