@@ -483,7 +483,7 @@ fn configure(
     let gateways =
         given.iter().filter_map(|(_, subnet)| Some(Change::neighbour(pod, subnet.gateway(), bridge?)));
     inside.apply(addresses.chain(up).chain(routes).chain(gateways))?;
-    Ok(Inside { routes: inside, interface: POD_INTERFACE })
+    Ok(Inside { routes: inside, interface: POD_INTERFACE, index: pod })
 }
 
 #[cfg(test)]

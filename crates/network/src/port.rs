@@ -46,6 +46,16 @@ pub(crate) fn raise(
 pub(crate) struct Inside<'a> {
     pub(crate) routes: Routes,
     pub(crate) interface: &'a str,
+    pub(crate) index: u32,
+}
+
+impl Inside<'_> {
+    /// Tells the neighbours the interface's hardware address, which is `mac` already, where `arp_notify` is set: the kernel does
+    /// whenever one is given (Linux: NETDEV_CHANGEADDR). A thousand ports hear that, which is no small thing. Not when it comes
+    /// up, since the other end may not carry packets then.
+    pub(crate) fn announce(&self, mac: [u8; 6]) -> io::Result<()> {
+        self.routes.set_mac(self.index, mac)
+    }
 }
 
 /// Both ends of the pair carry packets from now on.

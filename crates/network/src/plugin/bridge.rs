@@ -7,6 +7,7 @@ use berth_cni::{Bridge, Call, Cidr, CniResult, Interface, IpConfig, PluginError}
 use berth_netlink::{Link, PortSettings, Routes};
 use nix::libc::{IFF_PROMISC, IFF_UP};
 
+use super::ended::Ended;
 use super::link::{self, Beyond, network};
 use super::rules::Rules;
 use super::{fail, ipam, refused, settle};
@@ -50,12 +51,17 @@ fn sensible(conf: &Bridge) -> Result<(), PluginError> {
     if conf.hairpin_mode && conf.promisc_mode { Err(both()) } else { Ok(()) }
 }
 
-pub(super) fn add(conf: &Bridge, call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginError> {
+pub(super) fn add(
+    conf: &Bridge,
+    call: &Call<'_>,
+    (rules, ended): (&Rules, &Ended),
+) -> Result<CniResult, PluginError> {
     sensible(conf)?;
     let routes = Routes::open().map_err(fail("open a netlink socket"))?;
     let bridge = ensure(conf, &routes, rules)?;
     let leased = ipam::lease(conf.ipam.as_ref(), call)?;
-    let made = connect(conf, call, &routes, &bridge, rules, leased);
+    let made =
+        ended.clear(&routes, &leased.ips).and_then(|()| connect(conf, call, &routes, &bridge, rules, leased));
     settle(made, (&routes, rules), (conf.ipam.as_ref(), conf.ip_masq), call, |_| {})
 }
 
@@ -118,14 +124,6 @@ fn connect(
     // A bridge that hands out no addresses leaves the hardware's to the kernel.
     let mac = (!ips.is_empty()).then(|| names::pod_mac(&ips));
     let host = link::pair(routes, call, (conf.mtu, mac), Some((bridge, &rules.settings)))?;
-    let raise = || {
-        let raised = port::raise(routes, &host.name, settings, []);
-        raised.map_err(fail(format!("set up interface {}", host.name)))
-    };
-    // It must be heard when it comes up.
-    if link::tells_neighbours(call) {
-        raise()?;
-    }
     let mut result = leased;
     gateways(conf, &mut result);
     if conf.is_gateway || conf.is_default_gateway {
@@ -137,10 +135,15 @@ fn connect(
         rules.forward(&result.ips)?;
     }
     let (pod, inside) = link::configure(call, &result, Beyond::Network, &rules.settings)?;
-    if !link::tells_neighbours(call) {
-        raise()?;
+    let up = || {
+        port::raise(routes, &host.name, settings, [])?;
+        port::carry(routes, &host.name, &inside)
+    };
+    up().map_err(fail(format!("set up interface {}", host.name)))?;
+    if let Some(mac) = link::asked_mac(call)? {
+        // Neighbours may know the pod's address by that of a pod before.
+        inside.announce(mac).map_err(fail(format!("announce {} of the pod", call.interface)))?;
     }
-    port::carry(routes, &host.name, &inside).map_err(fail(format!("set up interface {}", host.name)))?;
     let bridge = Interface { name: bridge.name.clone(), mac: bridge.mac(), ..Default::default() };
     result.interfaces = vec![bridge, host, pod];
     for ip in &mut result.ips {

@@ -38,6 +38,11 @@ pub(super) fn parse_mac(text: &str) -> Result<[u8; 6], PluginError> {
     Ok(mac)
 }
 
+/// The hardware address that the call asks for.
+pub(super) fn asked_mac(call: &Call<'_>) -> Result<Option<[u8; 6]>, PluginError> {
+    call.runtime.mac.as_deref().map(parse_mac).transpose()
+}
+
 /// Makes the pair; one of the same name, left by a call that was cut off, goes first. Gives the host's end as results name
 /// it. `pod_mac`: the pod's end has it where the call asks for none. `of`: which bridge it is a port of.
 pub(super) fn pair(
@@ -50,7 +55,7 @@ pub(super) fn pair(
     let mac = names::veth_mac(call.container, call.interface);
     let master = of.map(|(bridge, ..)| bridge.index);
     let making = || format!("make interface {name}");
-    let peer_mac = call.runtime.mac.as_deref().map(parse_mac).transpose()?.or(pod_mac);
+    let peer_mac = asked_mac(call)?.or(pod_mac);
     let (peer, peer_netns) = (call.interface, netns(call)?);
     let veth =
         Veth { name: &name, up: of.is_none(), master, mac: Some(mac), peer, peer_netns, peer_mac, mtu };
@@ -60,9 +65,7 @@ pub(super) fn pair(
     };
     let made = match make() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if let Some(index) = routes.index(&name).map_err(fail(making()))? {
-                routes.delete_link(index).map_err(fail(format!("remove the interface {name} of before")))?;
-            }
+            delete(routes, &name).map_err(fail(format!("remove the interface {name} of before")))?;
             make()
         }
         done => done,
@@ -83,12 +86,20 @@ pub(super) fn name_servers(result: &mut CniResult, own: Option<&Dns>) {
     }
 }
 
+/// Removes an interface and its other end; one that is not there is fine.
+pub(super) fn delete(routes: &Routes, name: &str) -> io::Result<()> {
+    let Some(index) = routes.index(name)? else { return Ok(()) };
+    match routes.delete_link(index) {
+        // Its namespace took it along at this moment.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => Ok(()),
+        done => done,
+    }
+}
+
 /// Removes the host's end, and so both.
 pub(super) fn remove(routes: &Routes, call: &Call<'_>) {
     let name = host_name(call);
-    if let Ok(Some(index)) = routes.index(&name)
-        && let Err(error) = routes.delete_link(index)
-    {
+    if let Err(error) = delete(routes, &name) {
         tracing::warn!(interface = name, %error, "a half-made interface stays until its pod is made again");
     }
 }
@@ -100,12 +111,6 @@ pub(super) enum Beyond {
     Network,
     /// The gateways alone; the others of the networks are behind them.
     Gateways,
-}
-
-/// Whether neighbours may know the pod's address by the hardware address of a pod before: where that is not made of it
-/// (`names::pod_mac`). Then it tells them once it is up. A thousand ports hear that, which is no small thing.
-pub(super) fn tells_neighbours(call: &Call<'_>) -> bool {
-    call.runtime.mac.is_some()
 }
 
 /// What the pod's end is given, inside the namespace, and lo set up; gives the interface as it was made, and the way to it.
@@ -128,10 +133,6 @@ pub(super) fn configure<'a>(
                 _ => {}
             }
         }
-        let announce = || settings.write("ipv4", interface, "arp_notify", "1");
-        if beyond == Beyond::Network && tells_neighbours(call) {
-            announce()?;
-        }
         let mut changes: Vec<Change> =
             ips.iter().map(|ip| Change::address(index, ip.address.address, ip.address.prefix)).collect();
         changes.extend([Change::up(LOOPBACK), Change::up(index)]);
@@ -143,9 +144,9 @@ pub(super) fn configure<'a>(
             changes.push(new_route(index, route, gateway));
         }
         inside.apply(changes)?;
-        if beyond == Beyond::Network && !tells_neighbours(call) {
-            // For what comes later, as the program leaves it.
-            announce()?;
+        if beyond == Beyond::Network {
+            // For what comes later: its neighbours know it by its address (`names::pod_mac`).
+            settings.write("ipv4", interface, "arp_notify", "1")?;
         }
         let pod = Interface {
             name: interface.to_owned(),
@@ -153,7 +154,7 @@ pub(super) fn configure<'a>(
             sandbox: call.sandbox.to_owned(),
             ..Default::default()
         };
-        Ok((pod, Inside { routes: inside, interface }))
+        Ok((pod, Inside { routes: inside, interface, index }))
     })
     .map_err(fail(format!("configure {interface} in the pod")))
 }

@@ -5,6 +5,7 @@
 
 mod bandwidth;
 mod bridge;
+mod ended;
 mod files;
 mod firewall;
 mod ipam;
@@ -35,6 +36,7 @@ use crate::NetworkError;
 #[derive(Debug)]
 pub struct Plugins {
     rules: Rules,
+    ended: ended::Ended,
     forbids: firewall::Forbids,
 }
 
@@ -97,7 +99,8 @@ impl Plugins {
     /// Takes up what an earlier daemon left in the table, on the host that the calling thread is on. Touches nothing of the
     /// kernel's yet.
     pub fn open(instance: &str, state: &Path) -> Result<Self, NetworkError> {
-        Ok(Self { rules: Rules::open(instance, state)?, forbids: Default::default() })
+        let rules = Rules::open(instance, state)?;
+        Ok(Self { rules, ended: Default::default(), forbids: Default::default() })
     }
 
     /// Removes the table, the bridges that were made here, and what was remembered.
@@ -119,7 +122,9 @@ impl Plugins {
         self.rules.recorded(container)
     }
 
-    fn release(ipam: Option<&Ipam>, call: &Call<'_>) -> Result<(), PluginError> {
+    fn give_back(&self, ipam: Option<&Ipam>, call: &Call<'_>) -> Result<(), PluginError> {
+        self.rules.forget(call.container)?;
+        self.ended.note(call);
         ipam.map_or(Ok(()), |ipam| ipam::release(ipam, call))
     }
 }
@@ -154,8 +159,8 @@ impl InProcess for Plugins {
 
     fn add(&self, plugin: &Known, call: &Call<'_>) -> Result<CniResult, PluginError> {
         match plugin {
-            Known::Bridge(bridge) => bridge::add(bridge, call, &self.rules),
-            Known::Ptp(ptp) => ptp::add(ptp, call, &self.rules),
+            Known::Bridge(bridge) => bridge::add(bridge, call, (&self.rules, &self.ended)),
+            Known::Ptp(ptp) => ptp::add(ptp, call, (&self.rules, &self.ended)),
             Known::Loopback => loopback::add(call),
             Known::Portmap(_) => portmap::add(call, &self.rules),
             Known::Bandwidth(conf) => bandwidth::add(conf, call),
@@ -168,13 +173,9 @@ impl InProcess for Plugins {
         match plugin {
             Known::Bridge(bridge) => {
                 link::hand_on(call, &self.rules.settings);
-                self.rules.forget(call.container)?;
-                Self::release(bridge.ipam.as_ref(), call)
+                self.give_back(bridge.ipam.as_ref(), call)
             }
-            Known::Ptp(ptp) => {
-                self.rules.forget(call.container)?;
-                Self::release(ptp.ipam.as_ref(), call)
-            }
+            Known::Ptp(ptp) => self.give_back(ptp.ipam.as_ref(), call),
             // The interface's plugin, whose turn comes after, may be a program: nobody else would take the rest away.
             Known::Portmap(_) => Ok(self.rules.forget(call.container)?),
             Known::Bandwidth(_) => bandwidth::del(call),

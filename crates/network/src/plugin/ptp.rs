@@ -3,15 +3,20 @@
 use berth_cni::{Call, CniResult, PluginError, Ptp};
 use berth_netlink::{Change, NewRoute, Routes};
 
+use super::ended::Ended;
 use super::link::{self, Beyond};
 use super::rules::Rules;
 use super::{fail, ipam, refused, settle};
 use crate::port;
 
-pub(super) fn add(conf: &Ptp, call: &Call<'_>, rules: &Rules) -> Result<CniResult, PluginError> {
+pub(super) fn add(
+    conf: &Ptp,
+    call: &Call<'_>,
+    (rules, ended): (&Rules, &Ended),
+) -> Result<CniResult, PluginError> {
     let routes = Routes::open().map_err(fail("open a netlink socket"))?;
     let leased = ipam::lease(conf.ipam.as_ref(), call)?;
-    let made = connect(conf, call, &routes, rules, leased);
+    let made = ended.clear(&routes, &leased.ips).and_then(|()| connect(conf, call, &routes, rules, leased));
     settle(made, (&routes, rules), (conf.ipam.as_ref(), conf.ip_masq), call, |pod| {
         pod.own_link = Some(link::host_name(call))
     })

@@ -110,6 +110,35 @@ fn an_address_that_another_pod_had_is_reached_at_once() {
 }
 
 #[test]
+fn a_pod_that_has_ended_does_not_answer_for_the_next_one() {
+    for mut conf in
+        [json!({ "type": "bridge", "bridge": "cni-test", "isGateway": true }), json!({ "type": "ptp" })]
+    {
+        let kind = conf["type"].to_string();
+        let host = Host::new();
+        let ipam = json!({ "type": "host-local", "dataDir": host.state.path().join("ipam"),
+            "ranges": [[{ "subnet": "10.77.0.0/24", "rangeStart": "10.77.0.2", "rangeEnd": "10.77.0.2" }],
+                [{ "subnet": "fd77::/64", "rangeStart": "fd77::2", "rangeEnd": "fd77::2" }]] });
+        conf["ipam"] = ipam;
+        let conf = host.known(conf);
+        // Somebody holds their namespaces: the kernel does not clear them.
+        let mut ended = Vec::new();
+        for number in 1..=3 {
+            let pod = Pod::new(number);
+            let result = pod.up(&host, &conf, None).unwrap();
+            for at in ["10.77.0.2:80", "[fd77::2]:80"] {
+                let served = pod.serve("here");
+                let said = host.with(|| get(at.parse().unwrap()));
+                assert_eq!(said.unwrap_or_else(|error| panic!("{kind}, {number}, {at}: {error}")), "here");
+                served.join().unwrap();
+            }
+            host.with(|| host.plugins.del(&conf, &pod.call(Some(&result)))).unwrap();
+            ended.push(pod);
+        }
+    }
+}
+
+#[test]
 fn what_a_pod_sends_first_is_not_lost() {
     let host = Host::new();
     let ipam =
