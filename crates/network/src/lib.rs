@@ -482,7 +482,10 @@ fn configure(
     let up = [Change::up(LOOPBACK), Change::up(pod)];
     let gateways =
         given.iter().filter_map(|(_, subnet)| Some(Change::neighbour(pod, subnet.gateway(), bridge?)));
-    inside.apply(addresses.chain(up).chain(routes).chain(gateways))?;
+    // Up first: the routes of addresses that are there before are made in atomic context, and where many namespaces come at once
+    // the kernel may have no memory of each processor's for that (Linux: addrconf_permanent_addr, pcpu_alloc). The address is
+    // there then, the way to its network is not.
+    inside.apply(up.into_iter().chain(addresses).chain(routes).chain(gateways))?;
     Ok(Inside { routes: inside, interface: POD_INTERFACE, index: pod })
 }
 

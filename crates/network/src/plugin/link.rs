@@ -133,9 +133,9 @@ pub(super) fn configure<'a>(
                 _ => {}
             }
         }
-        let mut changes: Vec<Change> =
-            ips.iter().map(|ip| Change::address(index, ip.address.address, ip.address.prefix)).collect();
-        changes.extend([Change::up(LOOPBACK), Change::up(index)]);
+        // In this order, as with Berth's own network.
+        let mut changes = vec![Change::up(LOOPBACK), Change::up(index)];
+        changes.extend(ips.iter().map(|ip| Change::address(index, ip.address.address, ip.address.prefix)));
         if beyond == Beyond::Gateways {
             changes.extend(ips.iter().flat_map(|ip| through_gateway(index, ip)));
         }
