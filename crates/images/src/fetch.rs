@@ -16,7 +16,7 @@ use crate::partial::Partial;
 use crate::progress::LayerProgress;
 use crate::{ImageError, Shared};
 
-/// Layers in flight, of all pulls together: each holds at most [`WINDOW`] of the network's bytes and the unpacker's ring,
+/// Layers that come, of all pulls together: each holds at most [`WINDOW`] of the network's bytes and the unpacker's ring,
 /// about 2 MiB.
 pub(crate) const IN_FLIGHT: usize = 12;
 /// Bytes between the network and the inflater, of one layer.
@@ -24,12 +24,13 @@ const WINDOW: usize = 512 << 10;
 /// Pieces of them.
 const PIECES: usize = 64;
 
-/// Has the layer on disk when it returns.
+/// Has the layer on disk when it returns. `place`: the pull's for a layer that comes, given back when it is all there and
+/// waits for the disk alone, so that the next one comes meanwhile.
 pub(crate) async fn layer(
     shared: &Arc<Shared>,
     session: &Session,
-    id: Digest,
-    blob: LayerDescriptor,
+    (id, blob): (Digest, LayerDescriptor),
+    place: Option<OwnedSemaphorePermit>,
     progress: &LayerProgress,
 ) -> Result<(), ImageError> {
     // Whoever comes second waits here and finds it done: it is transferred once.
@@ -40,7 +41,7 @@ pub(crate) async fn layer(
     }
     let lost = || ImageError::Lost { reference: session.reference().to_string() };
     let slot = shared.in_flight.clone().acquire_owned().await.map_err(|_| lost())?;
-    let mut rights = Rights { _turn: turn, _slot: slot };
+    let mut rights = Rights { _turn: turn, places: Some((place, slot)) };
     let mut sources = Sources::default();
     loop {
         let ended = attempt(shared, session, (&id, &blob), (&mut sources, rights), progress).await?;
@@ -69,7 +70,8 @@ pub(crate) async fn layer(
 /// They belong to the work: who asked may be gone before it ends.
 struct Rights {
     _turn: Turn,
-    _slot: OwnedSemaphorePermit,
+    /// The pull's, and among those of all pulls.
+    places: Option<(Option<OwnedSemaphorePermit>, OwnedSemaphorePermit)>,
 }
 
 /// A transfer that nothing of this machine's hindered.
@@ -90,7 +92,7 @@ async fn attempt(
     shared: &Arc<Shared>,
     session: &Session,
     (id, blob): (&Digest, &LayerDescriptor),
-    (sources, rights): (&mut Sources, Rights),
+    (sources, mut rights): (&mut Sources, Rights),
     progress: &LayerProgress,
 ) -> Result<Ended, ImageError> {
     let lost = || ImageError::Lost { reference: session.reference().to_string() };
@@ -104,7 +106,7 @@ async fn attempt(
         let _ = tell.send(partial.found());
         let mut pieces =
             Pieces { receive, current: Bytes::new(), room: None, at: 0, size, cut: false, partial };
-        let added = work.add_layer(&id, Some(&digest), &mut pieces);
+        let added = work.add_layer(&id, Some(&digest), &mut pieces, || rights.places = None);
         if !pieces.cut {
             pieces.partial.discard();
         }

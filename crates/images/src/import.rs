@@ -340,7 +340,8 @@ fn finish(
             if let Some(part) = part {
                 part.enter(PartState::Moving);
             }
-            let added = shared.add_layer(&layer.id, layer.blob.as_ref(), work.follow(blob, part.cloned()));
+            let stream = work.follow(blob, part.cloned());
+            let added = shared.add_layer(&layer.id, layer.blob.as_ref(), stream, || ());
             // Why the stream ended says less than that nobody wants it any more.
             added.or_else(|error| work.check().and(Err(error)))?;
         }

@@ -99,7 +99,8 @@ impl Shared {
         Turn { held: Some(own.blocking_lock_owned()), id: id.clone(), shared: self.clone() }
     }
 
-    /// Unpacks a layer that is not there, in one pass over `blob`. `expected` is the blob's own digest, where known.
+    /// Unpacks a layer that is not there, in one pass over `blob`. `expected` is the blob's own digest, where known; `there` is
+    /// called when all of it is there and true, and waits for the disk alone.
     ///
     /// Extracted beside, synced, renamed, recorded: at whatever point it is cut off, the layer is whole or not there.
     pub(crate) fn add_layer(
@@ -107,11 +108,12 @@ impl Shared {
         id: &Digest,
         expected: Option<&Digest>,
         blob: impl BufRead + Send,
+        there: impl FnOnce(),
     ) -> Result<(), ImageError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("{TEMPORARY}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let temporary = self.root.join("layers").join(name);
-        let done = self.extract(id, expected, blob, &temporary);
+        let done = self.extract(id, expected, blob, (&temporary, there));
         if done.is_err() {
             remove(&temporary);
         }
@@ -123,7 +125,7 @@ impl Shared {
         id: &Digest,
         expected: Option<&Digest>,
         blob: impl BufRead + Send,
-        temporary: &std::path::Path,
+        (temporary, there): (&std::path::Path, impl FnOnce()),
     ) -> Result<(), ImageError> {
         let fs = temporary.join("fs");
         std::fs::create_dir_all(&fs).map_err(ImageError::file("make", &fs))?;
@@ -151,6 +153,7 @@ impl Shared {
             remove_file(&temporary.join(TAPE));
         }
         parents::note(temporary, &unpacked.implied)?;
+        there();
         nix::unistd::syncfs(&directory).map_err(|error| ImageError::file("sync", &fs)(error.into()))?;
         self.settle_in(id, temporary)?;
         let entries = unpacked.entries + 1;

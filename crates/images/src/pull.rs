@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use berth_model::Direction;
 use berth_registry::{Login, Platform, Reference, Resolved};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::fetch;
@@ -16,7 +16,8 @@ use crate::{Image, ImageError, Shared};
 type Outcome = Option<Result<Arc<Image>, ImageError>>;
 pub(crate) type Waiting = watch::Receiver<Outcome>;
 
-/// Layers of one pull at a time: the processors inflate, more only takes memory.
+/// Layers of one pull that come at a time: the processors inflate, more only takes memory. Those that are there and wait for the
+/// disk do not count.
 const PARALLEL: usize = 3;
 
 /// What is wanted of a reference, and who asks.
@@ -110,17 +111,22 @@ async fn whole(
     let _wanted = Wanted::new(shared, &image.layers);
     let mut work = JoinSet::new();
     let blobs = std::mem::take(&mut manifest.layers);
-    let mut layers = image.layers.iter().cloned().zip(blobs).zip(parts);
+    let mut layers = image.layers.iter().cloned().zip(blobs).zip(parts).peekable();
+    let lost = || ImageError::Lost { reference: reference.to_string() };
+    let places = Arc::new(Semaphore::new(PARALLEL));
     loop {
-        // One after the other, whoever pulls: pulls of one image then wait for each other's layers and bring no more of them
-        // at a time than one pull does.
-        for ((id, blob), part) in layers.by_ref().take(PARALLEL - work.len()) {
-            let (shared, session) = (shared.clone(), session.clone());
-            work.spawn(async move { fetch::layer(&shared, &session, id, blob, &part).await });
+        tokio::select! {
+            // The first failure ends the pull; dropping the set ends the other layers.
+            Some(done) = work.join_next() => done.unwrap_or_else(|_| Err(lost()))?,
+            // One after the other, whoever pulls: pulls of one image then wait for each other's layers and bring no more of
+            // them at a time than one pull does.
+            place = places.clone().acquire_owned(), if layers.peek().is_some() => {
+                let Some(((layer, part), place)) = layers.next().zip(place.ok()) else { return Err(lost()) };
+                let (shared, session) = (shared.clone(), session.clone());
+                work.spawn(async move { fetch::layer(&shared, &session, layer, Some(place), &part).await });
+            }
+            else => break,
         }
-        let Some(done) = work.join_next().await else { break };
-        // The first failure ends the pull; dropping the set ends the other layers.
-        done.unwrap_or_else(|_| Err(ImageError::Lost { reference: reference.to_string() }))?;
     }
     image.size += shared.size_of(&image.layers);
     if platform.is_some_and(|platform| !platform.runs_here()) {

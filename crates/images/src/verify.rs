@@ -192,7 +192,7 @@ impl Shared {
         let parts = Progress::unwatched(pinned.to_owned()).begin(std::slice::from_ref(&blob));
         let part =
             parts.into_iter().next().ok_or_else(|| ImageError::Lost { reference: pinned.to_owned() })?;
-        fetch::layer(self, &session, layer.clone(), blob, &part).await
+        fetch::layer(self, &session, (layer.clone(), blob), None, &part).await
     }
 
     /// The blob of an image's layer where the image came from.

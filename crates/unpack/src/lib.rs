@@ -1,6 +1,6 @@
 //! Image layers, tar streams that nobody vouches for, to directories in the form overlayfs reads.
 //!
-//! One pass: the blob is hashed and inflated on one thread, the tar stream is hashed and extracted on another.
+//! One pass: the blob is hashed and inflated on one thread, the tar stream is hashed and extracted on another, which is our own.
 //! Every name is resolved below the target directory by openat2, so no entry reaches anything outside it, and every
 //! size that the stream announces is bounded by [`Limits`].
 
@@ -132,7 +132,7 @@ fn recorded<W: Write>(record: Record<W>) -> io::Result<()> {
 pub fn unpack(
     blob: impl BufRead + Send,
     into: BorrowedFd<'_>,
-    records: Records<impl Write>,
+    records: Records<impl Write + Send>,
     limits: &Limits,
 ) -> Result<Unpacked, UnpackError> {
     stream::pipeline(blob, limits.bytes, |input| {

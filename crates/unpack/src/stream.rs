@@ -7,6 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use berth_ids::Digest;
+use berth_sys::process::{umask, unshare};
+use nix::libc;
 use sha2::{Digest as _, Sha256};
 
 use crate::window::{self, Window};
@@ -189,30 +191,36 @@ impl<R: BufRead> BufRead for Source<R> {
     }
 }
 
-/// Runs `consume` over the inflated stream while another thread inflates.
-pub(crate) fn pipeline<T>(
+/// Inflates while another thread runs `consume` over the inflated stream, with a umask of its own, which is 0.
+pub(crate) fn pipeline<T: Send>(
     blob: impl BufRead + Send,
     limit: u64,
-    consume: impl FnOnce(Inflated) -> Result<T, UnpackError>,
+    consume: impl FnOnce(Inflated) -> Result<T, UnpackError> + Send,
 ) -> Result<(Streamed, T), UnpackError> {
     let (full, filled) = sync_channel::<Vec<u8>>(RING);
     let (spent, empty) = channel::<Vec<u8>>();
     thread::scope(|scope| {
-        let inflater = thread::Builder::new().name("berth-inflate".into());
-        let inflater = inflater.spawn_scoped(scope, move || inflate(blob, limit, &full, &empty));
-        let inflater = inflater.map_err(|source| UnpackError::Thread { source })?;
-        let mut end = None;
-        let input = Inflated {
-            filled,
-            spent,
-            current: Vec::new(),
-            at: 0,
-            hash: Some(Sha256::new()),
-            size: 0,
-            end: &mut end,
-        };
-        let consumed = consume(input);
-        let inflated = inflater.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let consumer = thread::Builder::new().name("berth-extract".into());
+        let consumer = consumer.spawn_scoped(scope, move || {
+            let mut end = None;
+            let input = Inflated {
+                filled,
+                spent,
+                current: Vec::new(),
+                at: 0,
+                hash: Some(Sha256::new()),
+                size: 0,
+                end: &mut end,
+            };
+            // Then a file has its mode from its making. A thread that shares the umask gives it later.
+            if unshare(libc::CLONE_FS).is_ok() {
+                umask(0);
+            }
+            consume(input).map(|consumed| (consumed, end))
+        });
+        let consumer = consumer.map_err(|source| UnpackError::Thread { source })?;
+        let inflated = inflate(blob, limit, full, &empty);
+        let consumed = consumer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // The first cause: a stream that failed makes the archive look truncated.
         let (blob, blob_size) = match inflated {
             Ok(Some(blob)) => blob,
@@ -222,7 +230,7 @@ pub(crate) fn pipeline<T>(
             },
             Err(error) => return Err(error),
         };
-        let consumed = consumed?;
+        let (consumed, end) = consumed?;
         let Some((inflated, inflated_size)) = end else { return Err(TarError::Truncated.into()) };
         Ok((Streamed { blob, blob_size, inflated, inflated_size }, consumed))
     })
@@ -232,11 +240,11 @@ pub(crate) fn pipeline<T>(
 fn inflate(
     blob: impl BufRead + Send,
     limit: u64,
-    full: &SyncSender<Vec<u8>>,
+    full: SyncSender<Vec<u8>>,
     empty: &Receiver<Vec<u8>>,
 ) -> Result<Option<(Digest, u64)>, UnpackError> {
     let mut source = Source { inner: blob, hash: Sha256::new(), size: 0, failed: None };
-    let done = pump(&mut source, limit, full, empty);
+    let done = pump(&mut source, limit, &full, empty);
     if let Some(error) = source.failed {
         return Err(UnpackError::Read { source: error });
     }
