@@ -158,20 +158,14 @@ impl<R: BufRead> Archive<R> {
                 false => Ok(None),
             };
         }
-        // The sum with the field itself as blanks; some old writers summed signed bytes.
-        let sum = |value: fn(u8) -> i64| -> i64 {
-            let bytes = header.as_bytes();
-            bytes
-                .iter()
-                .enumerate()
-                .map(|(i, &b)| value(if (148..156).contains(&i) { b' ' } else { b }))
-                .sum()
-        };
-        let (unsigned, signed) = (sum(i64::from), sum(|b| i64::from(b.cast_signed())));
-        match number(&header.as_old().cksum) {
-            Some(said) if said == unsigned.into() || said == signed.into() => Ok(Some(header)),
-            _ => self.malformed("checksum"),
-        }
+        let bytes = header.as_bytes();
+        let said = number(&header.as_old().cksum);
+        // Some old writers summed signed bytes.
+        let is_sum = said.is_some_and(|said| {
+            said == sum(bytes, i32::from).into()
+                || said == sum(bytes, |byte| byte.cast_signed().into()).into()
+        });
+        if is_sum { Ok(Some(header)) } else { self.malformed("checksum") }
     }
 
     /// Reads one block; `false` where the stream ends before it.
@@ -329,6 +323,12 @@ impl<R: BufRead> BufRead for Archive<R> {
         self.left -= length as u64;
         self.position += length as u64;
     }
+}
+
+/// Of a header with the field itself as blanks.
+fn sum(header: &[u8; 512], value: impl Fn(u8) -> i32) -> i32 {
+    let of = |bytes: &[u8]| bytes.iter().map(|&byte| value(byte)).sum::<i32>();
+    of(header) - of(&header[148..156]) + 8 * i32::from(b' ')
 }
 
 fn until_nul(mut name: Vec<u8>) -> Vec<u8> {
