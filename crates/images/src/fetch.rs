@@ -19,6 +19,8 @@ use crate::{ImageError, Shared};
 /// Layers that come, of all pulls together: each holds at most [`WINDOW`] of the network's bytes and the unpacker's ring,
 /// about 2 MiB.
 pub(crate) const IN_FLIGHT: usize = 12;
+/// Layers that are there and wait for the disk without a place among those.
+pub(crate) const SETTLING: usize = 12;
 /// Bytes between the network and the inflater, of one layer.
 const WINDOW: usize = 512 << 10;
 /// Pieces of them.
@@ -41,7 +43,7 @@ pub(crate) async fn layer(
     }
     let lost = || ImageError::Lost { reference: session.reference().to_string() };
     let slot = shared.in_flight.clone().acquire_owned().await.map_err(|_| lost())?;
-    let mut rights = Rights { _turn: turn, places: Some((place, slot)) };
+    let mut rights = Rights { _turn: turn, places: place.into_iter().chain([slot]).collect() };
     let mut sources = Sources::default();
     loop {
         let ended = attempt(shared, session, (&id, &blob), (&mut sources, rights), progress).await?;
@@ -71,7 +73,7 @@ pub(crate) async fn layer(
 struct Rights {
     _turn: Turn,
     /// The pull's, and among those of all pulls.
-    places: Option<(Option<OwnedSemaphorePermit>, OwnedSemaphorePermit)>,
+    places: Vec<OwnedSemaphorePermit>,
 }
 
 /// A transfer that nothing of this machine's hindered.
@@ -106,7 +108,12 @@ async fn attempt(
         let _ = tell.send(partial.found());
         let mut pieces =
             Pieces { receive, current: Bytes::new(), room: None, at: 0, size, cut: false, partial };
-        let added = work.add_layer(&id, Some(&digest), &mut pieces, || rights.places = None);
+        let added = work.add_layer(&id, Some(&digest), &mut pieces, || {
+            // A disk that is slower than the network has no more than so many threads waiting for it.
+            if let Ok(other) = work.settling.clone().try_acquire_owned() {
+                rights.places = vec![other];
+            }
+        });
         if !pieces.cut {
             pieces.partial.discard();
         }

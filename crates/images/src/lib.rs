@@ -102,6 +102,7 @@ pub(crate) struct Shared {
     /// Some replaced layers are still on disk.
     pub(crate) retired: AtomicBool,
     pub(crate) in_flight: Arc<tokio::sync::Semaphore>,
+    pub(crate) settling: Arc<tokio::sync::Semaphore>,
     /// Pulls in flight by reference.
     pub(crate) pulls: Mutex<HashMap<String, pull::Waiting>>,
     /// What is shown of transfers.

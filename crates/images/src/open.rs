@@ -46,6 +46,7 @@ impl Images {
             partials,
             retired: AtomicBool::new(false),
             in_flight: Arc::new(tokio::sync::Semaphore::new(fetch::IN_FLIGHT)),
+            settling: Arc::new(tokio::sync::Semaphore::new(fetch::SETTLING)),
             pulls: Mutex::default(),
             board: progress::Board::default(),
             usage: usage::Measured::default(),

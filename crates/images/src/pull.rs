@@ -17,7 +17,7 @@ type Outcome = Option<Result<Arc<Image>, ImageError>>;
 pub(crate) type Waiting = watch::Receiver<Outcome>;
 
 /// Layers of one pull that come at a time: the processors inflate, more only takes memory. Those that are there and wait for the
-/// disk do not count.
+/// disk do not count, up to [`fetch::SETTLING`].
 const PARALLEL: usize = 3;
 
 /// What is wanted of a reference, and who asks.
