@@ -473,3 +473,23 @@ fn what_containers_stand_on_stays_when_records_are_lost() {
         assert_eq!((rig.layers(), images.fs_usage().used_bytes), (0, 0), "{what}");
     }
 }
+
+#[test]
+fn a_layer_is_said_to_be_there_before_it_is_recorded_and_never_when_it_is_another() {
+    let rig = Rig::new();
+    let images = rig.open();
+    let shared = &images.shared;
+    let (layer, said) = (tar(&[("f", b"one")]), std::cell::Cell::new(0));
+    let (id, there) = (hash(&layer), || said.set(said.get() + 1));
+    for (id, blob) in [(&hash(b"another"), &id), (&id, &hash(b"another"))] {
+        shared.add_layer(id, Some(blob), &layer[..], there).unwrap_err();
+    }
+    shared.add_layer(&id, Some(&id), &layer[..600], there).unwrap_err();
+    assert_eq!((said.get(), rig.layers()), (0, 0));
+    let there = || {
+        there();
+        assert!(!shared.has_layer(&id));
+    };
+    shared.add_layer(&id, Some(&id), &layer[..], there).unwrap();
+    assert!((said.get(), shared.has_layer(&id)) == (1, true));
+}
