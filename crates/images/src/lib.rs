@@ -101,6 +101,7 @@ pub(crate) struct Shared {
     pub(crate) partials: partial::Partials,
     /// Some replaced layers are still on disk.
     pub(crate) retired: AtomicBool,
+    /// Places for layers that come ([`fetch::IN_FLIGHT`]), and for those that wait for the disk ([`fetch::SETTLING`]).
     pub(crate) in_flight: Arc<tokio::sync::Semaphore>,
     pub(crate) settling: Arc<tokio::sync::Semaphore>,
     /// Pulls in flight by reference.

@@ -1,6 +1,7 @@
 //! Image layers, tar streams that nobody vouches for, to directories in the form overlayfs reads.
 //!
-//! One pass: the blob is hashed and inflated on one thread, the tar stream is hashed and extracted on another, which is our own.
+//! One pass: the blob is hashed and inflated on one thread, the tar stream is hashed and extracted on another, with a umask of
+//! its own.
 //! Every name is resolved below the target directory by openat2, so no entry reaches anything outside it, and every
 //! size that the stream announces is bounded by [`Limits`].
 

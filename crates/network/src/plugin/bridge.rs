@@ -60,8 +60,9 @@ pub(super) fn add(
     let routes = Routes::open().map_err(fail("open a netlink socket"))?;
     let bridge = ensure(conf, &routes, rules)?;
     let leased = ipam::lease(conf.ipam.as_ref(), call)?;
-    let made =
-        ended.clear(&routes, &leased.ips).and_then(|()| connect(conf, call, &routes, &bridge, rules, leased));
+    let made = ended
+        .clear(&routes, call, &leased.ips)
+        .and_then(|()| connect(conf, call, &routes, &bridge, rules, leased));
     settle(made, (&routes, rules), (conf.ipam.as_ref(), conf.ip_masq), call, |_| {})
 }
 

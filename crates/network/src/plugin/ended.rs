@@ -37,16 +37,21 @@ impl Ended {
         pods.push_back(Pod { addresses, interface: link::host_name(call) });
     }
 
-    /// Removes what still answers for addresses that another pod has now.
-    pub(super) fn clear(&self, routes: &Routes, ips: &[IpConfig]) -> Result<(), PluginError> {
-        let again = |pod: &Pod| ips.iter().any(|ip| pod.addresses.contains(&ip.address.address));
-        let mut before = Vec::new();
+    /// Removes what still answers for addresses that the call's pod has now, and what is left of itself: it has not ended.
+    pub(super) fn clear(
+        &self,
+        routes: &Routes,
+        call: &Call<'_>,
+        ips: &[IpConfig],
+    ) -> Result<(), PluginError> {
+        let (own, mut before) = (link::host_name(call), Vec::new());
         self.0.lock().retain(|pod| {
-            let stays = !again(pod);
-            if !stays {
+            let again = ips.iter().any(|ip| pod.addresses.contains(&ip.address.address));
+            let goes = again || pod.interface == own;
+            if goes {
                 before.push(pod.interface.clone());
             }
-            stays
+            !goes
         });
         before.iter().try_for_each(|interface| {
             link::delete(routes, interface)

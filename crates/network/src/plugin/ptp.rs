@@ -16,7 +16,8 @@ pub(super) fn add(
 ) -> Result<CniResult, PluginError> {
     let routes = Routes::open().map_err(fail("open a netlink socket"))?;
     let leased = ipam::lease(conf.ipam.as_ref(), call)?;
-    let made = ended.clear(&routes, &leased.ips).and_then(|()| connect(conf, call, &routes, rules, leased));
+    let made =
+        ended.clear(&routes, call, &leased.ips).and_then(|()| connect(conf, call, &routes, rules, leased));
     settle(made, (&routes, rules), (conf.ipam.as_ref(), conf.ip_masq), call, |pod| {
         pod.own_link = Some(link::host_name(call))
     })

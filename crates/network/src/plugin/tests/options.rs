@@ -139,6 +139,24 @@ fn a_pod_that_has_ended_does_not_answer_for_the_next_one() {
 }
 
 #[test]
+fn a_pod_that_comes_again_has_not_ended() {
+    let host = Host::new();
+    let ipam = json!({ "type": "host-local", "dataDir": host.state.path().join("ipam"), "subnet": "10.76.0.0/24",
+        "rangeStart": "10.76.0.2", "rangeEnd": "10.76.0.3" });
+    let conf = host.known(json!({ "type": "bridge", "bridge": "cni-test", "isGateway": true, "ipam": ipam }));
+    let [again, other] = [1, 2].map(Pod::new);
+    let first = again.up(&host, &conf, None).unwrap();
+    host.with(|| host.plugins.del(&conf, &again.call(Some(&first)))).unwrap();
+    let second = again.up(&host, &conf, None).unwrap();
+    let after = other.up(&host, &conf, None).unwrap();
+    let addresses = [&first, &second, &after].map(|made| made.ips[0].address.address.to_string());
+    assert_eq!(addresses, ["10.76.0.2", "10.76.0.3", "10.76.0.2"]);
+    let served = again.serve("here");
+    assert_eq!(host.with(|| get("10.76.0.3:80".parse().unwrap())).unwrap(), "here");
+    served.join().unwrap();
+}
+
+#[test]
 fn what_a_pod_sends_first_is_not_lost() {
     let host = Host::new();
     let ipam =
