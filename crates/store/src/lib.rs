@@ -96,7 +96,8 @@ impl Store {
             .map_err(|source| StoreError::Encode { id: id.to_owned(), source })?;
         let (name, key) = table.sql();
         self.write(id, how, |c| {
-            c.execute(
+            run(
+                c,
                 &format!(
                     "INSERT INTO {name} ({key}, record) VALUES (?1, ?2)
                      ON CONFLICT ({key}) DO UPDATE SET record = excluded.record"
@@ -112,7 +113,7 @@ impl Store {
             .map_err(|source| StoreError::Encode { id: id.to_owned(), source })?;
         let (name, key) = table.sql();
         self.write(id, Durability::Ordinary, |c| {
-            c.execute(&format!("UPDATE {name} SET record = ?2 WHERE {key} = ?1"), params![id, text])
+            run(c, &format!("UPDATE {name} SET record = ?2 WHERE {key} = ?1"), params![id, text])
         })
     }
 
@@ -126,7 +127,8 @@ impl Store {
         let text = serde_json::to_string(record)
             .map_err(|source| StoreError::Encode { id: id.to_owned(), source })?;
         self.write(id, Durability::Ordinary, |c| {
-            c.execute(
+            run(
+                c,
                 "INSERT INTO containers (id, sandbox_id, record) VALUES (?1, ?2, ?3)
                  ON CONFLICT (id) DO UPDATE SET record = excluded.record",
                 params![id, sandbox_id, text],
@@ -138,7 +140,7 @@ impl Store {
     pub fn delete(&self, table: Table, id: &str) -> Result<(), StoreError> {
         let (name, key) = table.sql();
         self.write(id, Durability::Ordinary, |c| {
-            c.execute(&format!("DELETE FROM {name} WHERE {key} = ?1"), [id])
+            run(c, &format!("DELETE FROM {name} WHERE {key} = ?1"), [id])
         })
     }
 
@@ -180,7 +182,8 @@ impl Store {
 
     pub fn set_meta(&self, key: &str, value: &str) -> Result<(), StoreError> {
         self.write(key, Durability::Flushed, |c| {
-            c.execute(
+            run(
+                c,
                 "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                 params![key, value],
             )
@@ -204,6 +207,11 @@ impl Store {
         }
         done.map(drop).map_err(fail)
     }
+}
+
+/// Remembers how: each kind of write is compiled once.
+fn run(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<usize> {
+    connection.prepare_cached(sql)?.execute(params)
 }
 
 #[cfg(test)]

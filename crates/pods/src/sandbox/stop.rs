@@ -8,7 +8,7 @@ use crate::record::Phase;
 use crate::state::{Sandbox, State};
 use crate::{PodsError, container};
 
-/// Ends the pod: its containers first, all at once and at once, then its network, then its namespaces.
+/// Ends the pod: its containers first, all at once and at once, then its network and its namespaces.
 pub(crate) async fn stop(state: &Arc<State>, id: &str) -> Result<(), PodsError> {
     let Some(sandbox) = state.find_sandbox(id)? else { return Ok(()) };
     let work = state.clone();
@@ -32,14 +32,14 @@ pub(crate) async fn release(
     let record = sandbox.update(|r| r.phase = phase);
     state.save_sandbox(&record).await?;
     end_containers(state, sandbox).await?;
-    let netns = sandbox.pod().map(|pod| pod.netns());
-    let detached = state.ports.network.detach(&sandbox.id, netns, record.attachment.as_ref()).await;
-    detached.map_err(PodsError::port(format!("disconnect sandbox {}", sandbox.id)))?;
-    let record = record.attachment.is_some().then(|| sandbox.update(|r| r.attachment = None));
     let pod = sandbox.pod();
-    let save = async {
-        match &record {
-            Some(record) => state.save_sandbox(record).await,
+    // Held until it is disconnected: the namespace does not end before.
+    let netns = pod.as_ref().map(|pod| pod.netns());
+    let disconnect = async {
+        let detached = state.ports.network.detach(&sandbox.id, netns, record.attachment.as_ref()).await;
+        detached.map_err(PodsError::port(format!("disconnect sandbox {}", sandbox.id)))?;
+        match record.attachment {
+            Some(_) => state.save_sandbox(&sandbox.update(|r| r.attachment = None)).await,
             None => Ok(()),
         }
     };
@@ -50,14 +50,14 @@ pub(crate) async fn release(
         }
     };
     // Neither waits for the other.
-    let (saved, ended) = tokio::join!(save, end);
+    let (disconnected, ended) = tokio::join!(disconnect, end);
     ended.map_err(PodsError::port(format!("end the processes of sandbox {}", sandbox.id)))?;
     if pod.is_some() {
         sandbox.forget_pod();
         tracing::info!(sandbox = %sandbox.id.short(), "sandbox stopped");
         state.tell(LifeEventKind::Stopped, sandbox, sandbox.id.as_str());
     }
-    saved
+    disconnected
 }
 
 async fn end_containers(state: &Arc<State>, sandbox: &Arc<Sandbox>) -> Result<(), PodsError> {
