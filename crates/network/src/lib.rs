@@ -418,8 +418,8 @@ impl Network {
         if ips.is_empty() {
             return;
         }
-        let forgotten = Routes::open().and_then(|routes| match routes.index(&self.bridge)? {
-            Some(bridge) => routes.apply(ips.iter().map(|ip| Change::no_neighbour(bridge, *ip))),
+        let forgotten = Routes::open().and_then(|routes| match routes.glance(&self.bridge)? {
+            Some(bridge) => routes.apply(ips.iter().map(|ip| Change::no_neighbour(bridge.index, *ip))),
             None => Ok(()),
         });
         match forgotten {

@@ -23,12 +23,13 @@ pub(super) struct Connection(Mutex<Option<Socket>>);
 pub(super) struct Batch {
     bytes: Vec<u8>,
     next: u32,
-    acknowledged: u32,
+    /// Where the last change begins, and its number.
+    last: Option<(usize, u32)>,
 }
 
 impl Batch {
     pub(super) fn new() -> Self {
-        let mut batch = Self { bytes: Vec::new(), next: 1, acknowledged: 0 };
+        let mut batch = Self { bytes: Vec::new(), next: 1, last: None };
         batch.message(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, Attributes::default());
         batch
     }
@@ -47,8 +48,8 @@ impl Batch {
     }
 
     pub(super) fn add(&mut self, kind: u16, flags: u16, attributes: Attributes) {
-        self.message((SUBSYSTEM << 8) | kind, REQUEST | ACK | flags, INET, 0, attributes);
-        self.acknowledged += 1;
+        self.last = Some((self.bytes.len(), self.next));
+        self.message((SUBSYSTEM << 8) | kind, REQUEST | flags, INET, 0, attributes);
     }
 
     /// The first refusal is the answer: the kernel then does nothing of the batch.
@@ -65,19 +66,23 @@ impl Batch {
         Ok(())
     }
 
-    fn exchange(self, socket: &Socket) -> io::Result<()> {
+    fn exchange(mut self, socket: &Socket) -> io::Result<()> {
+        let Some((at, last)) = self.last else { return Ok(()) };
+        // A refusal is told in any case, so the last acknowledgement is one of all.
+        let flags = &mut self.bytes[at + 6..at + 8];
+        flags.copy_from_slice(&(u16::from_ne_bytes([flags[0], flags[1]]) | ACK).to_ne_bytes());
         socket.make_room(self.bytes.len());
         socket.send(&self.bytes)?;
-        let mut answered = 0;
-        while answered < self.acknowledged {
+        loop {
             let datagram = socket.receive_short()?;
-            for (kind, _, body) in messages(&datagram) {
+            for (kind, number, body) in messages(&datagram) {
                 if kind == ERROR {
                     verdict(body)?;
-                    answered += 1;
+                    if number == last {
+                        return Ok(());
+                    }
                 }
             }
         }
-        Ok(())
     }
 }
