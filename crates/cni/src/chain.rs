@@ -78,23 +78,19 @@ struct Step<'a> {
 impl Chain {
     /// Connects. `record.result` is what the last plugin said that was done, also on failure: the caller undoes that with
     /// [`Chain::del`], and programs find by it what they keep of the pod. `keep` is given the record before one more program
-    /// runs: whoever undoes it after the daemon was killed in the middle of that one knows of those before.
+    /// runs: whoever undoes it after the daemon was killed in the middle of that one knows of those before. `known`: of each
+    /// plugin of the record, where it needs no program.
     pub(crate) fn add<E: From<ChainError>>(
         &self,
         record: &mut Record,
+        known: &[Option<Known>],
         netns: BorrowedFd<'_>,
         keep: impl Fn(&Record) -> Result<(), E>,
     ) -> Result<CniResult, E> {
-        let mut known = Vec::new();
-        for plugin in &record.plugins {
+        for plugin in record.plugins.iter().filter(|plugin| !plugin.in_process) {
             let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };
-            let one = match plugin.in_process {
-                true => step.known().map(Some),
-                false => {
-                    self.in_process.foresee(step.kind, &step.runtime()).map(|()| None).map_err(Failure::from)
-                }
-            };
-            known.push(one.map_err(|source| step.failed("ADD", source))?);
+            let foreseen = self.in_process.foresee(step.kind, &step.runtime());
+            foreseen.map_err(|source| step.failed("ADD", source.into()))?;
         }
         if let Some(plugin) = record.plugins.first() {
             let step = Step { record, plugin, kind: kind(plugin), netns: Some(netns) };

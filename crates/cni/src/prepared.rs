@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::chain::Chain;
 use crate::record::UsedPlugin;
-use crate::{ConfError, Does, NetworkConf, Version, directory};
+use crate::{ConfError, Does, Known, NetworkConf, Version, directory};
 
 /// A network that pods can be connected to right now, as far as can be seen without connecting one.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,8 @@ pub(crate) struct Prepared {
     pub(crate) disable_check: bool,
     pub(crate) disable_gc: bool,
     pub(crate) plugins: Vec<UsedPlugin>,
+    /// Of each plugin, where it needs no program.
+    pub(crate) known: Vec<Option<Known>>,
 }
 
 impl Prepared {
@@ -43,7 +45,7 @@ fn prepare(path: &Path, conf: NetworkConf, chain: &Chain) -> Result<Prepared, Co
     if conf.plugins.len() > 1 {
         versions.retain(|version| version.has_chains());
     }
-    let mut plugins = Vec::new();
+    let (mut plugins, mut known) = (Vec::new(), Vec::new());
     for plugin in conf.plugins {
         let does = plugin.known.as_ref().map_or(Does::Nothing, |known| chain.in_process.does(known));
         let in_process = !chain.programs_alone
@@ -79,6 +81,7 @@ fn prepare(path: &Path, conf: NetworkConf, chain: &Chain) -> Result<Prepared, Co
             }
         }
         plugins.push(UsedPlugin { conf: plugin.conf, in_process });
+        known.push(plugin.known.filter(|_| in_process));
     }
     // The newest that all speak (CNI 1.1, section 1, "version considerations").
     let version = versions.last().copied().ok_or_else(|| refuse("no version of it has chains".into()))?;
@@ -89,5 +92,6 @@ fn prepare(path: &Path, conf: NetworkConf, chain: &Chain) -> Result<Prepared, Co
         disable_check: conf.disable_check,
         disable_gc: conf.disable_gc,
         plugins,
+        known,
     })
 }

@@ -1,6 +1,6 @@
 //! What is kept of a pod's connection: everything that its end needs, also when plugin, configuration or namespace is gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -96,49 +96,67 @@ impl Record {
     }
 }
 
-/// The records on disk, one file for each pod. It outlives a reboot: so do the addresses that plugins keep.
+/// The records, one file for each pod. Those of [`Survives::PowerCut`] are on disk and outlive a reboot: so do the addresses that
+/// plugins keep. The others are where a reboot may take them, which is in memory and quicker, and count where there are both.
 #[derive(Debug)]
 pub struct Records {
-    directory: PathBuf,
+    disk: PathBuf,
+    memory: PathBuf,
+}
+
+fn file(directory: &Path, container: &str) -> PathBuf {
+    directory.join(format!("{container}.json"))
+}
+
+/// One that is not there is fine.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 impl Records {
-    pub fn new(directory: PathBuf) -> Self {
-        Self { directory }
+    pub fn new(disk: PathBuf, memory: PathBuf) -> Self {
+        Self { disk, memory }
     }
 
-    fn path(&self, container: &str) -> PathBuf {
-        self.directory.join(format!("{container}.json"))
+    fn paths(&self, container: &str) -> [PathBuf; 2] {
+        [&self.memory, &self.disk].map(|directory| file(directory, container))
     }
 
     pub(crate) fn put(&self, record: &Record, survives: Survives) -> io::Result<()> {
-        write(&self.path(&record.container), record, survives)
+        let [memory, disk] = self.paths(&record.container);
+        match survives {
+            Survives::Daemon => write(&memory, record, survives),
+            Survives::PowerCut => write(&disk, record, survives).and_then(|()| remove(&memory)),
+        }
     }
 
     /// `None`: there is none, or it is damaged, as after a power cut.
     pub(crate) fn get(&self, container: &str) -> Option<Record> {
-        read(&self.path(container))
+        self.paths(container).iter().find_map(|path| read(path))
     }
 
     pub(crate) fn has(&self, container: &str) -> bool {
-        self.path(container).exists()
+        self.paths(container).iter().any(|path| path.exists())
     }
 
     pub(crate) fn remove(&self, container: &str) -> io::Result<()> {
-        match std::fs::remove_file(self.path(container)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        self.paths(container).iter().try_for_each(|path| remove(path))
     }
 
     /// All that can be read.
     pub(crate) fn all(&self) -> Vec<Record> {
-        let Ok(entries) = std::fs::read_dir(&self.directory) else { return Vec::new() };
-        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        paths
-            .filter(|path| path.extension().is_some_and(|e| e == "json"))
-            .filter_map(|path| read(&path))
-            .collect()
+        let mut all = HashMap::new();
+        for directory in [&self.disk, &self.memory] {
+            let entries = std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+            let paths = entries.map(|entry| entry.path());
+            let records = paths.filter(|path| path.extension().is_some_and(|e| e == "json"));
+            let records = records.filter_map(|path| read::<Record>(&path));
+            all.extend(records.map(|record| (record.container.clone(), record)));
+        }
+        all.into_values().collect()
     }
 }
 
@@ -214,17 +232,27 @@ pub(crate) mod tests {
     #[test]
     fn records_are_kept_and_damaged_ones_passed_over() {
         let home = tempfile::tempdir().unwrap();
-        let records = Records::new(home.path().join("attachments"));
+        let places = ["disk", "memory"].map(|name| home.path().join(name));
+        let [disk, memory] = places.clone();
+        let records = Records::new(disk.clone(), memory.clone());
         assert!(records.all().is_empty());
         let one = record("one");
         records.put(&one, Survives::PowerCut).unwrap();
         records.put(&record("two"), Survives::Daemon).unwrap();
-        assert_eq!(records.get("one"), Some(one));
-        std::fs::write(home.path().join("attachments/two.json"), "{").unwrap();
+        assert_eq!(records.get("one"), Some(one.clone()));
+        std::fs::write(memory.join("two.json"), "{").unwrap();
         assert_eq!((records.all().len(), records.get("two")), (1, None));
+        // What is known last counts, wherever it is.
+        let later = Record { network: "later".into(), ..one.clone() };
+        records.put(&later, Survives::Daemon).unwrap();
+        assert_eq!((records.all().len(), records.get("one")), (1, Some(later)));
+        records.put(&one, Survives::PowerCut).unwrap();
+        assert_eq!((records.all().len(), records.get("one")), (1, Some(one.clone())));
+        records.put(&one, Survives::Daemon).unwrap();
+        assert!(records.has("one"));
         records.remove("one").unwrap();
         records.remove("one").unwrap();
-        assert!(records.all().is_empty());
+        assert!(records.all().is_empty() && !records.has("one"));
     }
 
     #[test]

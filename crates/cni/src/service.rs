@@ -201,7 +201,8 @@ impl Cni {
     pub fn new(settings: CniSettings, in_process: Arc<dyn InProcess>, embedded: Embedded) -> Self {
         let programs =
             Programs::new(settings.bin_dirs.clone(), settings.state.join("cni-calls"), settings.timeout);
-        let records = Records::new(settings.root.join("cni/attachments"));
+        let records =
+            Records::new(settings.root.join("cni/attachments"), settings.state.join("cni-attachments"));
         let seen = settings.root.join("cni/networks.json");
         let pod_cidr = Mutex::new(record::read(&settings.root.join(POD_CIDR)).unwrap_or_default());
         let netns = Paths { directory: settings.netns_dir.clone(), instance: settings.instance.clone() };
@@ -254,7 +255,7 @@ impl Cni {
         let keep = |record: &Record| self.records.put(record, survives).map_err(CniError::Record);
         // Before anything is done: a daemon after this one undoes what it finds.
         let made = keep(&record).and_then(|()| {
-            let result = self.chain.add(&mut record, pod.netns, keep)?;
+            let result = self.chain.add(&mut record, &network.known, pod.netns, keep)?;
             // What is done in-process ends as well without: what came of it is the caller's to keep.
             if network.has_programs() {
                 keep(&record)?;

@@ -7,8 +7,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
+    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -143,6 +143,19 @@ impl Change {
         let mut link = LinkMessage::default();
         link.header.index = index;
         set_up(&mut link);
+        Self::new(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Up, and from then on it tells its neighbours of a new hardware address (`arp_notify`; the kernel looks for that when an
+    /// interface comes up and then sets it, so it does not tell them now).
+    pub fn up_to_tell(index: u32) -> Self {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        set_up(&mut link);
+        let mut tells = InetDevConf::default();
+        tells.arp_notify = 1;
+        let inet = AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(tells)]);
+        link.attributes = vec![LinkAttribute::AfSpecUnspec(vec![inet])];
         Self::new(RouteNetlinkMessage::SetLink(link), 0)
     }
 

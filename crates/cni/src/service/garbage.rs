@@ -52,6 +52,13 @@ impl Cni {
     }
 
     pub(super) fn remember(&self, network: &Prepared) {
+        let is_as_seen = |seen: &Seen| {
+            (seen.version, seen.disable_gc) == (network.version, network.disable_gc)
+                && seen.plugins == network.plugins
+        };
+        if self.seen.lock().by_name.get(&network.network).is_some_and(is_as_seen) {
+            return;
+        }
         let seen = Seen {
             version: network.version,
             disable_gc: network.disable_gc,

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use berth_cni::{Bridge, Call, Cidr, CniResult, Interface, IpConfig, PluginError};
-use berth_netlink::{Link, PortSettings, Routes};
+use berth_netlink::{Change, Link, PortSettings, Routes};
 use nix::libc::{IFF_PROMISC, IFF_UP};
 
 use super::ended::Ended;
@@ -127,17 +127,23 @@ fn connect(
     let host = link::pair(routes, call, (conf.mtu, mac), Some((bridge, &rules.settings)))?;
     let mut result = leased;
     gateways(conf, &mut result);
+    let mut again = Vec::new();
     if conf.is_gateway || conf.is_default_gateway {
         for ip in &result.ips {
-            if let Some(gateway) = ip.gateway.and_then(|gw| Cidr::new(gw, ip.address.prefix)) {
+            let Some(gateway) = ip.gateway.and_then(|gw| Cidr::new(gw, ip.address.prefix)) else { continue };
+            if rules.had(bridge.index, gateway) {
+                // Somebody may have taken it away since; to look whether costs more than to give it once more.
+                again.push(Change::address(bridge.index, gateway.address, gateway.prefix).or_there());
+            } else {
                 give(conf, routes, bridge, gateway)?;
+                rules.has(bridge.index, gateway);
             }
         }
         rules.forward(&result.ips)?;
     }
     let (pod, inside) = link::configure(call, &result, Beyond::Network, &rules.settings)?;
     let up = || {
-        port::raise(routes, &host.name, settings, [])?;
+        port::raise(routes, &host.name, settings, again)?;
         port::carry(routes, &host.name, &inside)
     };
     up().map_err(fail(format!("set up interface {}", host.name)))?;

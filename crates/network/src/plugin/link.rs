@@ -134,7 +134,9 @@ pub(super) fn configure<'a>(
             }
         }
         // In this order, as with Berth's own network.
-        let mut changes = vec![Change::up(LOOPBACK), Change::up(index)];
+        // Told to tell where its neighbours know it by its address (`names::pod_mac`): for what comes later.
+        let up = if beyond == Beyond::Network { Change::up_to_tell(index) } else { Change::up(index) };
+        let mut changes = vec![Change::up(LOOPBACK), up];
         changes.extend(ips.iter().map(|ip| Change::address(index, ip.address.address, ip.address.prefix)));
         if beyond == Beyond::Gateways {
             changes.extend(ips.iter().flat_map(|ip| through_gateway(index, ip)));
@@ -144,10 +146,6 @@ pub(super) fn configure<'a>(
             changes.push(new_route(index, route, gateway));
         }
         inside.apply(changes)?;
-        if beyond == Beyond::Network {
-            // For what comes later: its neighbours know it by its address (`names::pod_mac`).
-            settings.write("ipv4", interface, "arp_notify", "1")?;
-        }
         let pod = Interface {
             name: interface.to_owned(),
             mac: mac_text(&made.mac),

@@ -1,12 +1,12 @@
 //! What pods of plugins have in the instance's second nf_tables table.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use berth_cni::{InUse, IpConfig};
+use berth_cni::{Cidr, InUse, IpConfig};
 use berth_netlink::{Link, Routes, nft};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,8 @@ pub(super) struct Rules {
     /// Bridges as they were found. What is known of them is not asked of the kernel again: where there are many interfaces, it
     /// is busy with the pod's own that has just come up.
     known: Mutex<HashMap<String, Link>>,
+    /// What bridges were found or made to be the gateway of, by their numbers.
+    gateways: Mutex<HashSet<(u32, Cidr)>>,
     /// Those that answer clients at 127.0.0.1 and, where it says so, at ::1, by their numbers.
     answering: Mutex<HashMap<u32, bool>>,
 }
@@ -103,7 +105,8 @@ impl Rules {
         let table = names::plugin_table(instance);
         let (instance, tables, ready) = (instance.to_owned(), nft::Tables::default(), Mutex::new(false));
         let (state, forwards, making) = (state.to_owned(), AtomicBool::new(false), Mutex::default());
-        let (forwarding, known, answering) = (host::Forwarding::open(), Mutex::default(), Mutex::default());
+        let (forwarding, known) = (host::Forwarding::open(), Mutex::default());
+        let (gateways, answering) = (Mutex::default(), Mutex::default());
         Ok(Self {
             instance,
             table,
@@ -117,6 +120,7 @@ impl Rules {
             making,
             forwarding,
             known,
+            gateways,
             answering,
         })
     }
@@ -262,6 +266,15 @@ impl Rules {
     /// It is one, and recorded as leading to pods.
     pub(super) fn know(&self, bridge: &Link) {
         self.known.lock().insert(bridge.name.clone(), bridge.clone());
+    }
+
+    /// Whether the bridge of this number had this address when that was looked at.
+    pub(super) fn had(&self, bridge: u32, gateway: Cidr) -> bool {
+        self.gateways.lock().contains(&(bridge, gateway))
+    }
+
+    pub(super) fn has(&self, bridge: u32, gateway: Cidr) {
+        self.gateways.lock().insert((bridge, gateway));
     }
 
     /// Whether the interface of this number was told to answer clients at 127.0.0.1 and, if asked for, ::1.
@@ -428,6 +441,7 @@ impl Rules {
         self.tables.delete(&self.table).map_err(step(format!("remove nf_tables table {}", self.table)))?;
         self.forwards.store(false, Ordering::Relaxed);
         self.known.lock().clear();
+        self.gateways.lock().clear();
         self.answering.lock().clear();
         host::stop_forwarding(&self.state, Forwards::Plugins)?;
         *saved = Saved::default();

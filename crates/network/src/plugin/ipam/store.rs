@@ -143,7 +143,10 @@ impl Store {
         let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
         let text = ip.to_string();
         file.write_all(text.as_bytes())?;
-        file.set_len(text.len() as u64)
+        match file.metadata()?.len() > text.len() as u64 {
+            true => file.set_len(text.len() as u64),
+            false => Ok(()),
+        }
     }
 
     /// Every address that is taken.

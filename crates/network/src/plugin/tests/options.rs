@@ -43,6 +43,29 @@ fn another_address_of_the_same_network_is_in_the_way() {
 }
 
 #[test]
+fn a_gateway_that_somebody_took_away_is_there_for_the_next_pod() {
+    let host = Host::new();
+    let ranges = json!([[{ "subnet": "10.78.0.0/24" }], [{ "subnet": "fd78::/64" }]]);
+    let ipam = json!({ "type": "host-local", "dataDir": host.state.path().join("ipam"), "ranges": ranges });
+    let conf = json!({ "type": "bridge", "bridge": "cni-test", "isGateway": true, "ipam": ipam });
+    let bridge = host.known(conf);
+    let gateways = [("10.78.0.1", 24), ("fd78::1", 64)].map(|(ip, prefix)| (ip.parse().unwrap(), prefix));
+    for n in 1..4 {
+        let pod = Pod::new(n);
+        pod.up(&host, &bridge, None).unwrap();
+        host.with(|| {
+            let routes = Routes::open().unwrap();
+            let index = routes.index("cni-test").unwrap().unwrap();
+            let found = routes.addresses(index).unwrap();
+            for (ip, prefix) in gateways {
+                assert_eq!(found.iter().filter(|one| **one == (ip, prefix)).count(), 1, "{n} {found:?}");
+                routes.remove_address(index, ip, prefix).unwrap();
+            }
+        });
+    }
+}
+
+#[test]
 fn ears_and_queue_of_the_pods_interface() {
     let host = Host::new();
     let pod = Pod::new(1);
