@@ -9,41 +9,58 @@ use crate::bench::figures::{Report, Series};
 use crate::client::{Client, of_host, pod};
 use crate::daemon::Daemon;
 
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 200;
 /// Milliseconds that it may add.
 const UP: f64 = 2.0;
 const DOWN: f64 = 0.5;
 
-#[derive(Default)]
+/// One pod's.
+#[derive(Clone, Copy)]
 struct Verbs {
-    run: Series,
-    down: Series,
+    run: Duration,
+    down: Duration,
 }
 
-/// Pods of one daemon with the host's network and with their own.
+/// A verb with both kinds of pods of one daemon.
+#[derive(Default)]
+struct Verb {
+    own: Series,
+    host: Series,
+    /// By how many milliseconds the one took longer than the other of the same round: a machine that is slower for a while is so
+    /// for both.
+    added: Vec<f64>,
+}
+
+impl Verb {
+    fn push(&mut self, own: Duration, host: Duration) {
+        self.added.push((own.as_secs_f64() - host.as_secs_f64()) * 1000.0);
+        self.own.push(own);
+        self.host.push(host);
+    }
+
+    /// The median.
+    fn added(&mut self) -> f64 {
+        self.added.sort_unstable_by(f64::total_cmp);
+        self.added.get(self.added.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// Pods with the host's network and with their own.
 #[derive(Default)]
 pub(super) struct Both {
-    host: Verbs,
-    own: Verbs,
+    run: Verb,
+    down: Verb,
 }
 
-async fn round(
-    daemon: &Daemon,
-    client: &mut Client,
-    name: &str,
-    host: bool,
-    verbs: &mut Verbs,
-) -> Result<()> {
+async fn life(daemon: &Daemon, client: &mut Client, name: &str, host: bool) -> Result<Verbs> {
     let config = if host { of_host(name, &daemon.path("logs")) } else { pod(name, &daemon.path("logs")) };
     let mut since = Instant::now();
     let mut lap = || std::mem::replace(&mut since, Instant::now()).elapsed();
     let id = client.run_pod(&config).await?;
-    verbs.run.push(lap());
+    let run = lap();
     client.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await?;
-    let stopped: Duration = lap();
     client.runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id }).await?;
-    verbs.down.push(stopped + lap());
-    Ok(())
+    Ok(Verbs { run, down: lap() })
 }
 
 pub(super) async fn measure() -> Result<Both> {
@@ -52,10 +69,12 @@ pub(super) async fn measure() -> Result<Both> {
         let mut client = Client::connect(&daemon.socket()).await?;
         let mut both = Both::default();
         for number in 0..=ROUNDS {
-            let first = &mut Both::default();
-            let both = if number == 0 { first } else { &mut both };
-            round(&daemon, &mut client, &format!("host-{number}"), true, &mut both.host).await?;
-            round(&daemon, &mut client, &format!("own-{number}"), false, &mut both.own).await?;
+            let host = life(&daemon, &mut client, &format!("host-{number}"), true).await?;
+            let own = life(&daemon, &mut client, &format!("own-{number}"), false).await?;
+            if number > 0 {
+                both.run.push(own.run, host.run);
+                both.down.push(own.down, host.down);
+            }
         }
         anyhow::Ok(both)
     }
@@ -66,12 +85,10 @@ pub(super) async fn measure() -> Result<Both> {
 
 pub(super) fn report(report: &mut Report<'_>, mut both: Both) {
     println!("\n  {:<34} {:>12} {:>12}", "through the socket", "own network", "the host's");
-    for (what, own, host, budget) in [
-        ("RunPodSandbox", &mut both.own.run, &mut both.host.run, UP),
-        ("StopPodSandbox, RemovePodSandbox", &mut both.own.down, &mut both.host.down, DOWN),
-    ] {
-        let (own, host) = (own.quantile(0.5), host.quantile(0.5));
-        report.line(what, own, host, "ms", None);
-        report.line("  added by the network", own - host, f64::NAN, "ms", Some(budget));
+    for (what, verb, budget) in
+        [("RunPodSandbox", &mut both.run, UP), ("StopPodSandbox, RemovePodSandbox", &mut both.down, DOWN)]
+    {
+        report.line(what, verb.own.quantile(0.5), verb.host.quantile(0.5), "ms", None);
+        report.line("  added by the network, round by round", verb.added(), f64::NAN, "ms", Some(budget));
     }
 }
