@@ -139,11 +139,16 @@ impl Records {
     }
 
     pub(crate) fn has(&self, container: &str) -> bool {
-        self.paths(container).iter().any(|path| path.exists())
+        self.paths(container).iter().any(|path| path.metadata().is_ok_and(|found| found.len() > 0))
     }
 
     pub(crate) fn remove(&self, container: &str) -> io::Result<()> {
         self.paths(container).iter().try_for_each(|path| remove(path))
+    }
+
+    /// At start: nothing is left of a write that was cut off.
+    pub(crate) fn settle(&self) {
+        berth_sys::file::settle(&self.memory);
     }
 
     /// All that can be read.
@@ -171,6 +176,9 @@ pub(crate) enum Survives {
 
 /// Whole or not at all, also when the daemon is killed in the middle.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T, survives: Survives) -> io::Result<()> {
+    if survives == Survives::Daemon {
+        return berth_sys::file::put(path, &serde_json::to_vec(value)?);
+    }
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let new = path.with_extension(format!("new{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
@@ -183,23 +191,20 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T, survives: Survives) ->
             made => made?,
         };
         file.write_all(&serde_json::to_vec(value)?)?;
-        if survives == Survives::PowerCut {
-            file.sync_all()?;
-        }
+        file.sync_all()?;
         std::fs::rename(&new, path)
     };
     fill().inspect_err(|_| drop(std::fs::remove_file(&new)))?;
-    match survives {
-        Survives::Daemon => Ok(()),
-        // The name is the directory's (fsync(2)).
-        Survives::PowerCut => File::open(directory)?.sync_all(),
-    }
+    // The name is the directory's (fsync(2)).
+    File::open(directory)?.sync_all()
 }
 
 pub(crate) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
     let mut text = Vec::new();
     File::open(path).ok()?.take(RECORD_MAX).read_to_end(&mut text).ok()?;
     match serde_json::from_slice(&text) {
+        // The daemon was killed before it had written anything.
+        _ if text.is_empty() => None,
         Ok(value) => Some(value),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "a damaged record is passed over");
@@ -249,7 +254,10 @@ pub(crate) mod tests {
         records.put(&one, Survives::PowerCut).unwrap();
         assert_eq!((records.all().len(), records.get("one")), (1, Some(one.clone())));
         records.put(&one, Survives::Daemon).unwrap();
-        assert!(records.has("one"));
+        std::fs::write(memory.join("three.json"), "").unwrap();
+        assert!(records.has("one") && !records.has("three") && records.get("three").is_none());
+        records.settle();
+        assert!(!memory.join("three.json").exists());
         records.remove("one").unwrap();
         records.remove("one").unwrap();
         assert!(records.all().is_empty() && !records.has("one"));

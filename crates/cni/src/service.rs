@@ -406,6 +406,7 @@ impl Cni {
             Ok(count) => tracing::warn!(count, "plugins that an earlier daemon had started were ended"),
             Err(error) => tracing::warn!(%error, "plugins of an earlier daemon may still run"),
         }
+        self.records.settle();
         let records = self.records.all();
         // What plugins are still to take from a pod, they find by its namespace.
         let owed = records.iter().filter(|record| record.netns.is_some());

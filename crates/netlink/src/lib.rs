@@ -12,6 +12,7 @@ mod path;
 mod route;
 mod socket;
 mod tc;
+mod watch;
 
 pub use berth_sys::net::Glance;
 pub use change::{Change, NewRoute, Veth};
@@ -19,3 +20,4 @@ pub use link::{Counters, Link, PortSettings, mac_text};
 pub use path::{Path, Reach};
 pub use route::{Route, Routes};
 pub use tc::Rate;
+pub use watch::AddressWatch;

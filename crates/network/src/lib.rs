@@ -10,6 +10,7 @@ mod counters;
 mod error;
 mod garbage;
 mod held;
+mod here;
 mod host;
 mod host_ports;
 mod inspect;
@@ -51,6 +52,7 @@ pub use plugin::Plugins;
 pub use subnet::Subnet;
 
 use crate::addresses::Addresses;
+use crate::here::Here;
 use crate::pods::{Holds, Pods};
 use crate::port::Inside;
 use crate::settings::Settings;
@@ -139,6 +141,7 @@ pub struct Network {
     mtu: u32,
     config: NetworkConfig,
     settings: Settings,
+    here: Here,
     addresses: Mutex<Addresses>,
     /// The subnets are those that the kubelet named.
     by_kubelet: AtomicBool,
@@ -194,7 +197,8 @@ impl Network {
         let by_kubelet = AtomicBool::new(by_kubelet);
         let (pods, made) = (Mutex::default(), Mutex::new(Made::Doubtful));
         let (tables, settings) = (nft::Tables::default(), Settings::open());
-        Ok(Self { bridge, table, tables, mtu, config, settings, addresses, by_kubelet, pods, made })
+        let here = Here::open().map_err(step("open the host's network namespace"))?;
+        Ok(Self { bridge, table, tables, mtu, config, settings, here, addresses, by_kubelet, pods, made })
     }
 
     pub fn subnets(&self) -> Vec<Subnet> {
@@ -208,7 +212,7 @@ impl Network {
     /// Connects a pod. On failure nothing of it is left.
     pub fn attach(&self, pod: PodRequest<'_>, netns: BorrowedFd<'_>) -> Result<Attachment, NetworkError> {
         let id = pod.id;
-        let routes = Routes::open().map_err(step("open a netlink socket"))?;
+        let routes = self.here.routes().map_err(step("open a netlink socket"))?;
         let ports = host_ports::wanted(pod.ports);
         let limits = pod.bandwidth.as_ref().map(Limits::new).transpose();
         let limits = limits.map_err(|why| NetworkError::Limits { why })?.flatten();
@@ -232,6 +236,7 @@ impl Network {
                 tracing::warn!(sandbox = %id, %error, "a half-made interface stays until the next start");
             }
         }
+        self.here.give_back(routes);
         made
     }
 
@@ -318,7 +323,9 @@ impl Network {
             return Err(NetworkError::Gone { what: format!("the network of {ips:?}") });
         }
         let (inside, bridge) = (given.clone(), self.bridge_mac(routes)?);
-        let inside = berth_sys::netns::visit(netns, || configure(&inside, bridge, &self.settings))
+        let inside = self
+            .here
+            .visit(netns, || configure(&inside, bridge, &self.settings))
             .map_err(step(format!("configure {POD_INTERFACE} with {ips:?}")))?;
         port::raise(routes, &name, hairpin, neighbours)
             .and_then(|()| port::carry(routes, &name, &inside))
@@ -418,9 +425,12 @@ impl Network {
         if ips.is_empty() {
             return;
         }
-        let forgotten = Routes::open().and_then(|routes| match routes.glance(&self.bridge)? {
-            Some(bridge) => routes.apply(ips.iter().map(|ip| Change::no_neighbour(bridge.index, *ip))),
-            None => Ok(()),
+        let forgotten = self.here.routes().and_then(|routes| {
+            if let Some(bridge) = routes.glance(&self.bridge)? {
+                routes.apply(ips.iter().map(|ip| Change::no_neighbour(bridge.index, *ip)))?;
+            }
+            self.here.give_back(routes);
+            Ok(())
         });
         match forgotten {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

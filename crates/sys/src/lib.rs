@@ -7,6 +7,8 @@
 pub mod bpf;
 /// Descriptors over sockets, memfds, close_range.
 pub mod fd;
+/// Files that are whole or not there.
+pub mod file;
 /// fsopen, fsmount, move_mount, open_tree, mount_setattr, overlay.
 pub mod mount;
 /// Sockets for another namespace's owner.

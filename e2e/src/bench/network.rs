@@ -21,7 +21,7 @@ use super::figures::{Report, Series};
 use crate::checks::Checks;
 
 /// Pods that come and go by each of the ways, by turns.
-const ROUNDS: usize = 60;
+const ROUNDS: usize = 150;
 /// For each step of a connection: one of which the other half never comes is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
 

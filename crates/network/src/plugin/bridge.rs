@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use berth_cni::{Bridge, Call, Cidr, CniResult, Interface, IpConfig, PluginError};
-use berth_netlink::{Change, Link, PortSettings, Routes};
+use berth_netlink::{Link, PortSettings, Routes};
 use nix::libc::{IFF_PROMISC, IFF_UP};
 
 use super::ended::Ended;
@@ -57,13 +57,15 @@ pub(super) fn add(
     (rules, ended): (&Rules, &Ended),
 ) -> Result<CniResult, PluginError> {
     sensible(conf)?;
-    let routes = Routes::open().map_err(fail("open a netlink socket"))?;
+    let routes = rules.here.routes().map_err(fail("open a netlink socket"))?;
     let bridge = ensure(conf, &routes, rules)?;
     let leased = ipam::lease(conf.ipam.as_ref(), call)?;
     let made = ended
         .clear(&routes, call, &leased.ips)
         .and_then(|()| connect(conf, call, &routes, &bridge, rules, leased));
-    settle(made, (&routes, rules), (conf.ipam.as_ref(), conf.ip_masq), call, |_| {})
+    let settled = settle(made, (&routes, rules), (conf.ipam.as_ref(), conf.ip_masq), call, |_| {});
+    rules.here.give_back(routes);
+    settled
 }
 
 fn ensure(conf: &Bridge, routes: &Routes, rules: &Rules) -> Result<Link, PluginError> {
@@ -127,23 +129,19 @@ fn connect(
     let host = link::pair(routes, call, (conf.mtu, mac), Some((bridge, &rules.settings)))?;
     let mut result = leased;
     gateways(conf, &mut result);
-    let mut again = Vec::new();
     if conf.is_gateway || conf.is_default_gateway {
         for ip in &result.ips {
-            let Some(gateway) = ip.gateway.and_then(|gw| Cidr::new(gw, ip.address.prefix)) else { continue };
-            if rules.had(bridge.index, gateway) {
-                // Somebody may have taken it away since; to look whether costs more than to give it once more.
-                again.push(Change::address(bridge.index, gateway.address, gateway.prefix).or_there());
-            } else {
+            let gateway = ip.gateway.and_then(|gw| Cidr::new(gw, ip.address.prefix));
+            if let Some(gateway) = gateway.filter(|gateway| !rules.has_gateway(bridge.index, *gateway)) {
                 give(conf, routes, bridge, gateway)?;
-                rules.has(bridge.index, gateway);
+                rules.found_gateway(bridge.index, gateway);
             }
         }
         rules.forward(&result.ips)?;
     }
-    let (pod, inside) = link::configure(call, &result, Beyond::Network, &rules.settings)?;
+    let (pod, inside) = link::configure(call, &result, Beyond::Network, rules)?;
     let up = || {
-        port::raise(routes, &host.name, settings, again)?;
+        port::raise(routes, &host.name, settings, [])?;
         port::carry(routes, &host.name, &inside)
     };
     up().map_err(fail(format!("set up interface {}", host.name)))?;

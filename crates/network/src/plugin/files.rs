@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use berth_sys::file;
 use serde::{Deserialize, Serialize};
 
 use super::rules::PodRules;
@@ -28,7 +29,9 @@ impl Files {
         self.directory.join(format!("{container}.json"))
     }
 
+    /// At start.
     pub(super) fn pods(&self) -> HashMap<String, PodRules> {
+        file::settle(&self.directory);
         let entries = std::fs::read_dir(&self.directory).into_iter().flatten().filter_map(Result::ok);
         let pod = |path: PathBuf| {
             let name = path.file_name()?.to_str()?.strip_suffix(".json")?.to_owned();
@@ -45,18 +48,7 @@ impl Files {
     }
 
     pub(super) fn write(&self, path: &Path, value: &impl Serialize) -> Result<(), NetworkError> {
-        let write = || {
-            let beside = path.with_extension("tmp");
-            let bytes = serde_json::to_vec(value)?;
-            match std::fs::write(&beside, &bytes) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    std::fs::create_dir_all(&self.directory)?;
-                    std::fs::write(&beside, &bytes)?;
-                }
-                written => written?,
-            }
-            std::fs::rename(&beside, path)
-        };
+        let write = || file::put(path, &serde_json::to_vec(value)?);
         write().map_err(|source| NetworkError::Save { path: path.to_owned(), source })
     }
 

@@ -6,8 +6,9 @@ use std::os::fd::BorrowedFd;
 
 use berth_cni::{Call, Cidr, CniResult, Dns, Interface, IpConfig, PluginError, Route};
 use berth_netlink::{Change, Link, NewRoute, Routes, Veth, mac_text};
-use berth_sys::netns::{run_in, visit};
+use berth_sys::netns::run_in;
 
+use super::rules::Rules;
 use super::{FAILED, fail};
 use crate::port::{self, Inside};
 use crate::settings::Settings;
@@ -118,17 +119,17 @@ pub(super) fn configure<'a>(
     call: &Call<'a>,
     result: &CniResult,
     beyond: Beyond,
-    settings: &Settings,
+    rules: &Rules,
 ) -> Result<(Interface, Inside<'a>), PluginError> {
     let (interface, ips, routes) = (call.interface, &result.ips, &result.routes);
-    visit(netns(call)?, || {
+    let visited = rules.here.visit(netns(call)?, || {
         let inside = Routes::open()?;
         let made = inside.glance(interface)?.ok_or(io::ErrorKind::NotFound)?;
         let index = made.index;
         let v6 = ips.iter().any(|ip| ip.address.is_ipv6());
         // Before it is up: no other pod tells this one its routes (CVE-2020-10749).
         for key in ["accept_ra", "accept_dad"] {
-            match settings.write("ipv6", interface, key, "0") {
+            match rules.settings.write("ipv6", interface, key, "0") {
                 Err(error) if v6 => return Err(error),
                 _ => {}
             }
@@ -153,8 +154,8 @@ pub(super) fn configure<'a>(
             ..Default::default()
         };
         Ok((pod, Inside { routes: inside, interface, index }))
-    })
-    .map_err(fail(format!("configure {interface} in the pod")))
+    });
+    visited.map_err(fail(format!("configure {interface} in the pod")))
 }
 
 /// Neighbours remember a pod's addresses by the hardware address that the next pod will have: one that had another, asked for

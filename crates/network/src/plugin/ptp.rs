@@ -50,7 +50,7 @@ fn connect(
     }
     routes.apply(changes).map_err(fail(format!("lead the pod's addresses to {name}")))?;
     // Inside, the host is the only neighbour: everything of the pod's own network goes through it.
-    let (pod, inside) = link::configure(call, &result, Beyond::Gateways, &rules.settings)?;
+    let (pod, inside) = link::configure(call, &result, Beyond::Gateways, rules)?;
     port::carry(routes, name, &inside).map_err(fail(format!("set up interface {name}")))?;
     result.interfaces = vec![host, pod];
     for ip in &mut result.ips {

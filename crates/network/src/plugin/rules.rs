@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_cni::{Cidr, InUse, IpConfig};
-use berth_netlink::{Link, Routes, nft};
+use berth_netlink::{AddressWatch, Link, Routes, nft};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::files::Files;
+use crate::here::Here;
 use crate::host_ports::forget_flows;
 use crate::inspect::{self, PortHolder};
 use crate::pods::{Holds, Pods};
@@ -77,6 +78,7 @@ pub(super) struct Rules {
     state: PathBuf,
     files: Files,
     pub(super) settings: Settings,
+    pub(super) here: Here,
     tables: nft::Tables,
     saved: Mutex<Saved>,
     /// Whether the table is as it should be. Held while it is changed.
@@ -89,8 +91,10 @@ pub(super) struct Rules {
     /// Bridges as they were found. What is known of them is not asked of the kernel again: where there are many interfaces, it
     /// is busy with the pod's own that has just come up.
     known: Mutex<HashMap<String, Link>>,
-    /// What bridges were found or made to be the gateway of, by their numbers.
+    /// Addresses of bridges, by their numbers, since somebody's address changed last.
     gateways: Mutex<HashSet<(u32, Cidr)>>,
+    /// `None`: it is not to be had.
+    addresses: Option<AddressWatch>,
     /// Those that answer clients at 127.0.0.1 and, where it says so, at ::1, by their numbers.
     answering: Mutex<HashMap<u32, bool>>,
 }
@@ -107,12 +111,15 @@ impl Rules {
         let (state, forwards, making) = (state.to_owned(), AtomicBool::new(false), Mutex::default());
         let (forwarding, known) = (host::Forwarding::open(), Mutex::default());
         let (gateways, answering) = (Mutex::default(), Mutex::default());
+        let refused = |error: &_| tracing::debug!(%error, "bridges' addresses are looked at for each pod");
+        let addresses = AddressWatch::open().inspect_err(refused).ok();
         Ok(Self {
             instance,
             table,
             state,
             files,
             settings: Settings::open(),
+            here: Here::open().map_err(step("open the host's network namespace"))?,
             tables,
             saved,
             ready,
@@ -121,6 +128,7 @@ impl Rules {
             forwarding,
             known,
             gateways,
+            addresses,
             answering,
         })
     }
@@ -268,12 +276,17 @@ impl Rules {
         self.known.lock().insert(bridge.name.clone(), bridge.clone());
     }
 
-    /// Whether the bridge of this number had this address when that was looked at.
-    pub(super) fn had(&self, bridge: u32, gateway: Cidr) -> bool {
-        self.gateways.lock().contains(&(bridge, gateway))
+    /// Whether the bridge of this number has this address for all that is known.
+    pub(super) fn has_gateway(&self, bridge: u32, gateway: Cidr) -> bool {
+        let mut gateways = self.gateways.lock();
+        if self.addresses.as_ref().is_none_or(AddressWatch::has_changed) {
+            gateways.clear();
+        }
+        gateways.contains(&(bridge, gateway))
     }
 
-    pub(super) fn has(&self, bridge: u32, gateway: Cidr) {
+    /// It was looked at.
+    pub(super) fn found_gateway(&self, bridge: u32, gateway: Cidr) {
         self.gateways.lock().insert((bridge, gateway));
     }
 

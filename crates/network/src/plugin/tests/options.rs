@@ -1,7 +1,5 @@
 //! What fewer configurations ask for.
 
-use berth_sys::netns::visit;
-
 use super::super::link;
 use super::*;
 
@@ -200,7 +198,7 @@ fn what_a_pod_sends_first_is_not_lost() {
                 host.plugins.come(Some(plugin), pod.netns.as_fd()).unwrap();
                 let result = host.plugins.add(plugin, &call).unwrap();
                 let outer = runs(&routes, &link::host_name(&call)).unwrap();
-                let inner = visit(pod.netns.as_fd(), || runs(&Routes::open()?, "eth0")).unwrap();
+                let inner = run_in(pod.netns.as_fd(), || runs(&Routes::open()?, "eth0")).unwrap();
                 (result, (outer, inner))
             });
             asleep.extend((ends != (true, true)).then_some((number, ends)));
