@@ -20,11 +20,11 @@ use crate::image;
 use crate::peer::Peer;
 use crate::registry::Registry;
 
-const ROUNDS: usize = 3;
-/// Bytes: the image thirteen times, and room.
-const DISK: u64 = 14 << 30;
+const ROUNDS: usize = 5;
+/// Bytes: the image two and twenty times, and room.
+const DISK: u64 = 22 << 30;
 /// Of it that is written.
-const ROOM: u64 = 10 << 30;
+const ROOM: u64 = 17 << 30;
 /// Of containerd's time, and of the floor's.
 const OF_PEER: f64 = 0.55;
 const OF_FLOOR: f64 = 1.25;
